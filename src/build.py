@@ -1,0 +1,202 @@
+"""From checked settings to objects: data, network, model, trainer. Everything is built here, and only from here."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from src import checkpoints
+from src.data.datamodule import SegmentationDataModule
+from src.data.dataset import Source, class_counts
+from src.data.labels import LabelSet
+from src.errors import UserError
+from src.models.base import CHECKPOINT_KEY, Segmenter
+from src.models.optimization import Optimization
+from src.seeding import derive
+
+Settings = Mapping[str, Any]
+_OF_STEP = {"accumulate_grad_batches": "accumulate", "gradient_clip_val": "clip"}
+_OF_GROUPS = ("lr", "weight_decay", "encoder_lr_factor", "decay_norm_and_bias")
+
+
+def make(node: Settings, *positional: Any, **given: Any) -> Any:
+    """Calls a node's `_target_` with the node's keys, nodes inside it built first, and with what code gives.
+
+    A node with `_partial_: true` gives a function that still takes what is missing. Unlike Hydra's `instantiate` it
+    hands errors on as they are and never copies what code gives.
+    """
+    function = get_object(node["_target_"])
+    arguments = {key: _build(value) for key, value in node.items() if key not in ("_target_", "_partial_")} | given
+    return functools.partial(function, **arguments) if node.get("_partial_") else function(*positional, **arguments)
+
+
+def _build(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return make(value) if "_target_" in value else {key: _build(inner) for key, inner in value.items()}
+    return [_build(inner) for inner in value] if isinstance(value, list) else value
+
+
+def build_data(data: Settings, seed: int) -> SegmentationDataModule:
+    """The datamodule; nothing is read yet."""
+    node = dict(data)
+    node["dataset"] = {**node["dataset"], "_partial_": True}
+    datamodule: SegmentationDataModule = make(node, seed=seed)
+    return datamodule
+
+
+def build_model(
+    settings: Settings, label_set: LabelSet, channels: int, intensity: tuple[float, float], *, weights: torch.Tensor | None = None
+) -> Segmenter:
+    """The segmenter that `settings` (groups model, network, loss and, to train, optimizer, scheduler, trainer) describe.
+
+    Each part is initialised from its own stream, so changing one never shifts another's draws.
+    """
+    seed = int(settings.get("seed", 0))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "network"))
+        network = make(settings["network"], num_classes=label_set.num_classes, in_channels=channels)
+    loss = make(settings["loss"], ignore_index=label_set.ignore_index, class_weights=weights)
+    optimization = build_optimization(settings) if "optimizer" in settings else None
+    node = {k: v for k, v in settings["model"].items() if k != "class_weights"}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "model"))
+        model: Segmenter = make(
+            node, network=network, loss=loss, label_set=label_set, channels=channels, intensity=intensity,
+            optimization=optimization, seed=seed,
+        )  # fmt: skip
+    model.config = dict(settings)
+    return model
+
+
+def build_optimization(settings: Settings) -> Optimization:
+    """Optimizer, schedule and the trainer's keys of the optimizer's step as one."""
+    node = dict(settings["optimizer"])
+    groups = {key: node.pop(key) for key in _OF_GROUPS if key in node}
+    step = {name: settings["trainer"][key] for key, name in _OF_STEP.items() if key in settings["trainer"]}
+    return Optimization(
+        optimizer=functools.partial(make, node),
+        scheduler=functools.partial(make, settings["scheduler"]),
+        **groups,
+        **step,
+    )
+
+
+def build_trainer(settings: Settings, batches: int = 1) -> L.Trainer:
+    """Lightning's Trainer, with our own order of the data and our own writing of checkpoints.
+
+    Args:
+        settings: groups trainer, callbacks, logger, paths.
+        batches: of an epoch; short epochs are logged at least once.
+    """
+    node = {key: value for key, value in settings["trainer"].items() if key not in _OF_STEP}
+    node["log_every_n_steps"] = min(node.get("log_every_n_steps", 50), batches)
+    callbacks: list[Callback] = [make(c) for c in (settings["callbacks"] or {}).values() if c]
+    loggers: list[Logger] = [make(c) for c in (settings["logger"] or {}).values() if c]
+    trainer: L.Trainer = make(
+        node, callbacks=callbacks, logger=loggers or False, plugins=[checkpoints.AtomicCheckpointIO()],
+        use_distributed_sampler=False, enable_checkpointing=any("Checkpoint" in type(c).__name__ for c in callbacks),
+        default_root_dir=settings["paths"]["output_dir"],
+    )  # fmt: skip
+    return trainer
+
+
+def class_weights(chosen: str | list[float] | None, source: Source, keep: Path | None = None) -> torch.Tensor | None:
+    """Weights of the classes, float [K], as `model.class_weights` says.
+
+    "balanced" is median frequency balancing (Eigen and Fergus 2015) over the training masks: a class's weight is the
+    median class frequency over its own. They are counted once and kept in the file `keep`.
+
+    Raises:
+        UserError: a list of another length than there are classes.
+    """
+    names = source.label_set.names
+    if chosen is None:
+        return None
+    if chosen == "balanced":
+        if keep is not None and keep.is_file():
+            counts = np.loadtxt(keep, dtype=np.int64, ndmin=1)
+        else:
+            counts = class_counts(source)
+            if keep is not None:
+                keep.parent.mkdir(parents=True, exist_ok=True)
+                np.savetxt(keep, counts, fmt="%d", header=f"training pixels of: {' '.join(names)}")
+        share = np.maximum(counts, 1) / counts.sum()
+        return torch.tensor(np.where(counts > 0, np.median(share[counts > 0]) / share, 0.0), dtype=torch.float32)
+    if len(chosen) != len(names):
+        raise UserError(f"model.class_weights: {len(chosen)} weights for {len(names)} classes ({', '.join(names)})")
+    return torch.tensor(chosen, dtype=torch.float32)
+
+
+def model_from_checkpoint(file: Path) -> tuple[Segmenter, dict[str, Any]]:
+    """A segmenter that predicts, from nothing but a checkpoint, in evaluation mode on the CPU; and the run's config.
+
+    Raises:
+        UserError: the file is no checkpoint of this program, or its weights do not fit its own description.
+    """
+    content = checkpoints.read(file)
+    config, label_set = checkpoints.describe(content, file)
+    about = content[CHECKPOINT_KEY]
+    settings = {"network": _without_weights(config["network"]), "loss": config["loss"], "model": config["model"]}
+    low, high = about["intensity"]
+    model = build_model(settings, label_set, int(about["channels"]), (float(low), float(high)), weights=_class_weights(content))
+    try:
+        model.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
+    return model.eval(), config
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes, known also before a trainer is built."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))) == 0
+
+
+def task_overrides() -> list[str]:
+    """The overrides that this run was started with, where Hydra started it."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _class_weights(content: dict[str, Any]) -> torch.Tensor | None:
+    weights = content[CHECKPOINT_KEY].get("class_weights")
+    return None if weights is None else torch.tensor(weights)
+
+
+def _without_weights(network: dict[str, Any]) -> dict[str, Any]:
+    """The weights come from the checkpoint: none are looked for elsewhere."""
+    return {**network, "encoder_weights": None} if "encoder_weights" in network else network
+
+
+def check_devices(trainer: Settings) -> None:
+    """Checks the trainer's keys against the machine.
+
+    Raises:
+        UserError: more devices are asked for than there are, or a precision that they do not have.
+    """
+    if str(trainer.get("precision")) == "16-mixed" and not torch.accelerator.is_available():
+        raise UserError("trainer.precision: 16-mixed needs a GPU and there is none here; take bf16-mixed or 32-true")
+    devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
+    if "LOCAL_RANK" in os.environ or accelerator in ("cpu", "mps") or devices in ("auto", -1):
+        available = torch.cuda.device_count() if accelerator in ("gpu", "cuda") else None
+        if available == 0:
+            raise UserError("trainer.accelerator: there is no GPU here; take trainer=cpu")
+        return
+    available = torch.cuda.device_count()
+    wanted = max(devices) + 1 if isinstance(devices, list) else int(devices)
+    if accelerator in ("gpu", "cuda"):
+        if available == 0:
+            raise UserError(f"trainer: asks for {wanted} GPUs and there is no GPU here; take trainer=cpu")
+        if wanted > available:
+            raise UserError(f"trainer.devices: asks for {wanted} GPUs and there are {available}; take trainer.devices={available}")
+    elif available and wanted > available:
+        raise UserError(f"trainer.devices: asks for {wanted} devices and there are {available}")

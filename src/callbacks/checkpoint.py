@@ -1,0 +1,144 @@
+"""When a run's checkpoints are written: the best one, the last one, and the one before the last."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from pydantic import PositiveFloat, PositiveInt
+
+from src import run_folder
+from src.errors import NonFiniteLoss, UserError
+from src.models.base import Segmenter
+
+_BATCHES_BETWEEN_LOOKS = 10  # at the clock, where ranks have to agree
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGINT, SIGTERM) and did, with its last checkpoint written."""
+
+
+class RunCheckpoint(Checkpoint):
+    """Keeps `best.ckpt` by a metric, `last.ckpt` at every epoch's end and by steps or time, and `previous.ckpt`.
+
+    Args:
+        run_dir: the run folder.
+        monitor: the metric, e.g. "val/miou".
+        mode: whether the best is the largest or the smallest.
+        every_n_steps: also save `last.ckpt` within an epoch after so many batches.
+        every_minutes: also save `last.ckpt` within an epoch after so much time.
+
+    Attributes:
+        best_score: of the monitored metric; None before the first validation.
+        best_results: all validation results of the best checkpoint.
+    """
+
+    def __init__(
+        self,
+        run_dir: str,
+        monitor: str,
+        mode: Literal["min", "max"] = "max",
+        every_n_steps: PositiveInt | None = None,
+        every_minutes: PositiveFloat | None = None,
+    ) -> None:
+        self.run_dir = Path(run_dir)
+        self.monitor, self.mode = monitor, mode
+        self.every_n_steps, self.every_minutes = every_n_steps, every_minutes
+        self.best_score: float | None = None
+        self.best_results: dict[str, float] = {}
+        self._saved_at = time.monotonic()
+        self._stop: str | None = None
+
+    @property
+    def best(self) -> Path:
+        return self.run_dir / run_folder.BEST
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_results": self.best_results}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score = state_dict["best_score"]
+        self.best_results = dict(state_dict["best_results"])
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Segmenter)
+        key = self.monitor.removeprefix("val/iou/")
+        names = pl_module.label_set.names
+        if key != self.monitor and key not in names:
+            raise UserError(f"monitor: no class is called {key!r}; classes: {', '.join(names)}")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stop = self._stop is not None
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        due = self.every_n_steps is not None and done % self.every_n_steps == 0
+        if self.every_minutes is not None or stop:
+            late = self.every_minutes is not None and time.monotonic() - self._saved_at > self.every_minutes * 60
+            if trainer.world_size == 1:
+                due = due or late
+            elif done % _BATCHES_BETWEEN_LOOKS == 0:
+                due = due or trainer.strategy.reduce_boolean_decision(late, all=False)
+                stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+            else:
+                stop = False
+        if batch_idx + 1 == trainer.num_training_batches:
+            return  # the epoch's end saves
+        if due or stop:
+            self._save_last(trainer, pl_module)
+        if stop:
+            raise Interrupted(self._stop)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self._stop is not None and trainer.world_size == 1:
+            raise Interrupted(self._stop)  # the last checkpoint is of before this validation
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        assert isinstance(pl_module, Segmenter)
+        results = pl_module.results["val"]
+        score = results.get(self.monitor.removeprefix("val/"))
+        if score is None:
+            return  # a class that this validation has not seen
+        if self.best_score is None or (score > self.best_score if self.mode == "max" else score < self.best_score):
+            _refuse_if_diverged(pl_module, self.best if self.best.exists() else None)
+            self.best_score, self.best_results = score, dict(results)
+            trainer.save_checkpoint(self.best, weights_only=False)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save_last(trainer, pl_module)
+        stop = trainer.strategy.reduce_boolean_decision(self._stop is not None, all=False)
+        if stop and trainer.current_epoch + 1 != trainer.max_epochs:
+            raise Interrupted(self._stop)
+
+    def _save_last(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        last = self.run_dir / run_folder.LAST
+        _refuse_if_diverged(pl_module, last if last.exists() else None)
+        if trainer.is_global_zero:
+            run_folder.keep_previous(last, self.run_dir / run_folder.PREVIOUS)
+        trainer.save_checkpoint(last, weights_only=False)
+        self._saved_at = time.monotonic()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stop is not None:
+            raise KeyboardInterrupt  # asked twice: at once
+        self._stop = signal.Signals(number).name
+
+
+def _refuse_if_diverged(pl_module: L.LightningModule, good: Path | None) -> None:
+    assert isinstance(pl_module, Segmenter)
+    try:
+        pl_module.raise_if_diverged()
+    except NonFiniteLoss as error:
+        raise NonFiniteLoss(f"{error}; the last good checkpoint is {good or 'none'}") from None

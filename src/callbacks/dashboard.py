@@ -1,0 +1,65 @@
+"""TensorBoard beyond scalars: charts that belong together, the config, the confusion matrix, HPARAMS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from src.drawing import confusion_figure
+from src.models.base import Segmenter
+
+
+class Dashboard(L.Callback):
+    """Lays out TensorBoard's custom scalars (training and validation loss in one chart), and writes the resolved config
+    as text and the confusion matrix as a figure after each validation and test."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        assert isinstance(pl_module, Segmenter)
+        writer = trainer.logger.experiment
+        writer.add_custom_scalars(_layout(pl_module.label_set.names))
+        config = yaml.safe_dump(pl_module.config, sort_keys=False)
+        writer.add_text("config", "    " + config.replace("\n", "\n    "))
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._matrix(trainer, pl_module, "val")
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._matrix(trainer, pl_module, "test")
+
+    def _matrix(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if isinstance(trainer.logger, TensorBoardLogger):
+            assert isinstance(pl_module, Segmenter)
+            figure = confusion_figure(pl_module.matrices[stage].numpy(), pl_module.label_set.names)
+            trainer.logger.experiment.add_figure(f"{stage}/confusion", figure, global_step=trainer.global_step)
+
+
+@rank_zero_only
+def log_hparams(trainer: L.Trainer, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Fills the HPARAMS tab: what was chosen, and the best checkpoint's scores under `best/…`."""
+    if isinstance(trainer.logger, TensorBoardLogger):
+        shown = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
+        trainer.logger.log_hyperparams(shown, {f"best/{k}": v for k, v in metrics.items()}, step=trainer.global_step)
+        trainer.logger.save()
+
+
+def _layout(names: tuple[str, ...]) -> dict[str, Any]:
+    overall = ["val/miou", "val/dice", "val/pixel_accuracy", "val/mean_accuracy", "val/fw_iou"]
+    return {
+        "training": {
+            "loss": ["Multiline", ["train/loss", "val/loss"]],
+            "scores": ["Multiline", overall],
+            "IoU by class": ["Multiline", [f"val/iou/{name}" for name in names]],
+            "learning rates": ["Multiline", ["learning_rate/.*"]],
+        }
+    }

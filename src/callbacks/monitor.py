@@ -1,0 +1,72 @@
+"""Speed, learning rates and the epoch's mean loss."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning as L
+import torch
+
+
+class Monitor(L.Callback):
+    """Logs images a second (training only, validation and the first batch's start-up left out), learning rates by
+    parameter group, the mean training loss of each epoch and, on a GPU, the peak of its memory.
+
+    Attributes:
+        images_per_second: over the whole run so far, all devices together; None before two batches.
+        loss: mean training loss of the newest epoch.
+    """
+
+    def __init__(self) -> None:
+        self._images, self._seconds = 0, 0.0
+        self._began: float | None = None
+        self._epoch_images, self._epoch_seconds = 0, 0.0
+        self._losses: list[torch.Tensor] = []
+        self.loss: float | None = None
+
+    @property
+    def images_per_second(self) -> float | None:
+        return self._images / self._seconds if self._seconds else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"images": self._images, "seconds": self._seconds, "losses": [float(x) for x in self._losses]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._images, self._seconds = state_dict["images"], state_dict["seconds"]
+        self._losses = [torch.tensor(x) for x in state_dict["losses"]]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began, self._epoch_images, self._epoch_seconds, self._losses = None, 0, 0.0, []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if self._began is not None:
+            self._epoch_images += len(batch["image"]) * trainer.world_size
+            self._epoch_seconds += now - self._began
+        self._began = now
+        self._losses.append(trainer.callback_metrics["train/loss"].detach())
+        if trainer.logger is not None and trainer.global_step % trainer.log_every_n_steps == 0:
+            rates = {
+                f"learning_rate/{group.get('name', i)}": group["lr"]
+                for optimizer in trainer.optimizers
+                for i, group in enumerate(optimizer.param_groups)
+            }
+            trainer.logger.log_metrics(rates, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began = None
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._images += self._epoch_images
+        self._seconds += self._epoch_seconds
+        if self._epoch_seconds:
+            pl_module.log("train/images_per_second", self._epoch_images / self._epoch_seconds)
+        if self._losses:
+            mean = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
+            self.loss = float(mean)
+            pl_module.log("train/loss_mean", self.loss)
+        if torch.cuda.is_available():
+            pl_module.log("train/gpu_memory_gib", torch.cuda.max_memory_allocated() / 2**30)

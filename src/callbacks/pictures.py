@@ -1,0 +1,49 @@
+"""Predictions of a fixed set of validation samples as pictures."""
+
+from __future__ import annotations
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from pydantic import PositiveInt
+
+from src.data.datamodule import SegmentationDataModule
+from src.drawing import as_picture, comparison
+from src.models.base import Segmenter
+
+
+class Pictures(L.Callback):
+    """Writes image | truth | prediction | errors of the same validation samples to TensorBoard.
+
+    Args:
+        samples: how many, evenly spread over the split.
+        every_n_epochs: how often; the last epoch is always shown.
+    """
+
+    def __init__(self, samples: PositiveInt = 4, every_n_epochs: PositiveInt = 1) -> None:
+        self.samples, self.every_n_epochs = samples, every_n_epochs
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if trainer.state.fn != "fit" or not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
+            return
+        assert isinstance(pl_module, Segmenter)
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(datamodule, SegmentationDataModule)
+        source = datamodule.source("val")
+        count = min(self.samples, len(source))
+        for index in np.linspace(0, len(source) - 1, count).astype(int).tolist():
+            image, mask = source.read(index)
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                prediction = pl_module.logits(image[None].to(pl_module.device)).argmax(dim=1)[0].cpu()
+            picture = comparison(
+                as_picture(image.numpy(), source.intensity), mask.numpy(), prediction.numpy(), pl_module.label_set
+            )
+            trainer.logger.experiment.add_image(
+                f"val/{source.name(index)}", picture, global_step=trainer.global_step, dataformats="HWC"
+            )

@@ -1,0 +1,130 @@
+"""Checkpoint files: written whole or not at all, read without running any code that they carry."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
+from omegaconf import OmegaConf
+
+from src import run_folder
+from src.config.check import check_node
+from src.data.labels import LabelSet
+from src.errors import UserError
+from src.models.base import CHECKPOINT_KEY as KEY
+
+_BUILT_FROM = {"network": "src.networks.", "model": "src.models.", "loss": "src.losses."}
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written to a temporary name, flushed, then renamed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        run_folder.write_atomically(Path(path), lambda stream: torch.save(checkpoint, stream))
+
+    def load_checkpoint(self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return read(Path(path))
+
+
+def find(given: str, prefer: tuple[str, ...] = (run_folder.BEST, run_folder.LAST)) -> Path:
+    """The checkpoint file that `ckpt=` names: a file, or a run folder whose best one is taken.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(given).expanduser()
+    if path.is_dir():
+        for name in prefer:
+            if (path / name).is_file():
+                return path / name
+        raise UserError(f"ckpt: {path} has no {' or '.join(prefer)}; give a run folder or a checkpoint file")
+    if not path.is_file():
+        raise UserError(f"ckpt: there is no file {path}; give a run folder or a checkpoint file")
+    return path
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A checkpoint's content, tensors on the CPU. Only plain containers and tensors are read (`weights_only=True`).
+
+    Raises:
+        UserError: the file is no checkpoint, is truncated, or wants to run code.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"ckpt: there is no file {file}") from None
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(file):
+            raise UserError(
+                f"ckpt: {file} holds more than tensors and plain data and was not opened, since opening it could run code"
+            ) from error
+        raise UserError(f"ckpt: {file} is not a checkpoint") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        raise UserError(f"ckpt: {file} is damaged or not a checkpoint; use another one") from error
+    if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:
+        raise UserError(f"ckpt: {file} is not a checkpoint of this program (no '{KEY}' in it)")
+    return content
+
+
+def describe(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], LabelSet]:
+    """The config and label set in a checkpoint, checked: it may only name this project's own networks, models, losses.
+
+    Raises:
+        UserError: the config names anything else.
+    """
+    try:
+        about = content[KEY]
+        config, label_set = about["config"], LabelSet.from_dict(about["label_set"])
+        for group, prefix in _BUILT_FROM.items():
+            _allow(config[group], prefix, group, file)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error!r} in its description)") from error
+    return config, label_set
+
+
+def previous_of(run_dir: Path) -> list[Path]:
+    """Checkpoints to go on from, newest first."""
+    return [f for f in (run_dir / run_folder.LAST, run_dir / run_folder.PREVIOUS) if f.is_file()]
+
+
+def run_config(run_dir: Path) -> dict[str, Any]:
+    """The config that a run was started with, with its output folder put in.
+
+    Raises:
+        UserError: the folder is no run folder.
+    """
+    file = run_dir / run_folder.CONFIG
+    if not file.is_file():
+        raise UserError(f"resume: {run_dir} is no run folder (no {run_folder.CONFIG} in it)")
+    config = OmegaConf.load(file)
+    OmegaConf.update(config, "paths.output_dir", str(run_dir))
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(k): v for k, v in plain.items()}
+
+
+def _allow(node: Any, prefix: str, group: str, file: Path) -> None:
+    """Refuses a node of a checkpoint's config that names, at any depth, anything but classes and functions of one room."""
+    if isinstance(node, list):
+        for item in node:
+            _allow(item, prefix, group, file)
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        target = node["_target_"]
+        if not (isinstance(target, str) and target.startswith(prefix) and _is_public(target)):
+            raise UserError(f"ckpt: {file} wants to build {target!r}; a checkpoint may only name classes in {prefix}*")
+        check_node(group, node)
+    for key, value in node.items():
+        if key in ("_partial_", "_args_", "_recursive_", "_convert_"):
+            raise UserError(f"ckpt: {file} has {key!r} in its {group}; refused")
+        _allow(value, prefix, group, file)
+
+
+def _is_public(target: str) -> bool:
+    return not any(part.startswith("_") for part in target.split("."))

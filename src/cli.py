@@ -1,0 +1,83 @@
+"""How a command starts: Hydra composes, the config is checked, a user's mistake is one line and exit status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.config.check import explain
+from src.errors import UserError
+
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
+USER_ERROR_STATUS = 2
+# With one of these Hydra does more (or less) than run one job: the config is then not composed ahead.
+_HYDRA_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-m", "--multirun", "-i", "--info", "-sc",
+                "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "-p", "-r",
+                "--package", "--run", "--resolve", "--experimental-rerun")  # fmt: skip
+
+
+def start(config_name: str, task: Callable[[DictConfig], Any], check: Callable[[Mapping[str, Any]], None]) -> None:
+    """Runs `task` with the config that the command line composes from `conf/<config_name>.yaml`.
+
+    A plain run's config is checked before Hydra makes a folder, so that a bad one leaves nothing behind; other ways to
+    start (`-m`, `--config-dir` …) are checked by the task itself.
+    """
+    overrides = sys.argv[1:]
+
+    def run() -> None:
+        if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
+            check(compose(config_name, overrides))
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(task)()
+
+    report_user_errors(run, lambda error: _message(config_name, error))
+
+
+def report_user_errors(action: Callable[[], None], say: Callable[[Exception], str] = str) -> None:
+    """Runs `action`; an error that the user can mend is printed in words, without a traceback, and ends with status 2."""
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        action()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if full:
+            raise
+        print(f"error: {say(error)}", file=sys.stderr)
+        sys.exit(USER_ERROR_STATUS)
+    finally:
+        if not full:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
+    """The config as plain containers, interpolations resolved, without starting a job (so without a run folder)."""
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = hydra.compose(config_name, overrides)
+    return plain(config, output_dir="")
+
+
+def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
+    """Plain containers with interpolations resolved; `output_dir` stands in for the run folder where there is none yet."""
+    if output_dir is not None and "paths" in config:
+        OmegaConf.update(config, "paths.output_dir", output_dir)
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _message(config_name: str, error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    try:
+        groups = [o for o in sys.argv[1:] if (CONFIG_DIR / o.partition("=")[0]).is_dir()]
+        keys = compose(config_name, groups)
+    except Exception:
+        keys = None
+    return explain(error, keys)

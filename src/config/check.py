@@ -1,0 +1,230 @@
+"""Checks a composed config as a whole, before anything is built and without importing torch.
+
+Every error is one `UserError` that names the key, what is wrong and the mend.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from src.config import signatures
+from src.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+# What an entry point's own keys (those outside the groups) must be.
+TOP_LEVEL: dict[str, Any] = {
+    "seed": NonNegativeInt,
+    "monitor": str,
+    "monitor_mode": Literal["min", "max"],
+    "compile": bool,
+    "test": bool,
+    "init_from": str | None,
+    "resume": None,
+    "optimized_metric": str,
+}
+GROUPS = ("data", "model", "network", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "paths")
+
+# Keys of libraries' classes whose own annotations say less than we know.
+OPTIMIZER: dict[str, Any] = {
+    "lr": PositiveFloat,
+    "weight_decay": NonNegativeFloat,
+    "momentum": Annotated[float, Field(ge=0, lt=1)],
+    "betas": list[Annotated[float, Field(ge=0, lt=1)]],
+    "eps": NonNegativeFloat,
+    "alpha": Share,
+    "nesterov": bool,
+}
+# Keys that are no parameter of the group's class: the program takes them out and acts on them.
+OURS: dict[str, dict[str, Any]] = {
+    "optimizer": {"encoder_lr_factor": NonNegativeFloat, "decay_norm_and_bias": bool},
+    "model": {"class_weights": Literal["balanced"] | list[NonNegativeFloat] | None},
+}
+Precision = Literal["32-true", "32", "16-mixed", "bf16-mixed", "bf16-true", "64-true", "64", 32, 64]
+TRAINER: dict[str, Any] = {
+    "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
+    "devices": Literal["auto"] | PositiveInt | list[NonNegativeInt] | Literal[-1],
+    "num_nodes": PositiveInt,
+    "precision": Precision,
+    "max_epochs": Annotated[int, Field(ge=1)] | None,
+    "max_steps": Annotated[int, Field(ge=1)] | Literal[-1],
+    "accumulate_grad_batches": PositiveInt,
+    "gradient_clip_val": NonNegativeFloat | None,
+    "check_val_every_n_epoch": PositiveInt,
+    "log_every_n_steps": PositiveInt,
+}
+# Names that code gives, never the YAML.
+GIVEN_BY_CODE = {
+    "network": {"num_classes", "in_channels"},
+    "loss": {"ignore_index", "class_weights"},
+    "optimizer": {"params"},
+    "scheduler": {"optimizer", "total_steps"},
+    "data": {"seed"},
+    "data.dataset": {"split"},
+    "model": {"network", "loss", "label_set", "channels", "intensity", "optimization", "seed"},
+}
+RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Checks the whole config of a training run.
+
+    Args:
+        config: plain containers, interpolations resolved.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    check_keys(config, TOP_LEVEL | dict.fromkeys(GROUPS, Any))
+    for group in ("data", "model", "network", "loss", "optimizer", "scheduler", "trainer"):
+        node = config.get(group)
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise UserError(f"{group}: nothing chosen; choose one, e.g. {group}=… (python -m src.train --help lists them)")
+        check_node(group, node)
+    for group in ("callbacks", "logger"):
+        for name, node in (config.get(group) or {}).items():
+            if isinstance(node, Mapping):
+                check_node(f"{group}.{name}", node)
+    check_together(config)
+
+
+def check_keys(node: Mapping[str, Any], keys: Mapping[str, Any], path: str = "") -> None:
+    """Checks that a node has known keys only, and values that fit their annotations.
+
+    Raises:
+        UserError: the first key that is unknown, missing (`???`) or of a wrong type or range.
+    """
+    for key, value in node.items():
+        where = f"{path}.{key}" if path else key
+        if key not in keys:
+            raise UserError(_unknown(key, path, list(keys)))
+        if value == "???":
+            raise UserError(f"{where}: must be given; say {where}=…")
+        _expect(where, keys[key], value)
+
+
+def check_node(path: str, node: Mapping[str, Any]) -> None:
+    """Checks one node with a `_target_`, and those inside it, against the target's signature."""
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        raise UserError(f"{path}._target_: should be the dotted path of a class or function, not {target!r}")
+    try:
+        signature = signatures.read(target)
+    except LookupError as error:
+        raise UserError(f"{path}._target_: {error.args[0]}; check the spelling of '{target}'") from None
+    ours = OURS.get(path, {})
+    own = {"optimizer": OPTIMIZER, "trainer": TRAINER}.get(path, {}) | ours
+    for key, value in node.items():
+        if key in RESERVED:
+            continue
+        where = f"{path}.{key}"
+        if key in GIVEN_BY_CODE.get(path, ()):
+            raise UserError(f"{where}: is set by the program; leave it out")
+        known = signature is None or signature.takes_any or key in signature.parameters or key in ours
+        if not known:
+            assert signature is not None
+            names = [n for n in signature.parameters if n not in GIVEN_BY_CODE.get(path, ())]
+            raise UserError(_unknown(key, path, [*names, *ours]))
+        if value == "???":
+            raise UserError(f"{where}: must be given; say {where}=…")
+        if isinstance(value, Mapping) and "_target_" in value:
+            check_node(where, value)
+        elif key in own:
+            _expect(where, own[key], value)
+        elif signature is not None and key in signature.parameters:
+            _expect(where, signature.parameters[key].annotation, value)
+    if signature is not None and not node.get("_partial_"):
+        for name, parameter in signature.parameters.items():
+            if parameter.required and name not in node and name not in GIVEN_BY_CODE.get(path, ()):
+                raise UserError(f"{path}.{name}: must be given; say +{path}.{name}=…")
+
+
+def check_together(config: Mapping[str, Any]) -> None:
+    """Checks what no single key can tell."""
+    data, network, trainer = config["data"], config["network"], config["trainer"]
+    monitor = config["monitor"]
+    if not re.fullmatch(r"val/(loss|miou|mean_accuracy|pixel_accuracy|dice|fw_iou|iou/.+)", monitor):
+        raise UserError(
+            f"monitor: no metric is called {monitor!r}{_suggest(monitor, _METRICS)}; metrics: {', '.join(_METRICS)}"
+        )
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    count = len(devices) if isinstance(devices, list) else devices
+    batch = data["batch_size"]
+    if isinstance(count, int) and count > 0 and batch % (count * nodes):
+        raise UserError(
+            f"data.batch_size: {batch} is global and cannot be split evenly over {count * nodes} devices; "
+            f"take {-(-batch // (count * nodes)) * count * nodes}"
+        )
+    if str(trainer.get("precision")) == "16-mixed" and trainer.get("accelerator") == "cpu":
+        raise UserError("trainer.precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
+    divisor = _size_divisor(network)
+    crop = data.get("crop")
+    if crop and divisor and any(side % divisor for side in crop):
+        mend = [max(divisor, round(side / divisor) * divisor) for side in crop]
+        raise UserError(
+            f"data.crop: {crop} is no multiple of this network's stride {divisor}; take e.g. data.crop={mend}"
+        )
+    if trainer.get("max_epochs") is None and trainer.get("max_steps", -1) == -1:
+        raise UserError("trainer.max_epochs: without it and without trainer.max_steps a run never ends; give one")
+
+
+def explain(error: Exception, keys: Mapping[str, Any] | None) -> str:
+    """An error of Hydra's or OmegaConf's own, on a line, with the mend.
+
+    Args:
+        error: what composing raised.
+        keys: the config as composed without the user's overrides, to suggest keys from; None where unknown.
+    """
+    text = "\n".join(filter(None, [str(error), str(error.__cause__ or "")]))
+    if match := re.search(r"Could not override '([^']+)'", text):
+        path, _, key = match[1].rpartition(".")
+        node: Any = keys
+        for part in path.split(".") if path else []:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        return _unknown(key, path, list(node) if isinstance(node, Mapping) else [])
+    if match := re.search(r"Could not find '([^']+)'\n\nAvailable options in '([^']+)':\n((?:\t.*\n?)+)", text):
+        options = match[3].split()
+        choice = match[1].rpartition("/")[2]
+        return f"{match[2]}={choice}: no such option{_suggest(choice, options)}; choose one of: {', '.join(options)}"
+    if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"{match[1]}: is there already; leave out the '+'"
+    if match := re.search(r"No match in the defaults list|Could not override '([^=']+)=", text):
+        return " ".join(text.split())
+    return " ".join(text.split("\n\n")[0].split())
+
+
+_METRICS = ("val/miou", "val/loss", "val/dice", "val/pixel_accuracy", "val/mean_accuracy", "val/fw_iou", "val/iou/<class>")
+
+
+def _expect(where: str, annotation: Any, value: Any) -> None:
+    reason = signatures.mismatch(annotation, value)
+    if reason is not None:
+        raise UserError(f"{where}: {reason}, not {value!r}")
+
+
+def _unknown(key: str, path: str, names: list[str]) -> str:
+    where = f"{path}.{key}" if path else key
+    listed = f"; keys of {path or 'the config'}: {', '.join(sorted(names))}" if names else ""
+    return f"{where}: no such key{_suggest(key, names)}{listed}"
+
+
+def _suggest(word: str, choices: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+@functools.cache
+def _constants(target: str) -> Mapping[str, Any]:
+    signature = signatures.read(target)
+    return signature.constants if signature else {}
+
+
+def _size_divisor(network: Mapping[str, Any]) -> int | None:
+    divisor = _constants(network["_target_"]).get("SIZE_DIVISOR")
+    return divisor if isinstance(divisor, int) else None

@@ -1,0 +1,224 @@
+"""What a `_target_` takes, read from its source file: neither the target nor torch is imported.
+
+A config error must not cost the seconds that torch takes to import, and a new network or data set must not need a
+second description of its keys. So the signature in the source is the schema: names, annotated types and, where
+`Annotated[..., Field(ge=0)]` or pydantic's `PositiveInt` give them, ranges.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import json
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import pydantic
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import TypeAdapter, ValidationError
+
+
+class _NeverGiven:
+    """Stands for types such as Tensor that no YAML value can be."""
+
+
+class _Unknown:
+    """Stands for a name that cannot be understood without importing; its values are not checked."""
+
+
+_KNOWN: dict[str, Any] = {
+    **{t.__name__: t for t in (int, float, str, bool, list, dict, tuple, type(None), object)},
+    **{n: getattr(typing, n) for n in ("Any", "Annotated", "Literal", "Optional", "Union")},
+    **{n: getattr(typing, n) for n in ("List", "Dict", "Tuple", "Sequence", "Iterable", "Mapping")},
+    **{n: getattr(pydantic, n) for n in ("PositiveInt", "NonNegativeInt", "PositiveFloat", "NonNegativeFloat", "Field")},
+    **{"Ge": Ge, "Gt": Gt, "Le": Le, "Lt": Lt, "None": None, "True": True, "False": False},
+    **{"Path": str, "_PATH": str, "Tensor": _NeverGiven, "torch": None, "Callable": _NeverGiven, "timedelta": _NeverGiven},
+}
+
+
+class _Names(dict[str, Any]):
+    def __missing__(self, key: str) -> Any:
+        return _Unknown
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its annotation (None where it cannot be understood) and whether it must be given."""
+
+    annotation: Any
+    required: bool
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The parameters of a function or class, and the plain constants of its module."""
+
+    parameters: Mapping[str, Parameter]
+    takes_any: bool = False
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+
+@functools.cache
+def read(target: str) -> Signature | None:
+    """The signature of a dotted path such as `src.networks.smp_models.unet`.
+
+    Returns None where a package is installed but the name cannot be followed in its source (a compiled module, say).
+
+    Raises:
+        LookupError: no such package, module or name; the message says which part is missing.
+    """
+    found = _find(target, 0)
+    if found is None:
+        return None
+    tree, node = found
+    constants = {
+        t.id: _literal(n.value)
+        for n in tree.body
+        if isinstance(n, ast.Assign | ast.AnnAssign) and n.value is not None
+        for t in (n.targets if isinstance(n, ast.Assign) else [n.target])
+        if isinstance(t, ast.Name)
+    }
+    aliases = {
+        t.id: _evaluate(n.value, {})
+        for n in tree.body
+        if isinstance(n, ast.Assign)
+        for t in n.targets
+        if isinstance(t, ast.Name) and isinstance(n.value, ast.Subscript)
+    }
+    function = _constructor(tree, node, target) if isinstance(node, ast.ClassDef) else node
+    if function is None:
+        return Signature({}, constants=constants)
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args]
+    optional = len(arguments.defaults)
+    pairs: list[tuple[ast.arg, bool]] = [(a, i < len(named) - optional) for i, a in enumerate(named)]
+    pairs += [(a, d is None) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    if isinstance(node, ast.ClassDef):
+        pairs = pairs[1:]  # self
+    parameters = {a.arg: Parameter(_evaluate(a.annotation, aliases), required) for a, required in pairs}
+    return Signature(parameters, takes_any=arguments.kwarg is not None, constants=constants)
+
+
+def mismatch(annotation: Any, value: Any) -> str | None:
+    """Why `value` (plain YAML data) does not fit `annotation`, in words; None where it fits or cannot be judged."""
+    if annotation is _Unknown or annotation is Any or _is_open(annotation):
+        return None
+    try:
+        adapter = TypeAdapter[Any](annotation, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = next((e for e in error.errors() if "_NeverGiven" not in str(e["loc"])), error.errors()[0])
+        message = first["msg"].removeprefix("Input should be ")
+        return f"should be {message}"
+    except Exception:  # an annotation that pydantic cannot turn into a check
+        return None
+    return None
+
+
+def _is_open(annotation: Any) -> bool:
+    """Whether the annotation has a part that was not understood, so that nothing can be said against a value."""
+    if annotation is _Unknown:
+        return True
+    arguments: Iterable[Any] = typing.get_args(annotation) if not isinstance(annotation, str) else ()
+    return any(_is_open(a) for a in arguments if isinstance(a, type | UnionType) or typing.get_origin(a) is not None)
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def _evaluate(node: ast.expr | None, aliases: Mapping[str, Any]) -> Any:
+    if node is None:
+        return _Unknown
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        try:
+            node = ast.parse(node.value, mode="eval").body
+        except SyntaxError:
+            return _Unknown
+    try:  # only names from the table above can be reached: attributes and foreign calls fail or give _Unknown
+        if any(isinstance(n, ast.Attribute | ast.Lambda | ast.NamedExpr) for n in ast.walk(node)):
+            return _Unknown
+        code = compile(ast.Expression(node), "<annotation>", "eval")
+        return eval(code, {"__builtins__": {}}, _Names({**_KNOWN, **aliases}))
+    except Exception:
+        return _Unknown
+
+
+def _constructor(tree: ast.Module, node: ast.ClassDef, target: str) -> ast.FunctionDef | None:
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return item
+    module = target.rpartition(".")[0]
+    for base in node.bases:
+        if isinstance(base, ast.Name):
+            found = _find(f"{module}.{base.id}", 1)
+            if found is not None and isinstance(found[1], ast.ClassDef):
+                inherited = _constructor(found[0], found[1], f"{module}.{base.id}")
+                if inherited is not None:
+                    return inherited
+    return None
+
+
+def _find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.ClassDef] | None:
+    parts = target.split(".")
+    if len(parts) < 2 or not all(p.isidentifier() for p in parts):
+        raise LookupError(f"'{target}' is no dotted path of a class or function")
+    try:
+        spec = importlib.util.find_spec(parts[0])  # of a top-level name: imports nothing
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise LookupError(f"there is no package '{parts[0]}'")
+    if spec.submodule_search_locations is None:
+        return None
+    places = [Path(p) for p in spec.submodule_search_locations]
+    file, rest = _module_file(places, parts[1:])
+    if file is None:
+        raise LookupError(f"there is no module '{'.'.join(parts[:-1])}'")
+    if len(rest) != 1:
+        if rest and parts[0] == "src":
+            raise LookupError(f"there is no module '{'.'.join(parts[:-1])}'")
+        return None
+    tree = _parse(file)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == rest[0]:
+            return tree, node
+    if depth < 5:
+        package = parts[: -1 if file.name == "__init__.py" else -2]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                for name in node.names:
+                    if (name.asname or name.name) == rest[0]:
+                        head = package[: len(package) - node.level + 1] if node.level else []
+                        return _find(".".join([*head, *filter(None, [node.module]), name.name]), depth + 1)
+    if parts[0] == "src":
+        raise LookupError(f"'{rest[0]}' is not in {file.name}")
+    return None
+
+
+@functools.cache
+def _parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _module_file(places: Sequence[Path], parts: Sequence[str]) -> tuple[Path | None, list[str]]:
+    for place in places:
+        folder = place
+        for i, part in enumerate(parts):
+            if (folder / f"{part}.py").is_file():
+                return folder / f"{part}.py", list(parts[i + 1 :])
+            if (folder / part).is_dir():
+                folder = folder / part
+                continue
+            if (folder / "__init__.py").is_file():
+                return folder / "__init__.py", list(parts[i:])
+            break
+    return None, []

@@ -1,0 +1,148 @@
+"""The LightningDataModule: splits, loaders, and where in the data a run stands."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch.utils.data import DataLoader
+
+from src.data.dataset import First, Kept, Samples, Source, collate, verify
+from src.data.labels import LabelSet
+from src.data.samplers import EvaluationBatches, TrainingBatches
+from src.data.transforms import Augment
+from src.errors import UserError
+
+Split = Literal["train", "val", "test"]
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class SegmentationDataModule(L.LightningDataModule):
+    """Splits and loaders of one data set.
+
+    Args:
+        dataset: makes the source of a split: `dataset(split="train")` (and `root=…` where a root is given).
+        augment: random changes of training samples.
+        root: the data set's folder; None for data that is made, not read.
+        batch_size: global training batch; it is split over devices.
+        eval_batch_size: images a device evaluates at a time. Images of different size are padded to the largest of
+            their batch, so take 1 where sizes differ.
+        num_workers: loader processes of each device; 0 loads in the training process.
+        crop: height and width of training samples; None takes whole images.
+        cache: "ram" keeps decoded samples in memory.
+        limit: use only the first so many training samples.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        dataset: Callable[..., Source],
+        augment: Augment | None = None,
+        root: str | None = None,
+        batch_size: PositiveInt = 8,
+        eval_batch_size: PositiveInt = 1,
+        num_workers: NonNegativeInt = 0,
+        crop: list[PositiveInt] | None = None,
+        cache: Literal["ram"] | None = None,
+        limit: PositiveInt | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._make = functools.partial(dataset, root=root) if root is not None else dataset
+        if crop is not None and len(crop) != 2:
+            raise UserError(f"data.crop: should be [height, width], not {list(crop)}")
+        self.augment, self.crop, self.cache, self.limit, self.seed = augment, crop, cache, limit, seed
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self._sources: dict[str, Source] = {}
+        self._position = {"epoch": 0, "consumed": 0}
+
+    def source(self, split: Split) -> Source:
+        """The split, opened once (and kept in memory with `cache=ram`); "test" is "val" where there is no test split."""
+        if split not in self._sources:
+            source = self._make(split=split)
+            if source.split != split and source.split in self._sources:
+                source = self._sources[source.split]
+            elif split == "train" and self.limit is not None:
+                source = First(source, self.limit)
+            self._sources[split] = source
+        return self._sources[split]
+
+    @property
+    def label_set(self) -> LabelSet:
+        return self.source("train").label_set
+
+    def prepare(self, splits: tuple[Split, ...] = _SPLITS) -> None:
+        """Opens the splits and decodes samples of each, so that bad data ends the run before a model is built.
+
+        Raises:
+            UserError: names the file or key, what is wrong and the mend.
+        """
+        for split in splits:
+            source = self.source(split)
+            if not len(source):
+                raise UserError(f"data: the split {split!r} is empty")
+            if self.cache == "ram" and not isinstance(source, Kept):
+                self._sources[split] = Kept(source)
+            elif not isinstance(source, Kept):
+                verify(source)
+        if "train" in splits:
+            train = self.source("train")
+            if len(train) < self.batch_size:
+                raise UserError(
+                    f"data.batch_size: {self.batch_size} is more than the {len(train)} training samples; "
+                    f"take data.batch_size={len(train)} or less"
+                )
+            if self.crop is None and not (self.augment is None or self.augment.scale is None):
+                raise UserError("data.crop: random scaling needs a crop, or samples of a batch differ in size; give one")
+            if self.augment is not None and self.augment.photometric and train.channels not in (1, 3):
+                raise UserError(
+                    f"data.augment.photometric: is for gray and RGB images, these have {train.channels} channels; set it to 0"
+                )
+
+    def batches_per_epoch(self) -> int:
+        """Global training batches of an epoch."""
+        return len(self.source("train")) // self.batch_size
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        source = self.source("train")
+        batches = TrainingBatches(len(source), self.batch_size, self.seed, *self._rank(), **self._position)
+        return self._loader(Samples(source, self.seed, self.augment or Augment(flip=0), self.crop), batches)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._evaluation("test")
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: the epoch and the global batches of it whose step is done."""
+        assert self.trainer is not None
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        epoch = self.trainer.fit_loop.epoch_progress.current.completed
+        if done >= self.trainer.num_training_batches:
+            epoch, done = epoch + 1, 0
+        return {"epoch": epoch, "consumed": done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._position = {"epoch": int(state_dict["epoch"]), "consumed": int(state_dict["consumed"])}
+
+    def _evaluation(self, split: Split) -> DataLoader[dict[str, Any]]:
+        source = self.source(split)
+        return self._loader(Samples(source), EvaluationBatches(len(source), self.eval_batch_size, *self._rank()))
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _loader(self, samples: Samples, batches: TrainingBatches | EvaluationBatches) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            samples,
+            batch_sampler=batches,  # type: ignore[arg-type]  # torch's Sampler is generic in one index, ours is a key
+            num_workers=self.num_workers,
+            collate_fn=functools.partial(collate, ignore_index=samples.source.label_set.ignore_index),
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )

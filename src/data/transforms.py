@@ -1,0 +1,118 @@
+"""Random changes of a training sample, image and mask together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field, NonNegativeFloat
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from src.errors import UserError
+
+_TRIES = 10  # crops drawn until one class's share is small enough, as in mmsegmentation's cat_max_ratio
+
+
+class Augment:
+    """Random scale, crop, flip, photometric change and blur, drawn from torch's generator.
+
+    Only the part of the image that ends up in the crop is touched: crop and scale are drawn first, the region is cut
+    out of the original and resized once.
+
+    Args:
+        scale: range of the zoom, drawn log-uniformly; None keeps the size.
+        max_class_share: a crop in which one class has more than this share of the labelled pixels is drawn again
+            (ten times at most).
+        flip: probability of a left-right flip.
+        vertical_flip: probability of an upside-down flip.
+        photometric: probability of a change of brightness, contrast, saturation and hue (8-bit gray or RGB only).
+        brightness, contrast, saturation: strength; 0.4 draws a factor from 0.6 to 1.4.
+        hue: strength, as a share of the colour circle, at most 0.5.
+        blur: probability of a Gaussian blur (sigma 0.1 to 2 pixels).
+    """
+
+    def __init__(
+        self,
+        scale: list[Annotated[float, Field(gt=0)]] | None = None,
+        max_class_share: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        flip: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        vertical_flip: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        photometric: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        brightness: NonNegativeFloat = 0.4,
+        contrast: NonNegativeFloat = 0.4,
+        saturation: NonNegativeFloat = 0.4,
+        hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
+        blur: Annotated[float, Field(ge=0, le=1)] = 0.0,
+    ) -> None:
+        if scale is not None and (len(scale) != 2 or scale[0] > scale[1]):
+            raise UserError(f"data.augment.scale: should be [smallest, largest], not {list(scale)}")
+        self.scale, self.max_class_share = scale, max_class_share
+        self.flip, self.vertical_flip, self.photometric, self.blur = flip, vertical_flip, photometric, blur
+        self._jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+        self._blur = v2.GaussianBlur(kernel_size=7, sigma=(0.1, 2.0))
+
+    def __call__(self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int) -> tuple[Tensor, Tensor]:
+        """Changes one sample.
+
+        Args:
+            image: [C, H, W].
+            mask: uint8 [H, W].
+            crop: height and width of the result; None keeps the (scaled) image whole.
+            ignore_index: fills the mask where the crop reaches over the image's edge.
+        """
+        image, mask = self._scale_and_crop(image, mask, crop, ignore_index)
+        if torch.rand(()) < self.flip:
+            image, mask = F.horizontal_flip(image), F.horizontal_flip(mask)
+        if torch.rand(()) < self.vertical_flip:
+            image, mask = F.vertical_flip(image), F.vertical_flip(mask)
+        if torch.rand(()) < self.photometric:
+            image = self._jitter(image)
+        if torch.rand(()) < self.blur:
+            image = self._blur(image)
+        return image, mask
+
+    def _scale_and_crop(
+        self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int
+    ) -> tuple[Tensor, Tensor]:
+        zoom = 1.0
+        if self.scale is not None:
+            low, high = math.log(self.scale[0]), math.log(self.scale[1])
+            zoom = math.exp(low + (high - low) * float(torch.rand(())))
+        height, width = image.shape[-2:]
+        if crop is None:
+            size = [max(1, round(height * zoom)), max(1, round(width * zoom))]
+            return (image, mask) if size == [height, width] else _resize(image, mask, size)
+        # The crop's window, in pixels of the original; it may be larger than the image.
+        window = [max(1, round(crop[0] / zoom)), max(1, round(crop[1] / zoom))]
+        cut = [min(window[0], height), min(window[1], width)]
+        for _ in range(_TRIES):
+            top = int(torch.randint(height - cut[0] + 1, ()))
+            left = int(torch.randint(width - cut[1] + 1, ()))
+            part = F.crop(mask, top, left, cut[0], cut[1])
+            if self.max_class_share == 1 or _largest_share(part, ignore_index) <= self.max_class_share:
+                break
+        image = F.crop(image, top, left, cut[0], cut[1])
+        size = [max(1, round(crop[0] * cut[0] / window[0])), max(1, round(crop[1] * cut[1] / window[1]))]
+        if size != cut:
+            image, part = _resize(image, part, size)
+        below, right = crop[0] - size[0], crop[1] - size[1]
+        if below or right:
+            image = F.pad(image, [0, 0, right, below], padding_mode="edge")
+            part = F.pad(part[None], [0, 0, right, below], fill=ignore_index)[0]
+        return image, part
+
+
+def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
+    resized = F.resize(image, size, F.InterpolationMode.BILINEAR, antialias=True)
+    return resized, F.resize(mask[None], size, F.InterpolationMode.NEAREST_EXACT)[0]
+
+
+def _largest_share(mask: Tensor, ignore_index: int) -> float:
+    counts = torch.bincount(mask.flatten(), minlength=ignore_index + 1)
+    counts[ignore_index] = 0
+    total = int(counts.sum())
+    return int(counts.max()) / total if total else 1.0

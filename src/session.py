@@ -1,0 +1,196 @@
+"""One training run from settings to metrics.json."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+
+from src import build, checkpoints, run_folder
+from src.callbacks.checkpoint import Interrupted, RunCheckpoint
+from src.callbacks.dashboard import log_hparams
+from src.callbacks.monitor import Monitor
+from src.data.datamodule import SegmentationDataModule
+from src.errors import UserError
+from src.models.base import Segmenter
+from src.tables import score_table
+
+_log = logging.getLogger(__name__)
+Status = Literal["completed", "failed", "interrupted"]
+
+
+@dataclass
+class Outcome:
+    """What a run came to: the content of metrics.json, and the objects, for tests and notebooks."""
+
+    status: Status
+    metrics: dict[str, Any]
+    run_dir: Path
+    trainer: L.Trainer
+    model: Segmenter
+    datamodule: SegmentationDataModule
+    optimized: float | None = None
+    seconds: float = field(default=0.0)
+
+
+def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
+    """Trains as `settings` (checked, plain) say, tests the best checkpoint, writes metrics.json, prints the table.
+
+    Raises:
+        UserError: the data or a file is bad, or the loss diverged; metrics.json then says "failed" and why.
+    """
+    run_dir, seed = Path(settings["paths"]["output_dir"]), int(settings["seed"])
+    begun = time.monotonic()
+    record: dict[str, Any] = {"status": "failed", "seed": seed}
+    try:
+        from_checkpoint = _last_good(run_dir) if resume else None
+        _quiet()
+        torch.manual_seed(seed)
+        torch.set_float32_matmul_precision("high")
+        build.check_devices(settings["trainer"])
+        datamodule = build.build_data(settings["data"], seed)
+        datamodule.prepare()
+        trainer = build.build_trainer(settings, datamodule.batches_per_epoch())
+        train_source = datamodule.source("train")
+        weights = build.class_weights(settings["model"].get("class_weights"), train_source, run_dir / "class_counts.txt")
+        model = build.build_model(
+            settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
+        )
+        _start_from(settings.get("init_from"), model)
+        if settings["compile"]:
+            model.network.compile()
+        record["parameters"] = sum(p.numel() for p in model.network.parameters())
+        _say(_headline(settings, datamodule, record["parameters"]))
+        status: Status = "completed"
+        try:
+            trainer.fit(model, datamodule=datamodule, ckpt_path=from_checkpoint, weights_only=True)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            status = "interrupted"
+            _say(f"interrupted ({stop}); go on with: python -m src.train resume={run_dir}")
+        record |= _training_record(trainer, model, time.monotonic() - begun)
+        if status == "completed" and settings["test"]:
+            record["test"] = test_best(trainer, model, datamodule)
+        record["status"] = status
+        record["wall_seconds"] = round(time.monotonic() - begun, 1)
+        if trainer.is_global_zero:
+            _finish(settings, run_dir, record, trainer, model, datamodule)
+        optimized = _look_up(record, settings["optimized_metric"])
+        return Outcome(status, record, run_dir, trainer, model, datamodule, optimized, record["wall_seconds"])
+    except BaseException as error:
+        if build.is_main_process() and record["status"] == "failed":
+            record |= {"wall_seconds": round(time.monotonic() - begun, 1), "error": f"{type(error).__name__}: {error}"}
+            run_folder.write_metrics(run_dir, record)
+        raise
+
+
+def test_best(trainer: L.Trainer, model: Segmenter, datamodule: SegmentationDataModule) -> dict[str, float]:
+    """Scores of the run's best checkpoint (or of the model as it is, where there is none) on the test split."""
+    checkpoint = trainer.checkpoint_callback
+    if isinstance(checkpoint, RunCheckpoint) and checkpoint.best.is_file():
+        model.load_state_dict(checkpoints.read(checkpoint.best)["state_dict"])
+    trainer.test(model, datamodule=datamodule, verbose=False)
+    return dict(model.results["test"])
+
+
+def _training_record(trainer: L.Trainer, model: Segmenter, seconds: float) -> dict[str, Any]:
+    checkpoint = trainer.checkpoint_callback
+    monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)  # type: ignore[attr-defined]
+    best = checkpoint.best_results if isinstance(checkpoint, RunCheckpoint) else model.results.get("val", {})
+    return {
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "wall_seconds": round(seconds, 1),
+        "train": {"images_per_second": monitor and monitor.images_per_second, "loss": monitor and monitor.loss},
+        "val": dict(best),
+    }
+
+
+def _finish(
+    settings: Mapping[str, Any], run_dir: Path, record: dict[str, Any], trainer: L.Trainer, model: Segmenter,
+    datamodule: SegmentationDataModule,
+) -> None:  # fmt: skip
+    run_folder.write_metrics(run_dir, record)
+    chosen = {
+        "model": settings["model"]["_target_"].rpartition(".")[2],
+        "network": settings["network"]["_target_"].rpartition(".")[2],
+        "loss": settings["loss"]["_target_"].rpartition(".")[2],
+        "data": settings["data"]["dataset"]["_target_"].rpartition(".")[2],
+        "lr": settings["optimizer"]["lr"],
+        "batch_size": settings["data"]["batch_size"],
+        "epochs": settings["trainer"]["max_epochs"],
+        "seed": settings["seed"],
+    }
+    changed = {o.partition("=")[0].lstrip("+"): o.partition("=")[2] for o in build.task_overrides()}
+    scores = {f"{stage}/{k}": record[stage][k] for stage in ("val", "test") for k in ("miou", "dice") if k in record.get(stage, {})}
+    log_hparams(trainer, chosen | changed, scores)
+    if "test" in record:
+        split = datamodule.source("test").split
+        title = "test" if split == "test" else f"test (the data has no test split: {split})"
+        print(score_table(record["test"], model.label_set, title))
+    loggers = settings["logger"] or {}
+    _log.info("%s after %.0f s; run folder: %s", record["status"], record["wall_seconds"], run_dir)
+    if "tensorboard" in loggers:
+        _log.info("look at it: tensorboard --logdir %s   (or: make dashboard)", run_dir)
+
+
+def _start_from(given: str | None, model: Segmenter) -> None:
+    if given is None:
+        return
+    file = checkpoints.find(given)
+    try:
+        model.load_state_dict(checkpoints.read(file)["state_dict"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"init_from: the weights in {file} do not fit this model or its classes ({reason[:160]})") from error
+
+
+def _last_good(run_dir: Path) -> Path:
+    """The newest checkpoint that can be read; a damaged one is named and the one before it is taken."""
+    files = checkpoints.previous_of(run_dir)
+    for file in files:
+        try:
+            checkpoints.read(file)
+        except UserError as error:
+            _log.warning("%s", error)
+        else:
+            return file
+    raise UserError(f"resume: {run_dir} has no checkpoint to go on from; start the run anew")
+
+
+def _headline(settings: Mapping[str, Any], datamodule: SegmentationDataModule, parameters: int) -> str:
+    train, val = len(datamodule.source("train")), len(datamodule.source("val"))
+    return (
+        f"{settings['model']['_target_'].rpartition('.')[2]} with {settings['network']['_target_'].rpartition('.')[2]} "
+        f"({parameters / 1e6:.2f} M parameters), {datamodule.label_set.num_classes} classes, "
+        f"{train} training and {val} validation samples, seed {settings['seed']}"
+    )
+
+
+def _look_up(record: Mapping[str, Any], name: str) -> float | None:
+    stage, _, key = name.partition("/")
+    value = record.get(stage, {}).get(key)
+    return None if value is None else float(value)
+
+
+def _say(text: str) -> None:
+    if build.is_main_process():
+        _log.info(text)
+
+
+def _quiet() -> None:
+    """One line once: Lightning's own handler would print each message again, and some tell what is meant to be so."""
+    expected = ("💡", "available: ", "stopped: `max_", "was configured so", "LOCAL_RANK: ")
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: not any(text in record.getMessage() for text in expected))
+    # Lightning's call of a part of torch that torch renames; nothing a user could mend.
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")  # samples may be in memory already

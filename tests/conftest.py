@@ -1,0 +1,54 @@
+"""What many tests need: small runs, in this process or as a user starts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+# A run of seconds: 24 small samples, the smallest network, two epochs.
+SMALL = [
+    "network=tiny", "trainer=cpu", "trainer.max_epochs=2", "optimizer.lr=0.01", "callbacks.pictures=null",
+    "data.dataset.train_length=24", "data.dataset.val_length=5", "data.dataset.test_length=5",
+    "data.dataset.height=32", "data.dataset.width=48", "data.batch_size=4", "data.eval_batch_size=2",
+]  # fmt: skip
+
+
+def settings(run_dir: Path, *overrides: str, small: bool = True) -> dict[str, Any]:
+    """The checked-out config of a run whose folder is `run_dir`, as plain containers."""
+    composed = cli.compose("train", [*(SMALL if small else []), *overrides])
+    composed["paths"]["output_dir"] = str(run_dir)
+    for node in (composed["callbacks"].get("checkpoint"), *(composed["logger"] or {}).values()):
+        for key in ("run_dir", "save_dir"):
+            if node and key in node:
+                node[key] = f"{run_dir}{node[key]}"
+    return composed
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """One thread a process: many small processes on few cores."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HYDRA_FULL_ERROR": "0"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python -m <arguments>` in an empty folder, as a user would, and returns what came out."""
+
+    def start(*arguments: str, timeout: float = 300, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments), cwd=cwd or tmp_path, env=environment(), text=True, capture_output=True, timeout=timeout
+        )
+
+    return start
