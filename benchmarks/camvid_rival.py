@@ -110,9 +110,7 @@ def evaluate(network: nn.Module, pairs: list[Pair], autocast: AbstractContextMan
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the CamVid benchmark's rival.")
-    parser.add_argument(
-        "--root", type=Path, required=True, help="folder of train/, trainannot/, val/, valannot/"
-    )
+    parser.add_argument("--root", type=Path, required=True, help="folder of train/, trainannot/, val/, valannot/")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--steps", type=int, help="stop early; the schedule keeps its full length")
     parser.add_argument("--dry-steps", type=int, help="only time this many steps, after 3 more")

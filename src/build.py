@@ -56,7 +56,12 @@ def build_data(data: Settings, seed: int) -> SegmentationDataModule:
 
 
 def build_model(
-    settings: Settings, label_set: LabelSet, channels: int, intensity: tuple[float, float], *, weights: torch.Tensor | None = None
+    settings: Settings,
+    label_set: LabelSet,
+    channels: int,
+    intensity: tuple[float, float],
+    *,
+    weights: torch.Tensor | None = None,
 ) -> Segmenter:
     """The segmenter that `settings` (groups model, network, loss and, to train, optimizer, scheduler, trainer) describe.
 
@@ -149,7 +154,9 @@ def model_from_checkpoint(file: Path) -> tuple[Segmenter, dict[str, Any]]:
     about = content[CHECKPOINT_KEY]
     settings = {"network": _without_weights(config["network"]), "loss": config["loss"], "model": config["model"]}
     low, high = about["intensity"]
-    model = build_model(settings, label_set, int(about["channels"]), (float(low), float(high)), weights=_class_weights(content))
+    model = build_model(
+        settings, label_set, int(about["channels"]), (float(low), float(high)), weights=_class_weights(content)
+    )
     try:
         model.load_state_dict(content["state_dict"])
     except RuntimeError as error:
@@ -197,6 +204,8 @@ def check_devices(trainer: Settings) -> None:
         if available == 0:
             raise UserError(f"trainer: asks for {wanted} GPUs and there is no GPU here; take trainer=cpu")
         if wanted > available:
-            raise UserError(f"trainer.devices: asks for {wanted} GPUs and there are {available}; take trainer.devices={available}")
+            raise UserError(
+                f"trainer.devices: asks for {wanted} GPUs and there are {available}; take trainer.devices={available}"
+            )
     elif available and wanted > available:
         raise UserError(f"trainer.devices: asks for {wanted} devices and there are {available}")

@@ -49,7 +49,9 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
 
     model, _ = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]))
     if model.channels != 3 or model.intensity != (0.0, 255.0):
-        raise UserError(f"ckpt: this model takes images of {model.channels} channels in the range {model.intensity}, not photos")
+        raise UserError(
+            f"ckpt: this model takes images of {model.channels} channels in the range {model.intensity}, not photos"
+        )
     device = _device(settings["device"])
     model.to(device)
     output = Path(settings["output"]).expanduser()
@@ -105,7 +107,9 @@ def _device(name: str) -> Any:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device: {name!r} cannot be used ({str(error).splitlines()[0][:120]}); take device=cpu") from error
+        raise UserError(
+            f"device: {name!r} cannot be used ({str(error).splitlines()[0][:120]}); take device=cpu"
+        ) from error
 
 
 def _task(config: DictConfig) -> None:

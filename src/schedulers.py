@@ -62,9 +62,7 @@ def cosine(
     min_factor: Share = 0.0,
 ) -> LambdaLR:
     """Half a cosine from 1 down to `min_factor`, without restarts (Loshchilov and Hutter 2017)."""
-    return _decay(
-        optimizer, total_steps, _half_cosine, warmup_fraction, warmup_steps, warmup_start_factor, min_factor
-    )
+    return _decay(optimizer, total_steps, _half_cosine, warmup_fraction, warmup_steps, warmup_start_factor, min_factor)
 
 
 def constant(
@@ -75,9 +73,7 @@ def constant(
     warmup_start_factor: Share = 0.01,
 ) -> LambdaLR:
     """No decay; with a warm-up if asked for."""
-    return _decay(
-        optimizer, total_steps, lambda progress: 1.0, warmup_fraction, warmup_steps, warmup_start_factor, 0.0
-    )
+    return _decay(optimizer, total_steps, lambda progress: 1.0, warmup_fraction, warmup_steps, warmup_start_factor, 0.0)
 
 
 def onecycle(

@@ -59,7 +59,9 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         datamodule.prepare()
         trainer = build.build_trainer(settings, datamodule.batches_per_epoch())
         train_source = datamodule.source("train")
-        weights = build.class_weights(settings["model"].get("class_weights"), train_source, run_dir / "class_counts.txt")
+        weights = build.class_weights(
+            settings["model"].get("class_weights"), train_source, run_dir / "class_counts.txt"
+        )
         model = build.build_model(
             settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
         )
@@ -128,7 +130,12 @@ def _finish(
         "seed": settings["seed"],
     }
     changed = {o.partition("=")[0].lstrip("+"): o.partition("=")[2] for o in build.task_overrides()}
-    scores = {f"{stage}/{k}": record[stage][k] for stage in ("val", "test") for k in ("miou", "dice") if k in record.get(stage, {})}
+    scores = {
+        f"{stage}/{k}": record[stage][k]
+        for stage in ("val", "test")
+        for k in ("miou", "dice")
+        if k in record.get(stage, {})
+    }
     log_hparams(trainer, chosen | changed, scores)
     if "test" in record:
         split = datamodule.source("test").split
@@ -148,7 +155,9 @@ def _start_from(given: str | None, model: Segmenter) -> None:
         model.load_state_dict(checkpoints.read(file)["state_dict"])
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"init_from: the weights in {file} do not fit this model or its classes ({reason[:160]})") from error
+        raise UserError(
+            f"init_from: the weights in {file} do not fit this model or its classes ({reason[:160]})"
+        ) from error
 
 
 def _last_good(run_dir: Path) -> Path:
@@ -189,7 +198,11 @@ def _quiet() -> None:
     expected = ("💡", "available: ", "stopped: `max_", "was configured so", "LOCAL_RANK: ")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric.utilities.rank_zero"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.accelerators.cuda",
+        "lightning.fabric.utilities.rank_zero",
+    ):
         logging.getLogger(name).addFilter(lambda record: not any(text in record.getMessage() for text in expected))
     # Lightning's call of a part of torch that torch renames; nothing a user could mend.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")

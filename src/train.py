@@ -17,7 +17,14 @@ from src.errors import UserError
 if TYPE_CHECKING:  # importing torch takes seconds: --help and a config error do without
     from src.session import Outcome
 
-_MAY_CHANGE = ("data.root", "data.num_workers", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.strategy")
+_MAY_CHANGE = (
+    "data.root",
+    "data.num_workers",
+    "data.cache",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
+)
 
 
 def train(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
@@ -45,7 +52,7 @@ def _task(config: DictConfig) -> float | None:
 
 def _resume(arguments: list[str]) -> None:
     """Goes on with a run, in its folder, with its config; only where and how fast it runs may change."""
-    from src.checkpoints import run_config  # noqa: PLC0415
+    from src.checkpoints import run_config
 
     run_dir = Path(next(a for a in arguments if a.startswith("resume=")).partition("=")[2]).expanduser().resolve()
     settings = OmegaConf.create(run_config(run_dir))

@@ -68,9 +68,7 @@ class TestEverySchedule:
         assert len(set(last)) == 1
 
     @pytest.mark.parametrize("total_steps", [1, 2, 3, 4, 5, 8])
-    @pytest.mark.parametrize(
-        "warmup", [{}, {"warmup_fraction": 0.25}, {"warmup_fraction": 0.5}, {"warmup_steps": 1}]
-    )
+    @pytest.mark.parametrize("warmup", [{}, {"warmup_fraction": 0.25}, {"warmup_fraction": 0.5}, {"warmup_steps": 1}])
     def test_short_runs(self, build: Build, total_steps: int, warmup: dict[str, float]) -> None:
         result = rates(build(optimizer=optimizer_of(), total_steps=total_steps, **warmup), total_steps + 2)
         assert all(0 <= rate <= 0.1 for rate in result)
@@ -92,9 +90,7 @@ class TestEverySchedule:
 
     def test_share_and_number_of_warm_up_steps_are_the_same(self, build: Build) -> None:
         by_share = rates(build(optimizer=optimizer_of(), total_steps=50, warmup_fraction=0.2), 50)
-        by_number = rates(
-            build(optimizer=optimizer_of(), total_steps=50, warmup_fraction=0.7, warmup_steps=10), 50
-        )
+        by_number = rates(build(optimizer=optimizer_of(), total_steps=50, warmup_fraction=0.7, warmup_steps=10), 50)
         assert by_share == by_number
 
 
@@ -116,9 +112,7 @@ class TestShapes:
     def test_onecycle_is_torchs(self, total_steps: int, share: float) -> None:
         torchs = OneCycleLR(optimizer_of(), 0.1, total_steps, pct_start=share, cycle_momentum=False)
         ours = onecycle(optimizer_of(), total_steps, warmup_fraction=share)
-        assert rates(ours, total_steps - 1) == pytest.approx(
-            rates(torchs, total_steps - 1), rel=1e-6, abs=1e-9
-        )
+        assert rates(ours, total_steps - 1) == pytest.approx(rates(torchs, total_steps - 1), rel=1e-6, abs=1e-9)
         assert ours.get_last_lr() == pytest.approx(torchs.get_last_lr())
 
     def test_constant_is_constant(self) -> None:

@@ -66,7 +66,7 @@ GIVEN_BY_CODE = {
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps"},
     "data": {"seed"},
-    "data.dataset": {"split"},
+    "data.dataset": {"split", "root"},
     "model": {"network", "loss", "label_set", "channels", "intensity", "optimization", "seed"},
 }
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
@@ -85,7 +85,9 @@ def check(config: Mapping[str, Any]) -> None:
     for group in ("data", "model", "network", "loss", "optimizer", "scheduler", "trainer"):
         node = config.get(group)
         if not isinstance(node, Mapping) or "_target_" not in node:
-            raise UserError(f"{group}: nothing chosen; choose one, e.g. {group}=… (python -m src.train --help lists them)")
+            raise UserError(
+                f"{group}: nothing chosen; choose one, e.g. {group}=… (python -m src.train --help lists them)"
+            )
         check_node(group, node)
     for group in ("callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
@@ -199,7 +201,15 @@ def explain(error: Exception, keys: Mapping[str, Any] | None) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-_METRICS = ("val/miou", "val/loss", "val/dice", "val/pixel_accuracy", "val/mean_accuracy", "val/fw_iou", "val/iou/<class>")
+_METRICS = (
+    "val/miou",
+    "val/loss",
+    "val/dice",
+    "val/pixel_accuracy",
+    "val/mean_accuracy",
+    "val/fw_iou",
+    "val/iou/<class>",
+)
 
 
 def _expect(where: str, annotation: Any, value: Any) -> None:

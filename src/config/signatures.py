@@ -35,9 +35,18 @@ _KNOWN: dict[str, Any] = {
     **{t.__name__: t for t in (int, float, str, bool, list, dict, tuple, type(None), object)},
     **{n: getattr(typing, n) for n in ("Any", "Annotated", "Literal", "Optional", "Union")},
     **{n: getattr(typing, n) for n in ("List", "Dict", "Tuple", "Sequence", "Iterable", "Mapping")},
-    **{n: getattr(pydantic, n) for n in ("PositiveInt", "NonNegativeInt", "PositiveFloat", "NonNegativeFloat", "Field")},
-    **{"Ge": Ge, "Gt": Gt, "Le": Le, "Lt": Lt, "None": None, "True": True, "False": False},
-    **{"Path": str, "_PATH": str, "Tensor": _NeverGiven, "torch": None, "Callable": _NeverGiven, "timedelta": _NeverGiven},
+    **{
+        n: getattr(pydantic, n) for n in ("PositiveInt", "NonNegativeInt", "PositiveFloat", "NonNegativeFloat", "Field")
+    },
+    "Ge": Ge, "Gt": Gt, "Le": Le, "Lt": Lt, "None": None, "True": True, "False": False,
+
+        "Path": str,
+        "_PATH": str,
+        "Tensor": _NeverGiven,
+        "torch": None,
+        "Callable": _NeverGiven,
+        "timedelta": _NeverGiven
+    ,
 }
 
 

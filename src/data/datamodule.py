@@ -97,7 +97,9 @@ class SegmentationDataModule(L.LightningDataModule):
                     f"take data.batch_size={len(train)} or less"
                 )
             if self.crop is None and not (self.augment is None or self.augment.scale is None):
-                raise UserError("data.crop: random scaling needs a crop, or samples of a batch differ in size; give one")
+                raise UserError(
+                    "data.crop: random scaling needs a crop, or samples of a batch differ in size; give one"
+                )
             if self.augment is not None and self.augment.photometric and train.channels not in (1, 3):
                 raise UserError(
                     f"data.augment.photometric: is for gray and RGB images, these have {train.channels} channels; set it to 0"

@@ -60,7 +60,9 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
         crop: height and width that training samples get.
     """
 
-    def __init__(self, source: Source, seed: int = 0, augment: Augment | None = None, crop: Sequence[int] | None = None):
+    def __init__(
+        self, source: Source, seed: int = 0, augment: Augment | None = None, crop: Sequence[int] | None = None
+    ):
         self.source, self.seed, self.augment, self.crop = source, seed, augment, crop
 
     def __len__(self) -> int:

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from src.data.labels import LabelSet
 from src.errors import UserError
@@ -67,7 +66,9 @@ class Folder:
                 )
         for name, file in mask_files.items():
             if name not in image_files:
-                raise UserError(f"{file}: mask without image; add {folder / images.format(split=split)}/{name}.jpg or remove it")
+                raise UserError(
+                    f"{file}: mask without image; add {folder / images.format(split=split)}/{name}.jpg or remove it"
+                )
         # One array of fixed-width strings each: nothing per file that worker processes would copy on reference.
         self._names = np.array(sorted(image_files))
         self._images = np.array([str(image_files[n]) for n in self._names])
@@ -109,12 +110,10 @@ def read_rgb(file: Path) -> Tensor:
         UserError: missing, truncated or no image.
     """
     try:
-        data = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
-        if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
-            return decode_image(data, ImageReadMode.RGB, apply_exif_orientation=True)
         with Image.open(file) as image:
-            return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
-    except (OSError, RuntimeError, ValueError, SyntaxError) as error:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        return torch.from_numpy(np.asarray(upright).copy()).permute(2, 0, 1).contiguous()
+    except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f"{file}: cannot be read as an image ({_first_line(error)}); replace or remove it") from None
 
 

@@ -29,13 +29,17 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.colors):
-            raise UserError(f"label set: {len(self.names)} names but {len(self.colors)} colors; give one color per class")
+            raise UserError(
+                f"label set: {len(self.names)} names but {len(self.colors)} colors; give one color per class"
+            )
         if len(set(self.names)) != len(self.names):
             raise UserError(f"label set: class names repeat: {', '.join(self.names)}")
         if not 2 <= len(self.names) <= 255:
             raise UserError(f"label set: {len(self.names)} classes; 2 to 255 can be told apart in a mask of 8 bits")
         if 0 <= self.ignore_index < len(self.names):
-            raise UserError(f"label set: ignore_index {self.ignore_index} is the number of class {self.names[self.ignore_index]!r}")
+            raise UserError(
+                f"label set: ignore_index {self.ignore_index} is the number of class {self.names[self.ignore_index]!r}"
+            )
 
     @property
     def num_classes(self) -> int:

@@ -30,7 +30,14 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, epoch: int = 0, consumed: int = 0
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: int = 0,
+        consumed: int = 0,
     ) -> None:
         if batch_size % world_size:
             raise ValueError(f"a global batch of {batch_size} cannot be split evenly over {world_size} ranks")

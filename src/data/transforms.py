@@ -55,7 +55,9 @@ class Augment:
         self._jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
         self._blur = v2.GaussianBlur(kernel_size=7, sigma=(0.1, 2.0))
 
-    def __call__(self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int
+    ) -> tuple[Tensor, Tensor]:
         """Changes one sample.
 
         Args:

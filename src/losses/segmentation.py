@@ -49,9 +49,7 @@ class CrossEntropy(SegmentationLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        return cross_entropy(
-            logits.float(), mask.long(), self.ignore_index, self.class_weights, self.label_smoothing
-        )
+        return cross_entropy(logits.float(), mask.long(), self.ignore_index, self.class_weights, self.label_smoothing)
 
 
 class Dice(SegmentationLoss):
@@ -176,9 +174,7 @@ class Ohem(SegmentationLoss):
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         mask = mask.long()
         loss = F.cross_entropy(logits.float(), mask, ignore_index=self.ignore_index, reduction="none")
-        weights = _pixel_weights(mask, self.ignore_index, self.class_weights) * self._hard(
-            loss.detach(), mask
-        )
+        weights = _pixel_weights(mask, self.ignore_index, self.class_weights) * self._hard(loss.detach(), mask)
         return _ratio((loss * weights).sum(), weights.sum())
 
     def _hard(self, loss: Tensor, mask: Tensor) -> Tensor:
@@ -211,9 +207,7 @@ def cross_entropy(
     return _ratio(loss.sum(), _pixel_weights(mask, ignore_index, class_weights).sum())
 
 
-def dice(
-    logits: Tensor, mask: Tensor, ignore_index: int, class_weights: Tensor | None, smooth: float = 1.0
-) -> Tensor:
+def dice(logits: Tensor, mask: Tensor, ignore_index: int, class_weights: Tensor | None, smooth: float = 1.0) -> Tensor:
     """1 - soft Dice of `logits`, float32 [B, K, H, W], and `mask`, int64 [B, H, W], mean over its classes."""
     truth = _one_hot(mask, logits.shape[1], ignore_index)
     probability = logits.softmax(1) * (mask != ignore_index).unsqueeze(1)
@@ -258,9 +252,7 @@ def _lovasz_gradient(error: Tensor, truth: Tensor) -> Tensor:
     order = (_BITS_OF_TWO - error.view(torch.int32)).sort(stable=True).indices
     positive = truth.gather(0, order)
     missed = positive.cumsum(0, dtype=torch.int64)  # the wrong positives so far: they leave the intersection
-    false = (
-        torch.arange(1, len(error) + 1, device=error.device) - missed
-    )  # and negatives: they join the union
+    false = torch.arange(1, len(error) + 1, device=error.device) - missed  # and negatives: they join the union
     count = missed[-1]
     union, intersection = (count + false).float(), (count - missed).float()
     slope = torch.where(positive, 1 / union, intersection / ((union - 1).clamp_min(1.0) * union))

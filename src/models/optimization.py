@@ -42,9 +42,7 @@ class Optimization:
 
     def build(self, network: nn.Module, total_steps: int) -> tuple[Optimizer, LRScheduler]:
         """Optimizer and schedule of one network."""
-        groups = parameter_groups(
-            network, self.lr, self.weight_decay, self.encoder_lr_factor, self.decay_norm_and_bias
-        )
+        groups = parameter_groups(network, self.lr, self.weight_decay, self.encoder_lr_factor, self.decay_norm_and_bias)
         optimizer = self.optimizer(groups)
         return optimizer, self.scheduler(optimizer=optimizer, total_steps=total_steps)
 

@@ -124,9 +124,7 @@ class TestEveryLoss:
         assert torch.equal(build()(logits, mask.byte()), build()(logits, mask))
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    def test_half_precision_logits_are_computed_in_float32(
-        self, build: BuildLoss, dtype: torch.dtype
-    ) -> None:
+    def test_half_precision_logits_are_computed_in_float32(self, build: BuildLoss, dtype: torch.dtype) -> None:
         logits, mask = batch()
         half = logits.to(dtype)
         assert torch.equal(build()(half, mask), build()(half.float(), mask))
@@ -135,9 +133,7 @@ class TestEveryLoss:
 
     def test_equal_class_weights_are_no_weights(self, build: BuildLoss) -> None:
         logits, mask = batch()
-        torch.testing.assert_close(
-            build(class_weights=torch.full((K,), 3.0))(logits, mask), build()(logits, mask)
-        )
+        torch.testing.assert_close(build(class_weights=torch.full((K,), 3.0))(logits, mask), build()(logits, mask))
 
     def test_class_weights_act_and_are_not_saved(self, build: BuildLoss) -> None:
         logits, mask = batch()
@@ -286,18 +282,14 @@ class TestCombinations:
         weights = torch.tensor([1.0, 0.5, 2.0, 3.0])
         both = CrossEntropyLovasz(0.3, 2.0, label_smoothing=0.1, class_weights=weights)
         ce = CrossEntropy(0.1, class_weights=weights)(logits, mask)
-        torch.testing.assert_close(
-            both(logits, mask), 0.3 * ce + 2.0 * Lovasz(class_weights=weights)(logits, mask)
-        )
+        torch.testing.assert_close(both(logits, mask), 0.3 * ce + 2.0 * Lovasz(class_weights=weights)(logits, mask))
 
 
 class TestOhem:
     @staticmethod
     def losses(logits: Tensor, mask: Tensor) -> Tensor:
         """Cross entropy of the valid pixels, the hardest first."""
-        return F.cross_entropy(logits, mask, ignore_index=VOID, reduction="none")[mask != VOID].sort(
-            descending=True
-        )[0]
+        return F.cross_entropy(logits, mask, ignore_index=VOID, reduction="none")[mask != VOID].sort(descending=True)[0]
 
     @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 1.0])
     def test_keeps_the_hardest_share(self, share: float) -> None:

@@ -69,9 +69,7 @@ class TestMatrix:
 
     @settings(max_examples=30, deadline=None)
     @given(cases(), st.integers(1, 50))
-    def test_cutting_into_batches_or_chunks_changes_nothing(
-        self, case: tuple[int, Tensor, Tensor], chunk: int
-    ) -> None:
+    def test_cutting_into_batches_or_chunks_changes_nothing(self, case: tuple[int, Tensor, Tensor], chunk: int) -> None:
         k, prediction, mask = case
         whole = matrix_of(k, prediction, mask)
         metric = ConfusionMatrix(k)
@@ -109,9 +107,7 @@ class TestMatrix:
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
     def test_many_classes_in_any_integer_dtype(self, dtype: torch.dtype) -> None:
         values = torch.arange(255).to(dtype).reshape(1, 15, 17)
-        assert torch.equal(
-            matrix_of(255, values.flip(1, 2), values), torch.eye(255, dtype=torch.int64).flip(1)
-        )
+        assert torch.equal(matrix_of(255, values.flip(1, 2), values), torch.eye(255, dtype=torch.int64).flip(1))
 
     def test_predictions_at_ignored_pixels_do_not_matter(self) -> None:
         mask = torch.tensor([[[0, VOID, VOID]]], dtype=torch.uint8)

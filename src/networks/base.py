@@ -1,0 +1,64 @@
+"""What every network shares: any image size in, logits of the same size out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class SegmentationNetwork(nn.Module):
+    """Wraps a network's core so that images of any size go in and logits of the image's size come out.
+
+    The image is padded at the right and below with zeros (the mean colour, once normalised) to a multiple of
+    `size_divisor`; the logits are brought to the padded size where the core's are smaller, and cropped.
+
+    Args:
+        core: gives logits [B, K, h, w], or a dict with "logits" and, while training, "aux".
+        pixel_mean, pixel_std: what the core expects its input to be normalised with, per channel, in units of 0…1.
+        size_divisor: the core's largest stride; 1 where any size will do.
+        encoder: name of the core's pre-trained part, if it has one.
+    """
+
+    def __init__(
+        self,
+        core: nn.Module,
+        pixel_mean: Sequence[float] = IMAGENET_MEAN,
+        pixel_std: Sequence[float] = IMAGENET_STD,
+        size_divisor: int = 1,
+        encoder: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.core = core
+        self.pixel_mean, self.pixel_std = tuple(pixel_mean), tuple(pixel_std)
+        self.size_divisor = size_divisor
+        self._encoder = encoder
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """The pre-trained part, which may get a learning rate of its own; None where there is none."""
+        return self.core.get_submodule(self._encoder) if self._encoder is not None else None
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """
+        Args:
+            image: float [B, C, H, W], normalised.
+
+        Returns:
+            "logits" float [B, K, H, W] and, while training a network with an auxiliary head, "aux" of the same shape.
+        """
+        height, width = image.shape[-2:]
+        below, right = -height % self.size_divisor, -width % self.size_divisor
+        padded = F.pad(image, (0, right, 0, below)) if below or right else image
+        result = self.core(padded)
+        outputs: dict[str, Tensor] = result if isinstance(result, dict) else {"logits": result}
+        size = padded.shape[-2:]
+        for name, logits in outputs.items():
+            if logits.shape[-2:] != size:
+                logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            outputs[name] = logits[..., :height, :width] if below or right else logits
+        return outputs
