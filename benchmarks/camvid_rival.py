@@ -141,7 +141,7 @@ def main() -> None:
                 logits = network(normalise(images))
             loss = F.cross_entropy(logits.float(), masks, ignore_index=VOID)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             loss_sum, counted, step = loss_sum + loss.item(), counted + 1, step + 1

@@ -106,8 +106,8 @@ def build_trainer(settings: Settings, batches: int = 1) -> L.Trainer:
     """
     node = {key: value for key, value in settings["trainer"].items() if key not in _OF_STEP}
     node["log_every_n_steps"] = min(node.get("log_every_n_steps", 50), batches)
-    callbacks: list[Callback] = [make(c) for c in (settings["callbacks"] or {}).values() if c]
-    loggers: list[Logger] = [make(c) for c in (settings["logger"] or {}).values() if c]
+    callbacks: list[Callback] = [make(c) for c in (settings.get("callbacks") or {}).values() if c]
+    loggers: list[Logger] = [make(c) for c in (settings.get("logger") or {}).values() if c]
     trainer: L.Trainer = make(
         node, callbacks=callbacks, logger=loggers or False, plugins=[checkpoints.AtomicCheckpointIO()],
         use_distributed_sampler=False, enable_checkpointing=any("Checkpoint" in type(c).__name__ for c in callbacks),

@@ -14,11 +14,17 @@ from omegaconf import OmegaConf
 
 from src import run_folder
 from src.config.check import check_node
+from src.config.signatures import own_signature
 from src.data.labels import LabelSet
 from src.errors import UserError
 from src.models.base import CHECKPOINT_KEY as KEY
 
-_BUILT_FROM = {"network": "src.networks.", "model": "src.models.", "loss": "src.losses."}
+# What a checkpoint may build: the room, and the parameter that marks the room's builders among its helpers.
+_BUILT_FROM = {
+    "network": ("src.networks.", "num_classes"),
+    "model": ("src.models.", "label_set"),
+    "loss": ("src.losses.", "ignore_index"),
+}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -82,8 +88,8 @@ def describe(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], Label
     try:
         about = content[KEY]
         config, label_set = about["config"], LabelSet.from_dict(about["label_set"])
-        for group, prefix in _BUILT_FROM.items():
-            _allow(config[group], prefix, group, file)
+        for group in _BUILT_FROM:
+            _allow(config[group], group, file)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error!r} in its description)") from error
     return config, label_set
@@ -110,23 +116,23 @@ def run_config(run_dir: Path) -> dict[str, Any]:
     return {str(k): v for k, v in plain.items()}
 
 
-def _allow(node: Any, prefix: str, group: str, file: Path) -> None:
-    """Refuses a node of a checkpoint's config that names, at any depth, anything but classes and functions of one room."""
-    if isinstance(node, list):
-        for item in node:
-            _allow(item, prefix, group, file)
-    if not isinstance(node, dict):
-        return
-    if "_target_" in node:
-        target = node["_target_"]
-        if not (isinstance(target, str) and target.startswith(prefix) and _is_public(target)):
-            raise UserError(f"ckpt: {file} wants to build {target!r}; a checkpoint may only name classes in {prefix}*")
-        check_node(group, node)
+def _allow(node: Any, group: str, file: Path) -> None:
+    """Refuses a group of a checkpoint's config that names anything but one of its room's own builders, or nests more."""
+    prefix, takes = _BUILT_FROM[group]
+    target = node["_target_"]
+    public = isinstance(target, str) and target.startswith(prefix) and "._" not in target
+    signature = own_signature(target) if public else None
+    if signature is None or takes not in signature.parameters:
+        raise UserError(
+            f"ckpt: {file} wants to build {target!r}; a checkpoint may only name the {group}s of this program"
+        )
     for key, value in node.items():
-        if key in ("_partial_", "_args_", "_recursive_", "_convert_"):
-            raise UserError(f"ckpt: {file} has {key!r} in its {group}; refused")
-        _allow(value, prefix, group, file)
+        if (key.startswith("_") and key != "_target_") or _nests(value):
+            raise UserError(f"ckpt: {file} has more in its {group} than a {group}'s settings ({key}); refused")
+    check_node(group, node)
 
 
-def _is_public(target: str) -> bool:
-    return not any(part.startswith("_") for part in target.split("."))
+def _nests(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(_nests(item) for item in value)
+    return isinstance(value, dict)

@@ -30,13 +30,27 @@ def start(config_name: str, task: Callable[[DictConfig], Any], check: Callable[[
     A plain run's config is checked before Hydra makes a folder, so that a bad one leaves nothing behind; other ways to
     start (`-m`, `--config-dir` …) are checked by the task itself.
     """
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     overrides = sys.argv[1:]
 
     def run() -> None:
         if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
             check(compose(config_name, overrides))
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(task)()
+        mistakes: list[UserError] = []
+
+        def job(config: DictConfig) -> Any:
+            try:
+                return task(config)
+            except UserError as error:  # told once, at the end; the other jobs of a sweep go on
+                if full:
+                    raise
+                mistakes.append(error)
+                return None
+
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
+        if mistakes:
+            raise mistakes[0]
 
     report_user_errors(run, lambda error: _message(config_name, error))
 
@@ -59,7 +73,13 @@ def report_user_errors(action: Callable[[], None], say: Callable[[Exception], st
 def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
     """The config as plain containers, interpolations resolved, without starting a job (so without a run folder)."""
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = hydra.compose(config_name, overrides)
+        try:
+            config = hydra.compose(config_name, overrides)
+        except ValueError as error:  # Hydra's word for group=null
+            if "Config group override" not in str(error):
+                raise
+            group = next(o.partition("=")[0] for o in overrides if o.endswith("=null") and "." not in o)
+            raise UserError(f"{group}: a group cannot be null; leave it out with ~{group}") from None
     return plain(config, output_dir="")
 
 

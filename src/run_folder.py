@@ -32,8 +32,8 @@ def write_atomically(file: Path, write: Callable[[BinaryIO], None]) -> None:
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, file)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -45,13 +45,17 @@ def keep_previous(last: Path, previous: Path) -> None:
         spare = previous.with_name(f".{previous.name}.link")
         spare.unlink(missing_ok=True)
         os.link(last, spare)
-        os.replace(spare, previous)
+        spare.replace(previous)
 
 
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
     """Writes metrics.json; numbers that JSON has no word for become null."""
     text = json.dumps(_plain(metrics), indent=2) + "\n"
-    write_atomically(run_dir / METRICS, lambda stream: stream.write(text.encode()) and None)
+    write_atomically(run_dir / METRICS, lambda stream: _write(stream, text))
+
+
+def _write(stream: BinaryIO, text: str) -> None:
+    stream.write(text.encode())
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from src.callbacks.checkpoint import Interrupted, RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.monitor import Monitor
 from src.data.datamodule import SegmentationDataModule
-from src.errors import UserError
+from src.errors import NonFiniteLoss, UserError
 from src.models.base import Segmenter
 from src.tables import score_table
 
@@ -76,6 +76,11 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         except (Interrupted, KeyboardInterrupt) as stop:
             status = "interrupted"
             _say(f"interrupted ({stop}); go on with: python -m src.train resume={run_dir}")
+        except NonFiniteLoss as error:
+            good = next((f for f in (run_dir / run_folder.LAST, run_dir / run_folder.BEST) if f.is_file()), "none yet")
+            raise NonFiniteLoss(
+                f"{error}; the last good checkpoint is {good} (try a lower optimizer.lr or trainer.gradient_clip_val=1)"
+            ) from None
         record |= _training_record(trainer, model, time.monotonic() - begun)
         if status == "completed" and settings["test"]:
             record["test"] = test_best(trainer, model, datamodule)
@@ -87,7 +92,7 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         return Outcome(status, record, run_dir, trainer, model, datamodule, optimized, record["wall_seconds"])
     except BaseException as error:
         if build.is_main_process() and record["status"] == "failed":
-            record |= {"wall_seconds": round(time.monotonic() - begun, 1), "error": f"{type(error).__name__}: {error}"}
+            record |= {"wall_seconds": round(time.monotonic() - begun, 1), "error": _in_words(error)}
             run_folder.write_metrics(run_dir, record)
         raise
 
@@ -141,7 +146,7 @@ def _finish(
         split = datamodule.source("test").split
         title = "test" if split == "test" else f"test (the data has no test split: {split})"
         print(score_table(record["test"], model.label_set, title))
-    loggers = settings["logger"] or {}
+    loggers = settings.get("logger") or {}
     _log.info("%s after %.0f s; run folder: %s", record["status"], record["wall_seconds"], run_dir)
     if "tensorboard" in loggers:
         _log.info("look at it: tensorboard --logdir %s   (or: make dashboard)", run_dir)
@@ -180,6 +185,10 @@ def _headline(settings: Mapping[str, Any], datamodule: SegmentationDataModule, p
         f"({parameters / 1e6:.2f} M parameters), {datamodule.label_set.num_classes} classes, "
         f"{train} training and {val} validation samples, seed {settings['seed']}"
     )
+
+
+def _in_words(error: BaseException) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _look_up(record: Mapping[str, Any], name: str) -> float | None:

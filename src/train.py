@@ -65,7 +65,7 @@ def _resume(arguments: list[str]) -> None:
                 f"{key}: a resumed run keeps its config (only {', '.join(_MAY_CHANGE)} may change); to start anew from its "
                 f"weights: python -m src.train init_from={run_dir} …"
             )
-        OmegaConf.update(settings, key, OmegaConf.create({"v": value} if not value else f"v: {value}")["v"])
+        OmegaConf.update(settings, key, OmegaConf.select(OmegaConf.from_dotlist([f"value={value}"]), "value"))
     logging.basicConfig(
         level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S",
         handlers=[logging.StreamHandler(sys.stdout), logging.FileHandler(run_dir / "train.log")],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -75,7 +74,7 @@ def start_and_stop(run_dir: Path, batches: int, number: signal.Signals, *overrid
     seen, deadline = set[int](), time.monotonic() + 200
     while len(seen) < batches and process.poll() is None and time.monotonic() < deadline:
         if last.exists():
-            seen.add(os.stat(last).st_mtime_ns)
+            seen.add(last.stat().st_mtime_ns)
         time.sleep(0.001)
     process.send_signal(number)
     return process.wait(timeout=100)

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveFloat, PositiveInt
 
 from src import run_folder
-from src.errors import NonFiniteLoss, UserError
+from src.errors import UserError
 from src.models.base import Segmenter
 
 _BATCHES_BETWEEN_LOOKS = 10  # at the clock, where ranks have to agree
@@ -81,7 +81,7 @@ class RunCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         stop = self._stop is not None
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         due = self.every_n_steps is not None and done % self.every_n_steps == 0
         if self.every_minutes is not None or stop:
             late = self.every_minutes is not None and time.monotonic() - self._saved_at > self.every_minutes * 60
@@ -112,7 +112,7 @@ class RunCheckpoint(Checkpoint):
         if score is None:
             return  # a class that this validation has not seen
         if self.best_score is None or (score > self.best_score if self.mode == "max" else score < self.best_score):
-            _refuse_if_diverged(pl_module, self.best if self.best.exists() else None)
+            pl_module.raise_if_diverged()
             self.best_score, self.best_results = score, dict(results)
             trainer.save_checkpoint(self.best, weights_only=False)
 
@@ -124,7 +124,8 @@ class RunCheckpoint(Checkpoint):
 
     def _save_last(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         last = self.run_dir / run_folder.LAST
-        _refuse_if_diverged(pl_module, last if last.exists() else None)
+        assert isinstance(pl_module, Segmenter)
+        pl_module.raise_if_diverged()
         if trainer.is_global_zero:
             run_folder.keep_previous(last, self.run_dir / run_folder.PREVIOUS)
         trainer.save_checkpoint(last, weights_only=False)
@@ -134,11 +135,3 @@ class RunCheckpoint(Checkpoint):
         if self._stop is not None:
             raise KeyboardInterrupt  # asked twice: at once
         self._stop = signal.Signals(number).name
-
-
-def _refuse_if_diverged(pl_module: L.LightningModule, good: Path | None) -> None:
-    assert isinstance(pl_module, Segmenter)
-    try:
-        pl_module.raise_if_diverged()
-    except NonFiniteLoss as error:
-        raise NonFiniteLoss(f"{error}; the last good checkpoint is {good or 'none'}") from None

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from src.drawing import confusion_figure
 from src.models.base import Segmenter

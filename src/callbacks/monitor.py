@@ -48,7 +48,7 @@ class Monitor(L.Callback):
             self._epoch_seconds += now - self._began
         self._began = now
         self._losses.append(trainer.callback_metrics["train/loss"].detach())
-        if trainer.logger is not None and trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.logger is not None and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             rates = {
                 f"learning_rate/{group.get('name', i)}": group["lr"]
                 for optimizer in trainer.optimizers

@@ -38,16 +38,23 @@ _KNOWN: dict[str, Any] = {
     **{
         n: getattr(pydantic, n) for n in ("PositiveInt", "NonNegativeInt", "PositiveFloat", "NonNegativeFloat", "Field")
     },
-    "Ge": Ge, "Gt": Gt, "Le": Le, "Lt": Lt, "None": None, "True": True, "False": False,
-
-        "Path": str,
-        "_PATH": str,
-        "Tensor": _NeverGiven,
-        "torch": None,
-        "Callable": _NeverGiven,
-        "timedelta": _NeverGiven
-    ,
+    "Ge": Ge,
+    "Gt": Gt,
+    "Le": Le,
+    "Lt": Lt,
+    "None": None,
+    "True": True,
+    "False": False,
+    "Path": str,
+    "_PATH": str,
+    "Tensor": _NeverGiven,
+    "torch": None,
+    "Callable": _NeverGiven,
+    "timedelta": _NeverGiven,
 }
+
+
+_DEEPEST = 5  # imports that are followed to find a name
 
 
 class _Names(dict[str, Any]):
@@ -111,6 +118,15 @@ def read(target: str) -> Signature | None:
         pairs = pairs[1:]  # self
     parameters = {a.arg: Parameter(_evaluate(a.annotation, aliases), required) for a, required in pairs}
     return Signature(parameters, takes_any=arguments.kwarg is not None, constants=constants)
+
+
+def own_signature(target: str) -> Signature | None:
+    """The signature of what the named module itself defines; None for a name that it only imports, or has not."""
+    try:
+        found = _find(target, depth=_DEEPEST)
+    except LookupError:
+        return None
+    return read(target) if found is not None else None
 
 
 def mismatch(annotation: Any, value: Any) -> str | None:
@@ -197,10 +213,10 @@ def _find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.Cl
             raise LookupError(f"there is no module '{'.'.join(parts[:-1])}'")
         return None
     tree = _parse(file)
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == rest[0]:
-            return tree, node
-    if depth < 5:
+    for item in tree.body:
+        if isinstance(item, ast.FunctionDef | ast.ClassDef) and item.name == rest[0]:
+            return tree, item
+    if depth < _DEEPEST:
         package = parts[: -1 if file.name == "__init__.py" else -2]
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):

@@ -123,7 +123,7 @@ class SegmentationDataModule(L.LightningDataModule):
     def state_dict(self) -> dict[str, int]:
         """Where training stands: the epoch and the global batches of it whose step is done."""
         assert self.trainer is not None
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         epoch = self.trainer.fit_loop.epoch_progress.current.completed
         if done >= self.trainer.num_training_batches:
             epoch, done = epoch + 1, 0
@@ -142,7 +142,7 @@ class SegmentationDataModule(L.LightningDataModule):
     def _loader(self, samples: Samples, batches: TrainingBatches | EvaluationBatches) -> DataLoader[dict[str, Any]]:
         return DataLoader(
             samples,
-            batch_sampler=batches,  # type: ignore[arg-type]  # torch's Sampler is generic in one index, ours is a key
+            batch_sampler=batches,
             num_workers=self.num_workers,
             collate_fn=functools.partial(collate, ignore_index=samples.source.label_set.ignore_index),
             pin_memory=torch.cuda.is_available(),

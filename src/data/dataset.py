@@ -139,7 +139,8 @@ def class_counts(source: Source) -> npt.NDArray[np.int64]:
         return np.bincount(source.read(index)[1].numpy().ravel(), minlength=256)[:classes]
 
     with ThreadPoolExecutor() as pool:
-        return np.sum(list(pool.map(count, range(len(source)))), axis=0, dtype=np.int64)
+        total: npt.NDArray[np.int64] = np.sum(list(pool.map(count, range(len(source)))), axis=0, dtype=np.int64)
+    return total
 
 
 def collate(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from src.data.labels import LabelSet
 from src.seeding import derive
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating]
 Outline = Callable[[Array, Array], Array]
 
 _COLORS = {
@@ -200,7 +200,8 @@ def _cross(rng: np.random.Generator, radius: float, side: int) -> tuple[Outline,
 
     def distance(u: Array, v: Array) -> Array:
         u, v = np.abs(u), np.abs(v)
-        return np.minimum(np.maximum(u - a, v - b), np.maximum(u - b, v - a))
+        nearest: Array = np.minimum(np.maximum(u - a, v - b), np.maximum(u - b, v - a))
+        return nearest
 
     return distance, float(np.hypot(a, b))
 
@@ -213,18 +214,21 @@ _OUTLINES = (_disk, _rectangle, _ring, _line, _cross)  # in the order of `_NAMES
 
 def _stripes(rng: np.random.Generator, x: Array, y: Array, side: int) -> Array:
     u, _ = _turned(x, y, rng.uniform(0, 2 * np.pi))
-    return np.clip(0.5 + np.sin(u * (2 * np.pi / (side * rng.uniform(0.05, 0.12)))), 0, 1)
+    field: Array = np.clip(0.5 + np.sin(u * (2 * np.pi / (side * rng.uniform(0.05, 0.12)))), 0, 1)
+    return field
 
 
 def _checker(rng: np.random.Generator, x: Array, y: Array, side: int) -> Array:
     frequency = np.pi / (side * rng.uniform(0.03, 0.08))
     u, v = _turned(x * frequency, y * frequency, rng.uniform(0, 2 * np.pi))
-    return np.clip(0.5 + 2 * np.sin(u) * np.sin(v), 0, 1)
+    field: Array = np.clip(0.5 + 2 * np.sin(u) * np.sin(v), 0, 1)
+    return field
 
 
 def _gradient(rng: np.random.Generator, x: Array, y: Array, side: int) -> Array:
     u, _ = _turned(x, y, rng.uniform(0, 2 * np.pi))
-    return (u - u.min()) / (np.ptp(u) + 1)
+    field: Array = (u - u.min()) / (np.ptp(u) + 1)
+    return field
 
 
 def _blotches(rng: np.random.Generator, x: Array, y: Array, side: int) -> Array:
@@ -234,7 +238,8 @@ def _blotches(rng: np.random.Generator, x: Array, y: Array, side: int) -> Array:
     values = rng.random((len(rows), len(columns)), np.float32)
     weight_y = np.maximum(0, 1 - np.abs(py - rows[None])).astype(np.float32)
     weight_x = np.maximum(0, 1 - np.abs(px - columns[:, None])).astype(np.float32)
-    return weight_y @ values @ weight_x
+    field: Array = weight_y @ values @ weight_x
+    return field
 
 
 _TEXTURES = (_stripes, _checker, _gradient, _blotches)
@@ -263,7 +268,8 @@ def _expose(rng: np.random.Generator, canvas: Array, x: Array, y: Array) -> npt.
     u, _ = _turned(x / x.size - 0.5, y / y.size - 0.5, rng.uniform(0, 2 * np.pi))
     light = 1 + np.float32(rng.uniform(0, 0.5)) * u
     noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(0.005, 0.02))
-    return (np.clip(canvas * light[..., None] + noise, 0, 1) * 255).astype(np.uint8)
+    exposed: Array = np.clip(canvas * light[..., None] + noise, 0, 1)
+    return (exposed * 255).astype(np.uint8)
 
 
 def _turned(x: Array, y: Array, angle: float) -> tuple[Array, Array]:

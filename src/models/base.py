@@ -10,8 +10,8 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
-from torchmetrics import MeanMetric
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics import MeanMetric, Metric
 
 from src.data.labels import LabelSet
 from src.errors import NonFiniteLoss
@@ -70,7 +70,7 @@ class Segmenter(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=self.memory_format)
         self.normalization = Normalization(intensity, network.pixel_mean, network.pixel_std, channels)  # type: ignore[arg-type]
         self.loss = loss
         self.ema: AveragedModel | None = averaged(network, ema_decay) if ema_decay is not None else None
@@ -84,6 +84,7 @@ class Segmenter(L.LightningModule):
         self.channels, self.intensity = channels, intensity
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
         self._first_bad_step = torch.tensor(-1)
+        self.train()  # Lightning keeps each part's mode as it finds it
 
     # ------------------------------------------------------------------ prediction
 
@@ -105,20 +106,26 @@ class Segmenter(L.LightningModule):
 
     # ------------------------------------------------------------------ evaluation
 
+    @staticmethod
+    def _of(metrics: nn.ModuleDict, stage: Stage) -> Metric:
+        metric = metrics[stage]
+        assert isinstance(metric, Metric)
+        return metric
+
     def _evaluate(self, stage: Stage, batch: dict[str, Any]) -> None:
         logits = self.logits(batch["image"])
-        self.mean_loss[stage].update(self.loss(logits, batch["mask"]), weight=len(logits))
-        self.confusion[stage].update(logits.argmax(dim=1), batch["mask"])
+        self._of(self.mean_loss, stage).update(self.loss(logits, batch["mask"]), weight=len(logits))
+        self._of(self.confusion, stage).update(logits.argmax(dim=1), batch["mask"])
 
     def _finish(self, stage: Stage) -> None:
-        matrix: Tensor = self.confusion[stage].compute()  # type: ignore[operator]  # sums over devices
-        loss: Tensor = self.mean_loss[stage].compute()  # type: ignore[operator]
+        matrix: Tensor = self._of(self.confusion, stage).compute()  # sums over devices
+        loss: Tensor = self._of(self.mean_loss, stage).compute()
         self.matrices[stage] = matrix.cpu()
         self.results[stage] = {"loss": float(loss), **scores(self.matrices[stage], self.label_set.names)}
         for key, value in self.results[stage].items():
-            self.log(f"{stage}/{key}", value, prog_bar=key == "miou", rank_zero_only=False)
-        self.confusion[stage].reset()  # type: ignore[operator]
-        self.mean_loss[stage].reset()  # type: ignore[operator]
+            self.log(f"{stage}/{key}", value, prog_bar=key == "miou", rank_zero_only=True)
+        self._of(self.confusion, stage).reset()
+        self._of(self.mean_loss, stage).reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate("val", batch)
@@ -170,7 +177,7 @@ class Segmenter(L.LightningModule):
             optimizer.zero_grad()
             schedulers = self.lr_schedulers()
             for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-                scheduler.step()  # type: ignore[union-attr, call-arg]
+                scheduler.step()  # type: ignore[union-attr]
             self._average(network)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -208,7 +215,7 @@ class Segmenter(L.LightningModule):
             return
         updates = int(self.ema.n_averaged)
         decay = step_scaled_ema_decay(self.ema_decay, updates)
-        self.ema.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+        self.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self.ema.update_parameters(network)
 
     def _watch(self, loss: Tensor) -> None:

@@ -68,7 +68,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) ->
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
     """A copy of the network that follows it as an exponential moving average, batch norm statistics included."""
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
     average.requires_grad_(False)
     return average
 

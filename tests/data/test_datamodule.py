@@ -18,7 +18,12 @@ from tests.data.test_folder import NAMES, write
 def folder_data(tmp_path: Path, *overrides: str, counts: tuple[int, int] = (6, 3)) -> dict[str, Any]:
     for split, count in zip(("train", "val"), counts, strict=True):
         write(tmp_path, split, count)
-    options = [f"data.root={tmp_path}", f"data.dataset.names=[{','.join(NAMES)}]", "data.crop=[16,16]", "data.batch_size=2"]
+    options = [
+        f"data.root={tmp_path}",
+        f"data.dataset.names=[{','.join(NAMES)}]",
+        "data.crop=[16,16]",
+        "data.batch_size=2",
+    ]
     node: dict[str, Any] = settings(tmp_path, "data=folder", *options, "network=tiny", *overrides, small=False)["data"]
     return node
 

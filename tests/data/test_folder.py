@@ -191,7 +191,9 @@ def test_camvid_as_released() -> None:
     assert (len(train), len(val), test.split) == (367, 101, "val")
     image, mask = train.read(0)
     assert image.shape == (3, 360, 480)
-    shares = torch.bincount(torch.stack([train.read(i)[1] for i in range(0, 367, 12)]).flatten(), minlength=256) / 172800
+    shares = (
+        torch.bincount(torch.stack([train.read(i)[1] for i in range(0, 367, 12)]).flatten(), minlength=256) / 172800
+    )
     shares /= shares.sum()
     assert set(mask.unique().tolist()) <= {*range(11), 255}
     assert shares[3] == pytest.approx(0.317, abs=0.03)  # road

@@ -38,7 +38,7 @@ class Painted:
         return (mask * 20)[None].expand(3, -1, -1).contiguous(), mask
 
 
-STRONG = {"scale": [0.5, 2.0], "flip": 0.5, "vertical_flip": 0.5, "max_class_share": 0.9}
+STRONG: dict[str, Any] = {"scale": [0.5, 2.0], "flip": 0.5, "vertical_flip": 0.5, "max_class_share": 0.9}
 
 
 @pytest.mark.parametrize("size", [(48, 64), (20, 100), (24, 30)])
@@ -101,7 +101,7 @@ def _batches(workers: int) -> list[dict[str, Any]]:
     batches = TrainingBatches(12, 4, seed=2)
     loader: DataLoader[dict[str, Any]] = DataLoader(
         samples,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         collate_fn=_collate,

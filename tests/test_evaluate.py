@@ -1,0 +1,162 @@
+"""Scoring and predicting with nothing but a checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src import cli, run_folder
+from src.build import model_from_checkpoint
+from src.checkpoints import read
+from src.errors import UserError
+from src.evaluate import evaluate
+from src.predict import predict
+from src.train import train
+from tests.conftest import settings
+from tests.data.test_folder import NAMES, write
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("trained")
+    train(settings(run_dir, "model.ema_decay=0.5", "model.class_weights=balanced"))
+    return run_dir
+
+
+def evaluation(tmp_path: Path, *overrides: str) -> dict[str, Any]:
+    composed = cli.compose("evaluate", list(overrides))
+    composed["paths"]["output_dir"] = str(tmp_path)
+    return composed
+
+
+def prediction(*overrides: str) -> dict[str, Any]:
+    return cli.compose("predict", ["device=cpu", *overrides])
+
+
+def test_the_same_figures_to_the_last_digit(trained: Path, tmp_path: Path) -> None:
+    results = evaluate(evaluation(tmp_path, f"ckpt={trained}"))
+    metrics = run_folder.read_metrics(trained)
+    assert metrics is not None
+    assert results["val"] == metrics["val"]
+    assert results["test"] == metrics["test"]
+    written = run_folder.read_metrics(tmp_path)
+    assert written is not None
+    assert written["test"] == metrics["test"]
+
+
+def test_two_ranks_give_the_same_counts_on_an_odd_split(trained: Path, run: Run, tmp_path: Path) -> None:
+    """The split has 5 images, evaluated 2 at a time: one rank gets 3, the other 2."""
+    arguments = ["trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={tmp_path}/two"]
+    result = run("src.evaluate", f"ckpt={trained}", *arguments)
+    assert result.returncode == 0, result.stderr
+    alone, both = run_folder.read_metrics(trained), run_folder.read_metrics(tmp_path / "two")
+    assert alone is not None
+    assert both is not None
+    for split in ("val", "test"):
+        loss, expected = both[split].pop("loss"), alone[split].pop("loss")
+        assert both[split] == alone[split]
+        assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_other_data_must_have_the_same_classes(trained: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / "data", split)
+    options = ["data=folder", f"data.root={tmp_path}/data", f"data.dataset.names=[{','.join(NAMES)}]"]
+    with pytest.raises(UserError, match=r"knows 6 classes .* the data has 3"):
+        evaluate(evaluation(tmp_path, f"ckpt={trained}", *options))
+
+
+def test_predicting_a_folder(trained: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("a.png", (40, 50)), ("b ü.jpg", (33, 65))):
+        Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)).save(photos / name)
+    (photos / "bad.png").write_bytes(b"no image")
+    (photos / "notes.txt").write_text("not looked at")
+    failed = predict(prediction(f"ckpt={trained}", f"input={photos}", f"output={tmp_path}/out"))
+    assert len(failed) == 1
+    assert str(photos / "bad.png") in failed[0]
+    model, _ = model_from_checkpoint(trained / run_folder.BEST)
+    with Image.open(tmp_path / "out/masks/a.png") as mask, Image.open(photos / "a.png") as photo:
+        assert mask.mode == "P"
+        assert mask.size == (50, 40)
+        image = torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1)
+        with torch.inference_mode():
+            expected = model.logits(image[None]).argmax(dim=1)[0].numpy()
+        assert np.array_equal(np.asarray(mask), expected)
+        assert mask.getpalette()[:6] == [70, 70, 70, 230, 60, 60]  # type: ignore[index]
+    with Image.open(tmp_path / "out/overlays/b ü.png") as overlay:
+        assert (overlay.mode, overlay.size) == ("RGB", (65, 33))
+
+
+def test_no_image_is_an_error(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="input: no image at"):
+        predict(prediction(f"ckpt={trained}", f"input={tmp_path}/*.png", f"output={tmp_path}/out"))
+
+
+class _Payload:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    cases = {"text.ckpt": b"hello", "empty.ckpt": b"", "pickle.ckpt": pickle.dumps(_Payload(mark))}
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    torch.save({"state_dict": _Payload(mark)}, tmp_path / "payload.ckpt")
+    for name in (*cases, "foreign.ckpt", "payload.ckpt", "none.ckpt"):
+        with pytest.raises(UserError, match=name):
+            read(tmp_path / name)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"_target_": "os.system", "command": "true"},
+        {"_target_": "builtins.eval", "source": "1"},
+        {"_target_": "src.networks.weights.Path"},
+        {"_target_": "src.networks.tiny.tiny", "width": {"_target_": "os.getcwd"}},
+        {"_target_": "src.networks.weights._torch_load", "file": "x"},
+        {"_target_": "src.networks.tiny.tiny", "_partial_": True},
+        {"_target_": "src.networks.tiny.nn.Linear"},
+    ],
+)
+def test_a_strangers_checkpoint_builds_only_networks(trained: Path, tmp_path: Path, node: dict[str, Any]) -> None:
+    content = torch.load(trained / run_folder.BEST, weights_only=True)
+    content["segmenter"]["config"]["network"] = node
+    torch.save(content, tmp_path / "stranger.ckpt")
+    with pytest.raises(UserError):
+        model_from_checkpoint(tmp_path / "stranger.ckpt")
+
+
+def test_a_checkpoint_that_does_not_fit_the_data(trained: Path, tmp_path: Path) -> None:
+    options = [
+        "data=folder",
+        f"data.root={tmp_path}/data",
+        f"data.dataset.names=[{','.join(NAMES)}]",
+        "data.crop=[16,16]",
+    ]
+    for split in ("train", "val"):
+        write(tmp_path / "data", split)
+    composed = settings(
+        tmp_path / "run", "network=tiny", "data.batch_size=2", *options, f"init_from={trained}", small=False
+    )
+    with pytest.raises(UserError, match=r"init_from: the weights in .* do not fit this model or its classes"):
+        train(composed)
