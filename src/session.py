@@ -215,4 +215,5 @@ def _quiet() -> None:
         logging.getLogger(name).addFilter(lambda record: not any(text in record.getMessage() for text in expected))
     # Lightning's call of a part of torch that torch renames; nothing a user could mend.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # the average, frozen batch norms
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # samples may be in memory already

@@ -80,7 +80,7 @@ def start_and_stop(run_dir: Path, batches: int, number: signal.Signals, *overrid
     return process.wait(timeout=100)
 
 
-@pytest.mark.parametrize(("batches", "workers"), [(3, 0), (9, 2)])
+@pytest.mark.parametrize(("batches", "workers"), [pytest.param(3, 0, marks=pytest.mark.slow), (9, 2)])
 def test_a_killed_run_goes_on_to_the_same_bits(
     undisturbed: Path, tmp_path: Path, run: Run, batches: int, workers: int
 ) -> None:
@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert_same_end(run_dir, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_run_says_so_and_goes_on_to_the_same_bits(
     undisturbed: Path, tmp_path: Path, run: Run, number: signal.Signals
 ) -> None:
@@ -106,6 +106,7 @@ def test_a_stopped_run_says_so_and_goes_on_to_the_same_bits(
     assert_same_end(run_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_is_used(
     undisturbed: Path, tmp_path: Path, run: Run
 ) -> None:
