@@ -48,7 +48,7 @@ def errors(prediction: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], 
 def comparison(
     picture: Picture, truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer], labels: LabelSet
 ) -> Picture:
-    """image | truth | prediction | errors side by side, each named, above a legend."""
+    """Two rows, image | truth and prediction | errors, each named, above a legend."""
     parts = {
         "image": picture,
         "truth": colored(truth, labels),
@@ -57,8 +57,8 @@ def comparison(
     }
     zoom = max(1, round(240 / picture.shape[0]))
     tiles = [_titled(np.kron(p, np.ones((zoom, zoom, 1), np.uint8)), title) for title, p in parts.items()]
-    row = np.concatenate(tiles, axis=1)
-    return np.concatenate([row, legend(labels, row.shape[1])], axis=0)
+    rows = [np.concatenate(tiles[:2], axis=1), np.concatenate(tiles[2:], axis=1)]
+    return np.concatenate([*rows, legend(labels, rows[0].shape[1])], axis=0)
 
 
 def legend(labels: LabelSet, width: int) -> Picture:

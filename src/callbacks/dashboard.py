@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,9 +58,9 @@ def _layout(names: tuple[str, ...]) -> dict[str, Any]:
     overall = ["val/miou", "val/dice", "val/pixel_accuracy", "val/mean_accuracy", "val/fw_iou"]
     return {
         "training": {
-            "loss": ["Multiline", ["train/loss", "val/loss"]],
+            "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
             "scores": ["Multiline", overall],
-            "IoU by class": ["Multiline", [f"val/iou/{name}" for name in names]],
+            "IoU by class": ["Multiline", [f"^val/iou/{re.escape(name)}$" for name in names]],
             "learning rates": ["Multiline", ["learning_rate/.*"]],
         }
     }

@@ -15,7 +15,7 @@ from src.models.base import Segmenter
 
 
 class Pictures(L.Callback):
-    """Writes image | truth | prediction | errors of the same validation samples to TensorBoard.
+    """Writes image, truth, prediction and errors of the same validation samples to TensorBoard.
 
     Args:
         samples: how many, evenly spread over the split.
