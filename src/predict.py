@@ -67,7 +67,7 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
             continue
         with torch.inference_mode():
             mask = model.logits(image[None].to(device)).argmax(dim=1)[0].cpu().numpy().astype(np.uint8)
-        picture = Image.fromarray(mask, mode=None)
+        picture = Image.fromarray(mask)
         picture.putpalette(palette)
         picture.save(output / "masks" / f"{name}.png")
         blended = overlay(image.permute(1, 2, 0).numpy(), mask, model.label_set, settings["opacity"])

@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,6 @@ class Outcome:
     model: Segmenter
     datamodule: SegmentationDataModule
     optimized: float | None = None
-    seconds: float = field(default=0.0)
 
 
 def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
@@ -81,15 +80,15 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
             raise NonFiniteLoss(
                 f"{error}; the last good checkpoint is {good} (try a lower optimizer.lr or trainer.gradient_clip_val=1)"
             ) from None
-        record |= _training_record(trainer, model, time.monotonic() - begun)
+        record |= _training_record(trainer, model)
         if status == "completed" and settings["test"]:
             record["test"] = test_best(trainer, model, datamodule)
         record["status"] = status
-        record["wall_seconds"] = round(time.monotonic() - begun, 1)
+        record["wall_seconds"] = round(_spent_before(trainer) + time.monotonic() - begun, 1)
         if trainer.is_global_zero:
             _finish(settings, run_dir, record, trainer, model, datamodule)
         optimized = _look_up(record, settings["optimized_metric"])
-        return Outcome(status, record, run_dir, trainer, model, datamodule, optimized, record["wall_seconds"])
+        return Outcome(status, record, run_dir, trainer, model, datamodule, optimized)
     except BaseException as error:
         if build.is_main_process() and record["status"] == "failed":
             record |= {"wall_seconds": round(time.monotonic() - begun, 1), "error": _in_words(error)}
@@ -106,14 +105,13 @@ def test_best(trainer: L.Trainer, model: Segmenter, datamodule: SegmentationData
     return dict(model.results["test"])
 
 
-def _training_record(trainer: L.Trainer, model: Segmenter, seconds: float) -> dict[str, Any]:
+def _training_record(trainer: L.Trainer, model: Segmenter) -> dict[str, Any]:
     checkpoint = trainer.checkpoint_callback
     monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)  # type: ignore[attr-defined]
     best = checkpoint.best_results if isinstance(checkpoint, RunCheckpoint) else model.results.get("val", {})
     return {
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "wall_seconds": round(seconds, 1),
         "train": {"images_per_second": monitor and monitor.images_per_second, "loss": monitor and monitor.loss},
         "val": dict(best),
     }
@@ -187,6 +185,12 @@ def _headline(settings: Mapping[str, Any], datamodule: SegmentationDataModule, p
     )
 
 
+def _spent_before(trainer: L.Trainer) -> float:
+    """Seconds that the run took before it was resumed."""
+    checkpoint = trainer.checkpoint_callback
+    return checkpoint.seconds_before if isinstance(checkpoint, RunCheckpoint) else 0.0
+
+
 def _in_words(error: BaseException) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
@@ -215,5 +219,6 @@ def _quiet() -> None:
         logging.getLogger(name).addFilter(lambda record: not any(text in record.getMessage() for text in expected))
     # Lightning's call of a part of torch that torch renames; nothing a user could mend.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")  # the datamodule knows its position
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # the average, frozen batch norms
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # samples may be in memory already

@@ -119,6 +119,13 @@ def test_debug_presets(run: Run, debug: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
+def test_a_compiled_network_trains_and_keeps_clean_keys(tmp_path: Path) -> None:
+    train(settings(tmp_path, "compile=true", "debug=fast"))
+    keys = torch.load(tmp_path / run_folder.LAST, weights_only=True)["state_dict"]
+    assert not any("_orig_mod" in key for key in keys)
+
+
 def test_a_diverged_loss_ends_the_run_with_the_step_and_the_last_good_checkpoint(run: Run, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     result = run(

@@ -36,6 +36,7 @@ class RunCheckpoint(Checkpoint):
     Attributes:
         best_score: of the monitored metric; None before the first validation.
         best_results: all validation results of the best checkpoint.
+        seconds_before: what the run took before it was resumed.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class RunCheckpoint(Checkpoint):
         self.every_n_steps, self.every_minutes = every_n_steps, every_minutes
         self.best_score: float | None = None
         self.best_results: dict[str, float] = {}
-        self._saved_at = time.monotonic()
+        self.seconds_before = 0.0
+        self._begun = self._saved_at = time.monotonic()
         self._stop: str | None = None
 
     @property
@@ -59,11 +61,13 @@ class RunCheckpoint(Checkpoint):
         return self.run_dir / run_folder.BEST
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_results": self.best_results}
+        seconds = self.seconds_before + time.monotonic() - self._begun
+        return {"best_score": self.best_score, "best_results": self.best_results, "seconds": seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score = state_dict["best_score"]
         self.best_results = dict(state_dict["best_results"])
+        self.seconds_before = state_dict["seconds"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Segmenter)

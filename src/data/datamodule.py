@@ -111,6 +111,12 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         source = self.source("train")
+        _, world_size = self._rank()
+        if self.batch_size % world_size:
+            raise UserError(
+                f"data.batch_size: {self.batch_size} is global and cannot be split evenly over {world_size} devices; "
+                f"take {-(-self.batch_size // world_size) * world_size}"
+            )
         batches = TrainingBatches(len(source), self.batch_size, self.seed, *self._rank(), **self._position)
         return self._loader(Samples(source, self.seed, self.augment or Augment(flip=0), self.crop), batches)
 
