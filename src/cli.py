@@ -85,7 +85,7 @@ def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
 
 def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
     """Plain containers with interpolations resolved; `output_dir` stands in for the run folder where there is none yet."""
-    if output_dir is not None and "paths" in config:
+    if output_dir is not None and "paths" in config and OmegaConf.is_interpolation(config.paths, "output_dir"):
         OmegaConf.update(config, "paths.output_dir", output_dir)
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)

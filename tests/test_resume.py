@@ -17,7 +17,7 @@ from tests.conftest import SMALL, command, environment
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # Draws of every kind: augmentation, and an average of the weights.
-CONFIG = [*SMALL, "trainer.max_epochs=3", "data.augment.scale=[0.7,1.5]", "data.crop=[32,32]", "model.ema_decay=0.9"]
+CONFIG = [*SMALL, "trainer.max_epochs=12", "data.augment.scale=[0.7,1.5]", "data.crop=[32,32]", "model.ema_decay=0.9"]
 
 
 def train(run_dir: Path, *overrides: str) -> list[str]:
