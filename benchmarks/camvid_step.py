@@ -35,7 +35,7 @@ def ours(root: Path) -> Callable[[], None]:
     datamodule.prepare(("train",))
     source = datamodule.source("train")
     model = build_model(settings, source.label_set, source.channels, source.intensity).train()
-    optimizer, scheduler = build_optimization(settings).build(model.network, total_steps=900)
+    optimizer, scheduler = build_optimization(settings).build(model.network, 1.0, total_steps=900)
     loader = datamodule.train_dataloader()
     batches = loader.batch_sampler
     assert isinstance(batches, TrainingBatches)

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from src import checkpoints
+from src.config.check import has_adversary
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Source, class_counts
 from src.data.labels import LabelSet
@@ -47,11 +48,11 @@ def _build(value: Any) -> Any:
     return [_build(inner) for inner in value] if isinstance(value, list) else value
 
 
-def build_data(data: Settings, seed: int) -> SegmentationDataModule:
+def build_data(data: Settings, seed: int, use_unlabeled: bool = False) -> SegmentationDataModule:
     """The datamodule; nothing is read yet."""
     node = dict(data)
     node["dataset"] = {**node["dataset"], "_partial_": True}
-    datamodule: SegmentationDataModule = make(node, seed=seed)
+    datamodule: SegmentationDataModule = make(node, seed=seed, use_unlabeled=use_unlabeled)
     return datamodule
 
 
@@ -63,7 +64,8 @@ def build_model(
     *,
     weights: torch.Tensor | None = None,
 ) -> Segmenter:
-    """The segmenter that `settings` (groups model, network, loss and, to train, optimizer, scheduler, trainer) describe.
+    """The segmenter that `settings` (groups model, network, loss and, to train, optimizer, scheduler, trainer,
+    discriminator) describe.
 
     Each part is initialised from its own stream, so changing one never shifts another's draws.
     """
@@ -74,11 +76,17 @@ def build_model(
     loss = make(settings["loss"], ignore_index=label_set.ignore_index, class_weights=weights)
     optimization = build_optimization(settings) if "optimizer" in settings else None
     node = {k: v for k, v in settings["model"].items() if k != "class_weights"}
+    given: dict[str, Any] = {}
+    if "discriminator" in settings and has_adversary(settings["model"]):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive(seed, "discriminator"))
+            discriminator = make(settings["discriminator"], num_classes=label_set.num_classes, in_channels=channels)
+            given["discriminator"] = discriminator
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "model"))
         model: Segmenter = make(
             node, network=network, loss=loss, label_set=label_set, channels=channels, intensity=intensity,
-            optimization=optimization, seed=seed,
+            optimization=optimization, seed=seed, **given,
         )  # fmt: skip
     model.config = dict(settings)
     return model
@@ -158,7 +166,7 @@ def model_from_checkpoint(file: Path) -> tuple[Segmenter, dict[str, Any]]:
         settings, label_set, int(about["channels"]), (float(low), float(high)), weights=_class_weights(content)
     )
     try:
-        model.load_state_dict(content["state_dict"])
+        model.load_weights(content["state_dict"])
     except RuntimeError as error:
         raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
     return model.eval(), config

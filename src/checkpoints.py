@@ -25,6 +25,8 @@ _BUILT_FROM = {
     "model": ("src.models.", "label_set"),
     "loss": ("src.losses.", "ignore_index"),
 }
+# The only nodes that may stand inside one of these.
+_PARTS = {"model": {"noise": "src.models.noise.Noise", "semi": "src.models.semi.Semi"}}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -126,7 +128,10 @@ def _allow(node: Any, group: str, file: Path) -> None:
         raise UserError(
             f"ckpt: {file} wants to build {target!r}; a checkpoint may only name the {group}s of this program"
         )
+    parts = _PARTS.get(group, {})
     for key, value in node.items():
+        if isinstance(value, dict) and value.get("_target_") == parts.get(key, "") and not _nests(list(value.values())):
+            continue
         if (key.startswith("_") and key != "_target_") or _nests(value):
             raise UserError(f"ckpt: {file} has more in its {group} than a {group}'s settings ({key}); refused")
     check_node(group, node)

@@ -22,6 +22,8 @@ USER_ERROR_STATUS = 2
 _HYDRA_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-m", "--multirun", "-i", "--info", "-sc",
                 "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "-p", "-r",
                 "--package", "--run", "--resolve", "--experimental-rerun")  # fmt: skip
+# A method chosen by the name of its node: `model.semi=fixmatch` keeps the node's other keys.
+_SHORT = {"model.semi": "model.semi.method"}
 
 
 def start(config_name: str, task: Callable[[DictConfig], Any], check: Callable[[Mapping[str, Any]], None]) -> None:
@@ -31,7 +33,7 @@ def start(config_name: str, task: Callable[[DictConfig], Any], check: Callable[[
     start (`-m`, `--config-dir` …) are checked by the task itself.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    overrides = sys.argv[1:]
+    overrides = sys.argv[1:] = written_out(sys.argv[1:])
 
     def run() -> None:
         if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
@@ -55,6 +57,12 @@ def start(config_name: str, task: Callable[[DictConfig], Any], check: Callable[[
     report_user_errors(run, lambda error: _message(config_name, error))
 
 
+def written_out(overrides: list[str]) -> list[str]:
+    """Overrides with short keys in their long form."""
+    parts = [override.partition("=") for override in overrides]
+    return [f"{_SHORT.get(key, key)}{equals}{value}" for key, equals, value in parts]
+
+
 def report_user_errors(action: Callable[[], None], say: Callable[[Exception], str] = str) -> None:
     """Runs `action`; an error that the user can mend is printed in words, without a traceback, and ends with status 2."""
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -74,7 +82,7 @@ def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
     """The config as plain containers, interpolations resolved, without starting a job (so without a run folder)."""
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
-            config = hydra.compose(config_name, overrides)
+            config = hydra.compose(config_name, written_out(overrides))
         except ValueError as error:  # Hydra's word for group=null
             if "Config group override" not in str(error):
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,19 +45,34 @@ def errors(prediction: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], 
     return np.where((truth == labels.ignore_index)[..., None], _VOID, wrong).astype(np.uint8)
 
 
+def heat(values: npt.NDArray[np.floating]) -> Picture:
+    """A map [H, W] in 0…1 from black over violet and orange to light yellow (matplotlib's inferno)."""
+    from matplotlib import colormaps
+
+    return np.ascontiguousarray(colormaps["inferno"](np.clip(values, 0, 1), bytes=True)[..., :3])
+
+
 def comparison(
-    picture: Picture, truth: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer], labels: LabelSet
+    picture: Picture,
+    truth: npt.NDArray[np.integer],
+    prediction: npt.NDArray[np.integer],
+    labels: LabelSet,
+    maps: Mapping[str, npt.NDArray[np.floating]] | None = None,
 ) -> Picture:
-    """Two rows, image | truth and prediction | errors, each named, above a legend."""
+    """Two rows, image | truth and prediction | errors, and rows of two maps [H, W] in 0…1 if there are any, each named,
+    above a legend."""
     parts = {
         "image": picture,
         "truth": colored(truth, labels),
         "prediction": colored(prediction, labels),
         "errors": errors(prediction, truth, labels),
+        **{title: heat(values) for title, values in (maps or {}).items()},
     }
     zoom = max(1, round(240 / picture.shape[0]))
     tiles = [_titled(np.kron(p, np.ones((zoom, zoom, 1), np.uint8)), title) for title, p in parts.items()]
-    rows = [np.concatenate(tiles[:2], axis=1), np.concatenate(tiles[2:], axis=1)]
+    if len(tiles) % 2:
+        tiles.append(np.full_like(tiles[0], 255))
+    rows = [np.concatenate(pair, axis=1) for pair in zip(tiles[::2], tiles[1::2], strict=True)]
     return np.concatenate([*rows, legend(labels, rows[0].shape[1])], axis=0)
 
 

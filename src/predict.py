@@ -19,6 +19,7 @@ from src.errors import UserError
 _log = logging.getLogger(__name__)
 _KEYS: dict[str, Any] = {
     "ckpt": str, "input": str, "output": str, "opacity": Annotated[float, Field(ge=0, le=1)], "device": str,
+    "uncertainty": bool,
 }  # fmt: skip
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -28,7 +29,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def predict(settings: Mapping[str, Any]) -> list[str]:
-    """Writes an index mask (palette PNG) and a colour overlay for each image.
+    """Writes an index mask (palette PNG) and a colour overlay for each image, and its uncertainty maps if asked for.
 
     Returns:
         What went wrong with images that could not be read; the others are done all the same.
@@ -55,7 +56,7 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
     device = _device(settings["device"])
     model.to(device)
     output = Path(settings["output"]).expanduser()
-    for folder in ("masks", "overlays"):
+    for folder in ("masks", "overlays", *(["uncertainty"] if settings["uncertainty"] else [])):
         (output / folder).mkdir(parents=True, exist_ok=True)
     palette = model.label_set.palette().tobytes()
     failed: list[str] = []
@@ -66,12 +67,17 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
             failed.append(str(error))
             continue
         with torch.inference_mode():
-            mask = model.logits(image[None].to(device)).argmax(dim=1)[0].cpu().numpy().astype(np.uint8)
+            raw = image[None].to(device)
+            mask = model.logits(raw).argmax(dim=1)[0].cpu().numpy().astype(np.uint8)
+            maps = model.uncertainty(raw) if settings["uncertainty"] else {}
         picture = Image.fromarray(mask)
         picture.putpalette(palette)
         picture.save(output / "masks" / f"{name}.png")
         blended = overlay(image.permute(1, 2, 0).numpy(), mask, model.label_set, settings["opacity"])
         Image.fromarray(blended).save(output / "overlays" / f"{name}.png")
+        for kind, values in maps.items():
+            gray = (values[0].clamp(0, 1) * 255).round().byte().cpu().numpy()
+            Image.fromarray(gray).save(output / "uncertainty" / f"{name}_{kind}.png")
     _log.info("%d images predicted into %s", len(files) - len(failed), output)
     return failed
 

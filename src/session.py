@@ -17,9 +17,11 @@ from src import build, checkpoints, run_folder
 from src.callbacks.checkpoint import Interrupted, RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.monitor import Monitor
+from src.config.check import uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
 from src.errors import NonFiniteLoss, UserError
 from src.models.base import Segmenter
+from src.models.gan import GANSegmenter
 from src.tables import score_table
 
 _log = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         torch.manual_seed(seed)
         torch.set_float32_matmul_precision("high")
         build.check_devices(settings["trainer"])
-        datamodule = build.build_data(settings["data"], seed)
+        datamodule = build.build_data(settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]))
         datamodule.prepare()
         trainer = build.build_trainer(settings, datamodule.batches_per_epoch())
         train_source = datamodule.source("train")
@@ -64,6 +66,8 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         model = build.build_model(
             settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
         )
+        if isinstance(model, GANSegmenter):
+            model.check_size(*(settings["data"].get("crop") or train_source.read(0)[0].shape[-2:]))
         _start_from(settings.get("init_from"), model)
         if settings["compile"]:
             model.network.compile()
@@ -155,7 +159,7 @@ def _start_from(given: str | None, model: Segmenter) -> None:
         return
     file = checkpoints.find(given)
     try:
-        model.load_state_dict(checkpoints.read(file)["state_dict"])
+        model.load_weights(checkpoints.read(file)["state_dict"])
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(
@@ -178,10 +182,11 @@ def _last_good(run_dir: Path) -> Path:
 
 def _headline(settings: Mapping[str, Any], datamodule: SegmentationDataModule, parameters: int) -> str:
     train, val = len(datamodule.source("train")), len(datamodule.source("val"))
+    unlabeled = f", {len(datamodule.unlabeled)} unlabelled" if datamodule.unlabeled is not None else ""
     return (
         f"{settings['model']['_target_'].rpartition('.')[2]} with {settings['network']['_target_'].rpartition('.')[2]} "
         f"({parameters / 1e6:.2f} M parameters), {datamodule.label_set.num_classes} classes, "
-        f"{train} training and {val} validation samples, seed {settings['seed']}"
+        f"{train} training and {val} validation samples{unlabeled}, seed {settings['seed']}"
     )
 
 

@@ -25,7 +25,7 @@ class Dashboard(L.Callback):
             return
         assert isinstance(pl_module, Segmenter)
         writer = trainer.logger.experiment
-        writer.add_custom_scalars(_layout(pl_module.label_set.names))
+        writer.add_custom_scalars(_layout(pl_module.label_set.names, len(pl_module.optimized_parts()) > 1))
         config = yaml.safe_dump(pl_module.config, sort_keys=False)
         writer.add_text("config", "    " + config.replace("\n", "\n    "))
 
@@ -54,13 +54,16 @@ def log_hparams(trainer: L.Trainer, settings: Mapping[str, Any], metrics: Mappin
         trainer.logger.save()
 
 
-def _layout(names: tuple[str, ...]) -> dict[str, Any]:
+def _layout(names: tuple[str, ...], adversarial: bool) -> dict[str, Any]:
     overall = ["val/miou", "val/dice", "val/pixel_accuracy", "val/mean_accuracy", "val/fw_iou"]
-    return {
-        "training": {
-            "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
-            "scores": ["Multiline", overall],
-            "IoU by class": ["Multiline", [f"^val/iou/{re.escape(name)}$" for name in names]],
-            "learning rates": ["Multiline", ["learning_rate/.*"]],
-        }
+    charts: dict[str, Any] = {
+        "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
+        "scores": ["Multiline", overall],
+        "IoU by class": ["Multiline", [f"^val/iou/{re.escape(name)}$" for name in names]],
+        "learning rates": ["Multiline", ["learning_rate/.*"]],
     }
+    if adversarial:
+        charts["adversaries"] = ["Multiline", ["^train/(generator|discriminator|adversarial)_loss$"]]
+        charts["discriminator on truth and maps"] = ["Multiline", ["^train/d_(real|fake)$"]]
+        charts["gradient norms"] = ["Multiline", ["^train/(discriminator_)?gradient_norm$"]]
+    return {"training": charts}

@@ -8,6 +8,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from src.models.base import Segmenter
+
 
 class Monitor(L.Callback):
     """Logs images a second (training only, validation and the first batch's start-up left out), learning rates by
@@ -49,10 +51,11 @@ class Monitor(L.Callback):
         self._began = now
         self._losses.append(trainer.callback_metrics["train/loss"].detach())
         if trainer.logger is not None and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            assert isinstance(pl_module, Segmenter)
             rates = {
-                f"learning_rate/{group.get('name', i)}": group["lr"]
-                for optimizer in trainer.optimizers
-                for i, group in enumerate(optimizer.param_groups)
+                f"learning_rate/{prefix}{group['name']}": group["lr"]
+                for (prefix, _, _), optimizer in zip(pl_module.optimized_parts(), trainer.optimizers, strict=True)
+                for group in optimizer.param_groups
             }
             trainer.logger.log_metrics(rates, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
 

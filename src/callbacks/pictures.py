@@ -15,7 +15,8 @@ from src.models.base import Segmenter
 
 
 class Pictures(L.Callback):
-    """Writes image, truth, prediction and errors of the same validation samples to TensorBoard.
+    """Writes image, truth, prediction and errors of the same validation samples to TensorBoard, and a GAN segmenter's
+    uncertainty and its discriminator's confidence.
 
     Args:
         samples: how many, evenly spread over the split.
@@ -40,9 +41,11 @@ class Pictures(L.Callback):
         for index in np.linspace(0, len(source) - 1, count).astype(int).tolist():
             image, mask = source.read(index)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                prediction = pl_module.logits(image[None].to(pl_module.device)).argmax(dim=1)[0].cpu()
+                raw = image[None].to(pl_module.device)
+                prediction = pl_module.logits(raw).argmax(dim=1)[0].cpu()
+                maps = {title: values[0].float().cpu().numpy() for title, values in pl_module.maps(raw).items()}
             picture = comparison(
-                as_picture(image.numpy(), source.intensity), mask.numpy(), prediction.numpy(), pl_module.label_set
+                as_picture(image.numpy(), source.intensity), mask.numpy(), prediction.numpy(), pl_module.label_set, maps
             )
             trainer.logger.experiment.add_image(
                 f"val/{source.name(index)}", picture, global_step=trainer.global_step, dataformats="HWC"

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from src.config import signatures
+from src.config.shares import parse_share
 from src.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,7 +30,9 @@ TOP_LEVEL: dict[str, Any] = {
     "resume": None,
     "optimized_metric": str,
 }
-GROUPS = ("data", "model", "network", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "paths")
+GROUPS = (
+    "data", "model", "network", "discriminator", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "paths",
+)  # fmt: skip
 
 # Keys of libraries' classes whose own annotations say less than we know.
 OPTIMIZER: dict[str, Any] = {
@@ -62,12 +65,13 @@ TRAINER: dict[str, Any] = {
 # Names that code gives, never the YAML.
 GIVEN_BY_CODE = {
     "network": {"num_classes", "in_channels"},
+    "discriminator": {"num_classes", "in_channels"},
     "loss": {"ignore_index", "class_weights"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps"},
-    "data": {"seed"},
+    "data": {"seed", "use_unlabeled"},
     "data.dataset": {"split", "root"},
-    "model": {"network", "loss", "label_set", "channels", "intensity", "optimization", "seed"},
+    "model": {"network", "loss", "label_set", "channels", "intensity", "optimization", "seed", "discriminator"},
 }
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
@@ -89,6 +93,8 @@ def check(config: Mapping[str, Any]) -> None:
                 f"{group}: nothing chosen; choose one, e.g. {group}=… (python -m src.train --help lists them)"
             )
         check_node(group, node)
+    if "discriminator" in config:
+        check_node("discriminator", config["discriminator"])
     for group in ("callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
             if isinstance(node, Mapping):
@@ -172,8 +178,52 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"data.crop: {crop} is no multiple of this network's stride {divisor}; take e.g. data.crop={mend}"
         )
+    _check_learning(config)
     if trainer.get("max_epochs") is None and trainer.get("max_steps", -1) == -1:
         raise UserError("trainer.max_epochs: without it and without trainer.max_steps a run never ends; give one")
+
+
+def has_adversary(model: Mapping[str, Any]) -> bool:
+    """Whether a model's settings ask for a discriminator."""
+    semi = model.get("semi") or {}
+    keys = (model.get("adversarial_weight", 0), model.get("feature_weight", 0), semi.get("adversarial_weight", 0))
+    return any(key > 0 for key in keys) or semi.get("discriminator_threshold") is not None
+
+
+def uses_unlabeled(model: Mapping[str, Any]) -> bool:
+    """Whether a model's settings ask for unlabelled images."""
+    return (model.get("semi") or {}).get("method") is not None
+
+
+def _check_learning(config: Mapping[str, Any]) -> None:
+    """Checks what the adversarial and the semi-supervised keys need of the others."""
+    model, data = config["model"], config["data"]
+    semi = model.get("semi") or {}
+    if data.get("labeled_fraction") is not None:
+        parse_share(data["labeled_fraction"])
+    elif uses_unlabeled(model):
+        raise UserError(
+            "model.semi.method: every training image is labelled; leave some without, e.g. data.labeled_fraction=1/8"
+        )
+    adversary = "discriminator" in config and has_adversary(model)
+    if semi.get("method") == "adversarial" and not (adversary and semi.get("discriminator_threshold") is not None):
+        raise UserError(
+            "model.semi.method: adversarial asks a discriminator which predictions are labels; take model=gan with "
+            "model.adversarial_weight above 0 and model.semi.discriminator_threshold, e.g. 0.2"
+        )
+    if adversary and str(config["trainer"].get("precision")) == "16-mixed":
+        raise UserError(
+            "trainer.precision: with model=gan 16-mixed would scale two optimizers' gradients by one factor; take "
+            "bf16-mixed or 32-true"
+        )
+    if model.get("feature_minmax") and not (config.get("discriminator") or {}).get("spectral_norm"):
+        raise UserError(
+            "model.feature_minmax: unbounded without spectral norm; take discriminator.spectral_norm=true with it"
+        )
+    if "discriminator" in config and config["discriminator"].get("norm") == "batch" and model.get("r1_weight", 0) > 0:
+        raise UserError(
+            "model.r1_weight: a penalty on each image's gradient does not fit batch norm; take discriminator.norm=instance"
+        )
 
 
 def explain(error: Exception, keys: Mapping[str, Any] | None) -> str:

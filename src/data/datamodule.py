@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader
 
-from src.data.dataset import First, Kept, Samples, Source, collate, verify
+from src.config.shares import parse_share
+from src.data.dataset import Chosen, Kept, Samples, Source, collate, split_by_label, verify
 from src.data.labels import LabelSet
 from src.data.samplers import EvaluationBatches, TrainingBatches
-from src.data.transforms import Augment
+from src.data.transforms import Augment, Strong
 from src.errors import UserError
 
 Split = Literal["train", "val", "test"]
@@ -35,7 +36,14 @@ class SegmentationDataModule(L.LightningDataModule):
         crop: height and width of training samples; None takes whole images.
         cache: "ram" keeps decoded samples in memory.
         limit: use only the first so many training samples.
+        labeled_fraction: share of the training samples whose labels are used, e.g. "1/8" or 0.125; None uses all. An
+            epoch keeps its number of batches.
+        labeled_seed: which ones are labelled; the run's seed does not change them.
+        unlabeled_batch_size: unlabelled samples in each global batch, where the model uses any; None for as many as
+            `batch_size`.
+        strong: the strong change of unlabelled images; None for `Strong()`.
         seed: the run's seed.
+        use_unlabeled: whether batches carry unlabelled samples.
     """
 
     def __init__(
@@ -49,9 +57,18 @@ class SegmentationDataModule(L.LightningDataModule):
         crop: list[PositiveInt] | None = None,
         cache: Literal["ram"] | None = None,
         limit: PositiveInt | None = None,
+        labeled_fraction: str | PositiveFloat | None = None,
+        labeled_seed: NonNegativeInt = 0,
+        unlabeled_batch_size: PositiveInt | None = None,
+        strong: Strong | None = None,
         seed: int = 0,
+        use_unlabeled: bool = False,
     ) -> None:
         super().__init__()
+        self.labeled_fraction, self.labeled_seed, self.strong = labeled_fraction, labeled_seed, strong or Strong()
+        self.unlabeled_batch_size = (unlabeled_batch_size or batch_size) if use_unlabeled else 0
+        self._unlabeled: Source | None = None
+        self._of_whole_split = 0  # global batches that all training samples would make
         self._make = functools.partial(dataset, root=root) if root is not None else dataset
         if crop is not None and len(crop) != 2:
             raise UserError(f"data.crop: should be [height, width], not {list(crop)}")
@@ -66,10 +83,22 @@ class SegmentationDataModule(L.LightningDataModule):
             source = self._make(split=split)
             if source.split != split and source.split in self._sources:
                 source = self._sources[source.split]
-            elif split == "train" and self.limit is not None:
-                source = First(source, self.limit)
+            elif split == "train":
+                if self.limit is not None:
+                    source = Chosen(source, range(min(self.limit, len(source))))
+                self._of_whole_split = len(source) // self.batch_size
+                if self.labeled_fraction is not None:
+                    source, self._unlabeled = split_by_label(
+                        source, parse_share(self.labeled_fraction), self.labeled_seed
+                    )
             self._sources[split] = source
         return self._sources[split]
+
+    @property
+    def unlabeled(self) -> Source | None:
+        """The training samples without labels, where batches carry any."""
+        self.source("train")
+        return self._unlabeled if self.unlabeled_batch_size else None
 
     @property
     def label_set(self) -> LabelSet:
@@ -91,7 +120,8 @@ class SegmentationDataModule(L.LightningDataModule):
                 verify(source)
         if "train" in splits:
             train = self.source("train")
-            if len(train) < self.batch_size:
+            self._prepare_unlabeled()
+            if self._of_whole_split == 0:
                 raise UserError(
                     f"data.batch_size: {self.batch_size} is more than the {len(train)} training samples; "
                     f"take data.batch_size={len(train)} or less"
@@ -105,20 +135,40 @@ class SegmentationDataModule(L.LightningDataModule):
                     f"data.augment.photometric: is for gray and RGB images, these have {train.channels} channels; set it to 0"
                 )
 
+    def _prepare_unlabeled(self) -> None:
+        if not self.unlabeled_batch_size:
+            return
+        if self._unlabeled is None or not len(self._unlabeled):
+            raise UserError(
+                "model.semi.method: every training image is labelled; leave some without, e.g. data.labeled_fraction=1/8"
+            )
+        if self.cache == "ram":
+            self._unlabeled = Kept(self._unlabeled)
+        else:
+            verify(self._unlabeled)
+
     def batches_per_epoch(self) -> int:
-        """Global training batches of an epoch."""
-        return len(self.source("train")) // self.batch_size
+        """Global training batches of an epoch, of labelled samples if only some are."""
+        self.source("train")
+        return self._of_whole_split
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         source = self.source("train")
         _, world_size = self._rank()
-        if self.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size: {self.batch_size} is global and cannot be split evenly over {world_size} devices; "
-                f"take {-(-self.batch_size // world_size) * world_size}"
-            )
-        batches = TrainingBatches(len(source), self.batch_size, self.seed, *self._rank(), **self._position)
-        return self._loader(Samples(source, self.seed, self.augment or Augment(flip=0), self.crop), batches)
+        for key, size in (("batch_size", self.batch_size), ("unlabeled_batch_size", self.unlabeled_batch_size)):
+            if size % world_size:
+                raise UserError(
+                    f"data.{key}: {size} is global and cannot be split evenly over {world_size} devices; "
+                    f"take {-(-size // world_size) * world_size}"
+                )
+        unlabeled = self.unlabeled
+        batches = TrainingBatches(
+            len(source), self.batch_size, self.seed, *self._rank(), **self._position,
+            batches=None if self.labeled_fraction is None else self._of_whole_split,
+            unlabeled=len(unlabeled) if unlabeled else 0, unlabeled_batch_size=self.unlabeled_batch_size,
+        )  # fmt: skip
+        augment = self.augment or Augment(flip=0)
+        return self._loader(Samples(source, self.seed, augment, self.crop, unlabeled, self.strong), batches)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self._evaluation("val")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from src.data.labels import LabelSet
-from src.data.samplers import Key
-from src.data.transforms import Augment
+from src.data.samplers import Key, UnlabeledKey
+from src.data.transforms import Augment, Strong
 from src.errors import UserError
 from src.seeding import derive
 
@@ -53,22 +53,36 @@ class Source(Protocol):
 class Samples(torch.utils.data.Dataset[dict[str, Any]]):
     """Samples by key `(epoch, index)`: the raw pair for `index`, changed by draws seeded by (seed, epoch, index).
 
+    A key `(epoch, index, "unlabeled")` gives an unlabelled sample: its image as `augment` changes it, once more changed
+    strongly, and a mask that says only where it is padded.
+
     Args:
         source: the split.
         seed: the run's seed.
         augment: None for evaluation: samples stay as they are.
         crop: height and width that training samples get.
+        unlabeled: the source of unlabelled samples.
+        strong: their strong change.
     """
 
     def __init__(
-        self, source: Source, seed: int = 0, augment: Augment | None = None, crop: Sequence[int] | None = None
-    ):
+        self,
+        source: Source,
+        seed: int = 0,
+        augment: Augment | None = None,
+        crop: Sequence[int] | None = None,
+        unlabeled: Source | None = None,
+        strong: Strong | None = None,
+    ) -> None:
         self.source, self.seed, self.augment, self.crop = source, seed, augment, crop
+        self.unlabeled, self.strong = unlabeled, strong
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def __getitem__(self, key: Key | UnlabeledKey) -> dict[str, Any]:
+        if len(key) == 3:
+            return self._unlabeled(key[0], key[1])
         epoch, index = key
         image, mask = self.source.read(index)
         if self.augment is not None:
@@ -76,6 +90,15 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
                 torch.default_generator.manual_seed(derive(self.seed, "sample", epoch, index))
                 image, mask = self.augment(image, mask, self.crop, self.source.label_set.ignore_index)
         return {"image": image, "mask": mask, "id": self.source.name(index)}
+
+    def _unlabeled(self, turn: int, index: int) -> dict[str, Any]:
+        assert self.unlabeled is not None and self.augment is not None and self.strong is not None
+        image, mask = self.unlabeled.read(index)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive(self.seed, "unlabeled sample", turn, index))
+            ignore_index = self.unlabeled.label_set.ignore_index
+            image, mask = self.augment(image, torch.zeros_like(mask), self.crop, ignore_index)
+            return {"image": image, "mask": mask, "strong": self.strong(image), "id": self.unlabeled.name(index)}
 
 
 class _Derived:
@@ -105,18 +128,37 @@ class Kept(_Derived):
         return self._samples[index]
 
 
-class First(_Derived):
-    """The first `count` samples of a source."""
+class Chosen(_Derived):
+    """Some samples of a source, by index."""
 
-    def __init__(self, source: Source, count: int) -> None:
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
         super().__init__(source)
-        self._count = min(count, len(source))
+        self.indices = list(indices)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self._source.name(self.indices[index])
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._source.read(index)
+        return self._source.read(self.indices[index])
+
+
+def split_by_label(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
+    """A labelled share of a source, drawn by `seed` alone, and the rest, whose masks nobody looks at.
+
+    Raises:
+        UserError: the share leaves no labelled sample.
+    """
+    count = round(len(source) * fraction)
+    if count == 0:
+        raise UserError(
+            f"data.labeled_fraction: {fraction:.4g} of {len(source)} training samples leaves none labelled; take at least "
+            f"1/{len(source)}"
+        )
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(derive(seed, "labeled"))).tolist()
+    return Chosen(source, sorted(order[:count])), Chosen(source, sorted(order[count:]))
 
 
 def verify(source: Source) -> None:
@@ -144,21 +186,33 @@ def class_counts(source: Source) -> npt.NDArray[np.int64]:
 
 
 def collate(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
-    """A batch: image [B, C, H, W], mask [B, H, W], id: list of names.
+    """A batch: image [B, C, H, W], mask [B, H, W], id: list of names; of unlabelled samples, where there are any, also
+    unlabeled_image, unlabeled_strong [U, C, H, W] and unlabeled_mask [U, H, W].
 
     Images of different size are padded at the right and below to the largest; metrics and losses ignore the padding.
     """
+    batch = _stack([s for s in samples if "strong" not in s], ignore_index)
+    unlabeled = [s for s in samples if "strong" in s]
+    if unlabeled:
+        batch |= {f"unlabeled_{key}": value for key, value in _stack(unlabeled, ignore_index).items() if key != "id"}
+    return batch
+
+
+def _stack(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
     height = max(s["image"].shape[-2] for s in samples)
     width = max(s["image"].shape[-1] for s in samples)
-    images, masks = [], []
-    for sample in samples:
-        below, right = height - sample["image"].shape[-2], width - sample["image"].shape[-1]
-        image, mask = sample["image"], sample["mask"]
-        if below or right:
-            image = torch.nn.functional.pad(image, (0, right, 0, below))
-            mask = torch.nn.functional.pad(mask, (0, right, 0, below), value=ignore_index)
-        images.append(image)
-        masks.append(mask)
-    if len({image.shape[0] for image in images}) > 1:
+    if len({s["image"].shape[0] for s in samples}) > 1:
         raise UserError(f"{samples[0]['id']}: images of one batch have different numbers of channels")
-    return {"image": torch.stack(images), "mask": torch.stack(masks), "id": [s["id"] for s in samples]}
+
+    def padded(sample: dict[str, Any], key: str) -> Tensor:
+        value: Tensor = sample[key]
+        below, right = height - value.shape[-2], width - value.shape[-1]
+        if not below and not right:
+            return value
+        fill = ignore_index if key == "mask" else 0
+        return torch.nn.functional.pad(value, (0, right, 0, below), value=fill)
+
+    stacked: dict[str, Any] = {
+        key: torch.stack([padded(sample, key) for sample in samples]) for key in samples[0] if key != "id"
+    }
+    return {**stacked, "id": [sample["id"] for sample in samples]}

@@ -6,13 +6,14 @@ Every sample key is `(epoch, index)`; whatever a transform draws is seeded by it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Literal, Self
 
 import torch
 
 from src.seeding import derive
 
-Key = tuple[int, int]
+Key = tuple[int, int]  # (epoch, index)
+UnlabeledKey = tuple[int, int, Literal["unlabeled"]]
 
 
 class TrainingBatches:
@@ -21,12 +22,19 @@ class TrainingBatches:
     So a global batch is the same set of samples on any number of devices. A last batch that is not full is left out
     (the samples left out differ from epoch to epoch). Use as a data loader's `batch_sampler`.
 
+    With `batches` given, an epoch has so many whatever the length, and samples come from an endless row of
+    permutations, which goes on from epoch to epoch: a small labelled subset then takes as many steps as the whole split
+    would. Unlabelled samples, if any, are added to each batch from a row of their own.
+
     Args:
-        length: samples in the split.
+        length: samples to train with.
         batch_size: global batch size, a multiple of `world_size`.
         seed: the run's seed.
         rank, world_size: this process among all.
         epoch, consumed: where to begin: so many global batches of this epoch are skipped (their data is not read).
+        batches: of an epoch; None for as many as are full.
+        unlabeled: unlabelled samples.
+        unlabeled_batch_size: of them in each global batch, a multiple of `world_size`.
     """
 
     def __init__(
@@ -38,9 +46,14 @@ class TrainingBatches:
         world_size: int = 1,
         epoch: int = 0,
         consumed: int = 0,
+        batches: int | None = None,
+        unlabeled: int = 0,
+        unlabeled_batch_size: int = 0,
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(f"a global batch of {batch_size} cannot be split evenly over {world_size} ranks")
+        for size in (batch_size, unlabeled_batch_size):
+            if size % world_size:
+                raise ValueError(f"a global batch of {size} cannot be split evenly over {world_size} ranks")
+        self.batches, self.unlabeled, self.unlabeled_batch_size = batches, unlabeled, unlabeled_batch_size
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch, self.consumed = epoch, consumed
@@ -56,16 +69,50 @@ class TrainingBatches:
 
     def __len__(self) -> int:
         """Batches in a whole epoch, those already consumed included."""
-        return self.length // self.batch_size
+        return self.length // self.batch_size if self.batches is None else self.batches
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[Key | UnlabeledKey]]:
         epoch = self.epoch
-        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
-        order = torch.randperm(self.length, generator=generator)
-        share = self.batch_size // self.world_size
+        labeled = _Permutations(self.length, self.seed, "order")
+        unlabeled = _Permutations(self.unlabeled, self.seed, "unlabeled order")
         for batch in range(self.consumed, len(self)):
-            begin = batch * self.batch_size + self.rank * share
-            yield [(epoch, index) for index in order[begin : begin + share].tolist()]
+            if self.batches is None:
+                keys = labeled.within(epoch, batch * self.batch_size, self.batch_size)
+            else:
+                keys = labeled.across((epoch * self.batches + batch) * self.batch_size, self.batch_size)
+            mine: list[Key | UnlabeledKey] = [*self._share(keys)]
+            if self.unlabeled_batch_size:
+                begin = (epoch * len(self) + batch) * self.unlabeled_batch_size
+                more = unlabeled.across(begin, self.unlabeled_batch_size)
+                mine += [(turn, index, "unlabeled") for turn, index in self._share(more)]
+            yield mine
+
+    def _share(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """This rank's part of a global batch."""
+        size = len(keys) // self.world_size
+        return keys[self.rank * size : (self.rank + 1) * size]
+
+
+class _Permutations:
+    """An endless row of permutations of 0..length-1, each with its number: keys (turn, index)."""
+
+    def __init__(self, length: int, seed: int, name: str) -> None:
+        self.length, self.seed, self.name = length, seed, name
+        self._turn = -1
+        self._order: list[int] = []
+
+    def within(self, turn: int, begin: int, count: int) -> list[tuple[int, int]]:
+        if turn != self._turn:
+            generator = torch.Generator().manual_seed(derive(self.seed, self.name, turn))
+            self._turn, self._order = turn, torch.randperm(self.length, generator=generator).tolist()
+        return [(turn, index) for index in self._order[begin : begin + count]]
+
+    def across(self, begin: int, count: int) -> list[tuple[int, int]]:
+        keys: list[tuple[int, int]] = []
+        while len(keys) < count:
+            turn, offset = divmod(begin + len(keys), self.length)
+            keys += self.within(turn, offset, count - len(keys))
+        return keys
 
 
 class EvaluationBatches:

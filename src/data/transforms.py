@@ -108,6 +108,44 @@ class Augment:
         return image, part
 
 
+class Strong:
+    """The strong change of an unlabelled image, on top of `Augment`'s: it moves nothing, so that labels of the weakly
+    changed image still fit. Probabilities and strengths are UniMatch's (Yang et al. 2023); colour only for 8-bit gray
+    or RGB images, of which others are only blurred.
+
+    Args:
+        photometric: probability of a change of brightness, contrast, saturation and hue.
+        brightness, contrast, saturation, hue: as in `Augment`.
+        gray: probability of losing the colour.
+        blur: probability of a Gaussian blur (sigma 0.1 to 2 pixels).
+    """
+
+    def __init__(
+        self,
+        photometric: Annotated[float, Field(ge=0, le=1)] = 0.8,
+        brightness: NonNegativeFloat = 0.5,
+        contrast: NonNegativeFloat = 0.5,
+        saturation: NonNegativeFloat = 0.5,
+        hue: Annotated[float, Field(ge=0, le=0.5)] = 0.25,
+        gray: Annotated[float, Field(ge=0, le=1)] = 0.2,
+        blur: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    ) -> None:
+        self.photometric, self.gray, self.blur = photometric, gray, blur
+        self._jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+        self._blur = v2.GaussianBlur(kernel_size=7, sigma=(0.1, 2.0))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Image [C, H, W] to one of the same shape and dtype."""
+        colors = image.dtype == torch.uint8 and image.shape[0] in (1, 3)
+        if colors and torch.rand(()) < self.photometric:
+            image = self._jitter(image)
+        if colors and image.shape[0] == 3 and torch.rand(()) < self.gray:
+            image = F.rgb_to_grayscale(image, num_output_channels=3)
+        if torch.rand(()) < self.blur:
+            image = self._blur(image)
+        return image
+
+
 def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
     resized = F.resize(image, size, F.InterpolationMode.BILINEAR, antialias=True)
     return resized, F.resize(mask[None], size, F.InterpolationMode.NEAREST_EXACT)[0]

@@ -116,7 +116,7 @@ class Focal(SegmentationLoss):
         # 1 - p, exact for p near 1; the floor keeps the slope finite there when gamma < 1
         doubt = (-torch.expm1(-loss)).clamp_min(1e-7)
         weights = _pixel_weights(mask, self.ignore_index, self.class_weights)
-        return _ratio((doubt**self.gamma * loss * weights).sum(), weights.sum())
+        return ratio((doubt**self.gamma * loss * weights).sum(), weights.sum())
 
 
 class Lovasz(SegmentationLoss):
@@ -175,7 +175,7 @@ class Ohem(SegmentationLoss):
         mask = mask.long()
         loss = F.cross_entropy(logits.float(), mask, ignore_index=self.ignore_index, reduction="none")
         weights = _pixel_weights(mask, self.ignore_index, self.class_weights) * self._hard(loss.detach(), mask)
-        return _ratio((loss * weights).sum(), weights.sum())
+        return ratio((loss * weights).sum(), weights.sum())
 
     def _hard(self, loss: Tensor, mask: Tensor) -> Tensor:
         """Which pixels are kept, bool [B, H, W], of `loss`, float [B, H, W]; never waits for the device."""
@@ -204,7 +204,7 @@ def cross_entropy(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
     )
-    return _ratio(loss.sum(), _pixel_weights(mask, ignore_index, class_weights).sum())
+    return ratio(loss.sum(), _pixel_weights(mask, ignore_index, class_weights).sum())
 
 
 def dice(logits: Tensor, mask: Tensor, ignore_index: int, class_weights: Tensor | None, smooth: float = 1.0) -> Tensor:
@@ -217,7 +217,7 @@ def dice(logits: Tensor, mask: Tensor, ignore_index: int, class_weights: Tensor 
     # of a class in the mask the denominator is at least 1; the floor is for those that do not count
     score = (2 * overlap + smooth) / (probability.sum(pixels) + count + smooth).clamp_min(1.0)
     weights = (count > 0).float() if class_weights is None else class_weights * (count > 0)
-    return _ratio(((1 - score) * weights).sum(), weights.sum())
+    return ratio(((1 - score) * weights).sum(), weights.sum())
 
 
 def lovasz_softmax(logits: Tensor, mask: Tensor, ignore_index: int, class_weights: Tensor | None) -> Tensor:
@@ -237,7 +237,7 @@ def lovasz_softmax(logits: Tensor, mask: Tensor, ignore_index: int, class_weight
         class_weight = error.new_ones(()) if class_weights is None else class_weights[k]
         total = total + class_weight * (error * _lovasz_gradient(error.detach(), truth.flatten())).sum()
         weight = weight + class_weight
-    return _ratio(total, weight)
+    return ratio(total, weight)
 
 
 def _lovasz_gradient(error: Tensor, truth: Tensor) -> Tensor:
@@ -273,6 +273,6 @@ def _pixel_weights(mask: Tensor, ignore_index: int, class_weights: Tensor | None
     return class_weights[mask.masked_fill(~valid, 0)] * valid
 
 
-def _ratio(total: Tensor, weight: Tensor) -> Tensor:
+def ratio(total: Tensor, weight: Tensor) -> Tensor:
     """`total` / `weight`, and `total` (then 0) where nothing has weight."""
     return total / torch.where(weight > 0, weight, 1.0)

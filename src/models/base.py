@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -25,9 +26,11 @@ from src.models.optimization import (
     is_finite,
     step_scaled_ema_decay,
 )
+from src.models.semi import Semi, cutmix, unlabeled, unlabeled_loss
 from src.seeding import derive
 
 Stage = Literal["val", "test"]
+_ONLY_TRAINING = "discriminator."  # names of what no prediction needs
 CHECKPOINT_KEY = "segmenter"  # where a Lightning checkpoint holds what makes it a segmenter's
 
 
@@ -43,6 +46,7 @@ class Segmenter(L.LightningModule):
         channels, intensity: of the raw images.
         optimization: None for a model that only predicts.
         seed: the run's seed.
+        semi: how unlabelled images are used; None uses none.
         aux_weight: weight of the loss of the network's auxiliary head, where it has one.
         ema_decay: evaluate and keep an exponential moving average of the weights; None evaluates the weights themselves.
         batch_norm: "frozen" keeps batch norms' statistics as they are.
@@ -62,6 +66,7 @@ class Segmenter(L.LightningModule):
         intensity: tuple[float, float],
         optimization: Optimization | None = None,
         seed: int = 0,
+        semi: Semi | None = None,
         aux_weight: NonNegativeFloat = 0.4,
         ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
         batch_norm: Literal["train", "frozen"] = "train",
@@ -73,6 +78,7 @@ class Segmenter(L.LightningModule):
         self.network = network.to(memory_format=self.memory_format)
         self.normalization = Normalization(intensity, network.pixel_mean, network.pixel_std, channels)  # type: ignore[arg-type]
         self.loss = loss
+        self.semi = semi or Semi()
         self.ema: AveragedModel | None = averaged(network, ema_decay) if ema_decay is not None else None
         self.label_set, self.optimization, self.seed = label_set, optimization, seed
         self.aux_weight, self.ema_decay, self.batch_norm = aux_weight, ema_decay, batch_norm
@@ -84,6 +90,7 @@ class Segmenter(L.LightningModule):
         self.channels, self.intensity = channels, intensity
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
         self._first_bad_step = torch.tensor(-1)
+        self._norms: list[Tensor] = []  # of the gradients of this step, optimizer by optimizer
         self.train()  # Lightning keeps each part's mode as it finds it
 
     # ------------------------------------------------------------------ prediction
@@ -91,18 +98,32 @@ class Segmenter(L.LightningModule):
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """All of the network's outputs for raw images [B, C, H, W]; evaluation takes the averaged weights if there are any."""
         network = self.ema.module if self.ema is not None and not self.training else self.network
-        result: dict[str, Tensor] = network(self.normalization(image).contiguous(memory_format=self.memory_format))
+        seen = self.inputs(network, self.normalization(image))
+        result: dict[str, Tensor] = network(seen.contiguous(memory_format=self.memory_format))
         return result
+
+    def inputs(self, network: nn.Module, image: Tensor) -> Tensor:
+        """What the network is given for normalised images [B, C, H, W]."""
+        return image
 
     def logits(self, image: Tensor) -> Tensor:
         """Logits float [B, K, H, W] of raw images [B, C, H, W]."""
         return self.outputs(image)["logits"]
 
-    forward = logits
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits(image)
 
     def probabilities(self, image: Tensor) -> Tensor:
         """Softmax over classes, float32 [B, K, H, W], of raw images [B, C, H, W]."""
         return self.logits(image).float().softmax(dim=1)
+
+    def uncertainty(self, image: Tensor) -> dict[str, Tensor]:
+        """Maps float32 [B, H, W] in 0…1 of raw images: "entropy", of the predicted probabilities over its maximum log K."""
+        return {"entropy": entropy(self.probabilities(image))}
+
+    def maps(self, image: Tensor) -> dict[str, Tensor]:
+        """What is shown beside a prediction, by title: float [B, H, W] in 0…1 for raw images [B, C, H, W]."""
+        return {}
 
     # ------------------------------------------------------------------ evaluation
 
@@ -160,38 +181,90 @@ class Segmenter(L.LightningModule):
         """What is drawn in a step (dropout, noise) depends on the seed, the step and the rank alone."""
         torch.manual_seed(derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
 
-    def update(self, loss: Tensor, network: nn.Module, optimizer: LightningOptimizer, batch_idx: int) -> None:
-        """Takes the loss's gradients, and steps where the accumulated batches are complete.
+    def supervised_and_unlabeled(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Outputs for the batch's labelled images, and the weighted consistency loss of its unlabelled ones where
+        `semi.method=fixmatch` is at work (else None)."""
+        weight = self.semi.weight_at(self.global_step) if self.semi.method == "fixmatch" else 0.0
+        if weight == 0:
+            return self.outputs(batch["image"]), None
+        weak, strong, mask = unlabeled(batch)
+        ignored = self.label_set.ignore_index
+        label = self.pseudo_labels(weak, mask)
+        strong, label = cutmix(strong, label, self.semi.cutmix)
+        count = len(batch["image"])
+        if strong.shape[1:] == batch["image"].shape[1:]:  # one pass, so that batch norm sees both
+            together = self.outputs(torch.cat([batch["image"], strong]))
+            outputs, logits = {k: v[:count] for k, v in together.items()}, together["logits"][count:]
+        else:
+            outputs, logits = self.outputs(batch["image"]), self.outputs(strong)["logits"]
+        self.log("train/pseudo_labels", (label != ignored).float().mean())
+        return outputs, weight * unlabeled_loss(logits, label, mask != ignored, ignored)
+
+    @torch.no_grad()
+    def pseudo_labels(self, weak: Tensor, mask: Tensor) -> Tensor:
+        """Predicted classes int64 [U, H, W] of raw images [U, C, H, W], by the averaged weights if there are any; the
+        ignore index where they are not trusted or `mask` has it."""
+        self.eval()
+        try:
+            probability = self.logits(weak).float().softmax(dim=1)
+            trusted = (mask != self.label_set.ignore_index) & self.trusts(weak, probability, mask)
+        finally:
+            self.train()
+        return probability.argmax(dim=1).masked_fill(~trusted, self.label_set.ignore_index)
+
+    def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
+        """Where a prediction may serve as a label, bool [U, H, W]: where its probability reaches `semi.threshold`."""
+        return probability.amax(dim=1) >= self.semi.threshold
+
+    def update(self, loss: Tensor, batch_idx: int) -> None:
+        """Takes the loss's gradients, and steps every optimizer where the accumulated batches are complete.
+
+        One backward pass serves all optimizers (plain DDP can do no more), and however many there are, a step is
+        counted once: Lightning counts those of its own wrapper, and only the network's goes through it.
 
         Args:
             loss: scalar.
-            network: whose averaged copy follows the step.
-            optimizer: of the network.
             batch_idx: the batch's number in its epoch.
         """
         assert self.optimization is not None
         self._watch(loss)
         self.manual_backward(loss / self.optimization.accumulate)
-        if self.optimization.is_step(batch_idx, self.trainer.num_training_batches):
-            optimizer.step()
-            optimizer.zero_grad()
-            schedulers = self.lr_schedulers()
-            for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-                scheduler.step()  # type: ignore[union-attr]
-            self._average(network)
+        if not self.optimization.is_step(batch_idx, self.trainer.num_training_batches):
+            return
+        optimizers = self.optimizers()
+        first, *others = optimizers if isinstance(optimizers, list) else [optimizers]
+        first.step()
+        first.zero_grad()
+        for other in others:
+            assert isinstance(other, LightningOptimizer)
+            self.on_before_optimizer_step(other.optimizer)
+            other.optimizer.step()
+            other.optimizer.zero_grad()
+        for (part, _, _), norm in zip(self.optimized_parts(), self._norms, strict=True):
+            self.log(f"train/{part}gradient_norm", norm)
+        self._norms.clear()
+        schedulers = self.lr_schedulers()
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()  # type: ignore[union-attr]
+        self._average(self.network)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Called with unscaled gradients whatever the precision: the place to clip."""
         assert self.optimization is not None
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.log("train/gradient_norm", clip_gradients(parameters, self.optimization.clip))
+        self._norms.append(clip_gradients(parameters, self.optimization.clip))
 
     def configure_optimizers(self) -> Any:
         optimization = self.optimization
         assert optimization is not None
         steps = optimization.steps(self.trainer, self.trainer.datamodule.batches_per_epoch())  # type: ignore[attr-defined]
-        optimizer, scheduler = optimization.build(self.network, steps)
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        built = [optimization.build(part, factor, steps) for _, part, factor in self.optimized_parts()]
+        return [optimizer for optimizer, _ in built], [{"scheduler": s, "interval": "step"} for _, s in built]
+
+    def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
+        """What gets an optimizer of its own, the network first: a prefix for the names of its figures, the part, and a
+        factor on the learning rate."""
+        return [("", self.network, 1.0)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what is needed to predict from the file alone, as plain containers."""
@@ -203,6 +276,18 @@ class Segmenter(L.LightningModule):
             "intensity": list(self.intensity),
             "class_weights": None if weights is None else weights.tolist(),
         }
+
+    def load_weights(self, state: dict[str, Tensor]) -> None:
+        """Fills the model from another one's state. A discriminator that only one of the two has does not count, so that
+        a GAN segmenter can start from a CNN segmenter and either can predict from a GAN's checkpoint.
+
+        Raises:
+            RuntimeError: anything else is missing, surplus or of another shape.
+        """
+        own = self.state_dict()
+        kept = {key: value for key, value in state.items() if key in own or not key.startswith(_ONLY_TRAINING)}
+        missing = {key: value for key, value in own.items() if key not in kept and key.startswith(_ONLY_TRAINING)}
+        self.load_state_dict(missing | kept)
 
     def raise_if_diverged(self) -> None:
         """Raises NonFiniteLoss if any loss so far was NaN or infinite."""
@@ -225,3 +310,9 @@ class Segmenter(L.LightningModule):
         # Reading it waits for the device, so not after every step.
         if loss.device.type == "cpu" or step % 50 == 0:
             self.raise_if_diverged()
+
+
+def entropy(probability: Tensor) -> Tensor:
+    """Entropy over its maximum log K, in 0…1: float [B, H, W] of probabilities [B, K, H, W]."""
+    nats: Tensor = torch.special.entr(probability).sum(dim=1)
+    return nats / math.log(probability.shape[1])

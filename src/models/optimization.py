@@ -40,9 +40,11 @@ class Optimization:
     accumulate: int = 1
     clip: float | None = None
 
-    def build(self, network: nn.Module, total_steps: int) -> tuple[Optimizer, LRScheduler]:
-        """Optimizer and schedule of one network."""
-        groups = parameter_groups(network, self.lr, self.weight_decay, self.encoder_lr_factor, self.decay_norm_and_bias)
+    def build(self, network: nn.Module, lr_factor: float, total_steps: int) -> tuple[Optimizer, LRScheduler]:
+        """Optimizer and schedule of one network, whose learning rate is `lr` times `lr_factor`."""
+        groups = parameter_groups(
+            network, self.lr * lr_factor, self.weight_decay, self.encoder_lr_factor, self.decay_norm_and_bias
+        )
         optimizer = self.optimizer(groups)
         return optimizer, self.scheduler(optimizer=optimizer, total_steps=total_steps)
 

@@ -32,7 +32,7 @@ def test_an_epoch_repeats_no_sample_and_epochs_differ() -> None:
 def test_keys_carry_their_epoch() -> None:
     batches = TrainingBatches(16, 4, seed=0)
     batches.set_epoch(7)
-    assert {epoch for batch in batches for epoch, _ in batch} == {7}
+    assert {key[0] for batch in batches for key in batch} == {7}
 
 
 def test_going_on_skips_exactly_what_was_consumed() -> None:

@@ -1,0 +1,85 @@
+"""How generator and discriminator fare against each other: histograms, and a word when one of them has lost."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from pydantic import NonNegativeFloat
+
+from src.models.base import Segmenter
+from src.models.gan import GANSegmenter
+
+_log = logging.getLogger(__name__)
+_ONE_CLASS = 0.99  # share of all predicted pixels
+
+
+class Adversary(L.Callback):
+    """Writes histograms of the discriminator's scores on truth and generated maps each epoch, and says once in the log
+    when the discriminator wins outright or the generator collapses; for a model without adversary only the latter.
+
+    Args:
+        won_below: mean loss of the discriminator over an epoch, under which it has won.
+    """
+
+    def __init__(self, won_below: NonNegativeFloat = 0.05) -> None:
+        self.won_below = won_below
+        self._losses: list[torch.Tensor] = []
+        self._said: list[str] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": [float(loss) for loss in self._losses], "said": list(self._said)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+        self._said = list(state_dict["said"])
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._losses = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        loss = trainer.callback_metrics.get("train/discriminator_loss")
+        if loss is not None:
+            self._losses.append(loss.detach())
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(pl_module, GANSegmenter) and isinstance(trainer.logger, TensorBoardLogger):
+            for name, scores in pl_module.judged.items():
+                trainer.logger.experiment.add_histogram(
+                    f"train/scores_{name}", scores.flatten().float().cpu(), global_step=trainer.global_step
+                )
+        if self._losses and float(torch.stack(self._losses).mean()) < self.won_below:
+            self._say(
+                "won",
+                f"the discriminator wins outright: its loss was below {self.won_below} for an epoch, so the generator learns "
+                "nothing from it; lower model.discriminator_lr_factor, or take discriminator.spectral_norm=true, "
+                "model.truth=soft or a narrower discriminator.width",
+            )
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Segmenter)
+        matrix = pl_module.matrices.get("val")
+        if trainer.state.fn != "fit" or matrix is None or not int(matrix.sum()):
+            return
+        predicted, true = matrix.sum(dim=0) / matrix.sum(), matrix.sum(dim=1) / matrix.sum()
+        most = int(predicted.argmax())
+        if float(predicted[most]) > _ONE_CLASS and float(true[most]) < _ONE_CLASS:
+            knobs = "lower optimizer.lr or take loss=ce_dice"
+            if isinstance(pl_module, GANSegmenter) and pl_module.discriminator is not None:
+                knobs = "lower model.adversarial_weight, or raise model.adversarial_start"
+            self._say(
+                "collapsed",
+                f"the predictions have collapsed: {float(predicted[most]):.1%} of the validation pixels are "
+                f"{pl_module.label_set.names[most]!r} (truth: {float(true[most]):.1%}); {knobs}",
+            )
+
+    def _say(self, what: str, text: str) -> None:
+        if what not in self._said:
+            self._said.append(what)
+            _log.warning("%s", text)

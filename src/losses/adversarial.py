@@ -1,0 +1,75 @@
+"""Adversarial losses: what a discriminator's scores cost it, and what they cost the generator.
+
+Scores are float [B, 1, h, w], higher for what is taken to be real; weights are float [B, 1, h, w], the share of each
+score's pixels that are not ignored. Every loss is a float32 scalar, the weighted mean over scores (0 where nothing has
+weight), and no discriminator's loss is below 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.losses.segmentation import ratio
+
+Kind = Literal["bce", "lsgan", "hinge"]
+_ELEMENT: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    # of a real one's score, of a generated one's, and of the generator for its own
+    "bce": (lambda s: F.softplus(-s), F.softplus, lambda s: F.softplus(-s)),
+    "lsgan": (lambda s: (s - 1).square(), lambda s: s.square(), lambda s: 0.5 * (s - 1).square()),
+    "hinge": (lambda s: F.relu(1 - s), lambda s: F.relu(1 + s), lambda s: -s),
+}
+
+
+def discriminator_loss(kind: Kind, real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
+    """Half the cost of the truth's scores and half that of the generated maps'.
+
+    "bce" is binary cross entropy (Goodfellow et al. 2014; 0.69 where it cannot tell), "lsgan" least squares (Mao et
+    al. 2017; 0.25), "hinge" Lim and Ye 2017 (1).
+    """
+    of_real, of_fake, _ = _ELEMENT[kind]
+    return 0.5 * weighted_mean(of_real(real.float()), weight) + 0.5 * weighted_mean(of_fake(fake.float()), weight)
+
+
+def generator_loss(kind: Kind, fake: Tensor, weight: Tensor) -> Tensor:
+    """What the generator pays for scores of its maps; for "bce" the non-saturating form."""
+    return weighted_mean(_ELEMENT[kind][2](fake.float()), weight)
+
+
+def map_distance(probability: Tensor, mask: Tensor, ignore_index: int, power: Literal[1, 2]) -> Tensor:
+    """L1 (power 1) or squared L2 (power 2) distance of a soft map to the one-hot truth, mean over valid pixels.
+
+    Args:
+        probability: float [B, K, H, W].
+        mask: integer [B, H, W].
+    """
+    valid = mask != ignore_index
+    difference = (probability - one_hot(mask, probability.shape[1])).abs()
+    distance = (difference if power == 1 else difference.square()).sum(dim=1)
+    return weighted_mean(distance, valid)
+
+
+def feature_distance(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """Multi-scale L1 (SegAN, Xue et al. 2018): mean absolute difference of the discriminator's features, averaged over
+    its layers; both lists of float [B, c, h, w]."""
+    distances = [(a - b).abs().float().mean() for a, b in zip(real, fake, strict=True)]
+    total = distances[0]
+    for distance in distances[1:]:
+        total = total + distance
+    return total / len(distances)
+
+
+def one_hot(mask: Tensor, classes: int) -> Tensor:
+    """Float [B, K, H, W] of an integer mask [B, H, W]; 0 everywhere for values that are no class."""
+    known = mask < classes
+    encoded = nn.functional.one_hot(mask.long().masked_fill(~known, 0), classes).permute(0, 3, 1, 2).float()
+    return encoded * known.unsqueeze(1)
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of `values` with `weight` of the same shape; 0 where nothing has weight."""
+    weight = weight.to(values.dtype)
+    return ratio((values * weight).sum(), weight.sum())

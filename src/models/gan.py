@@ -1,0 +1,350 @@
+"""The GAN segmenter: a generator draws the label map, a discriminator judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.data.labels import LabelSet
+from src.discriminators import Discriminator, score_weight
+from src.errors import UserError
+from src.losses.adversarial import (
+    discriminator_loss,
+    feature_distance,
+    generator_loss,
+    map_distance,
+    one_hot,
+    weighted_mean,
+)
+from src.models.base import Segmenter, entropy
+from src.models.noise import Noise
+from src.models.optimization import Optimization
+from src.models.semi import Semi, ramped, unlabeled, unlabeled_loss
+from src.seeding import derive
+
+
+class GANSegmenter(Segmenter):
+    """A segmentation network as generator, trained against a discriminator of label maps beside its segmentation loss
+    (Luc et al. 2016, Hung et al. 2018), with noise as a second input if wanted (Isola et al. 2017 and before).
+
+    A step takes one backward pass over both losses: the generator's, through a discriminator whose weights are held
+    fixed, and the discriminator's, on the generator's map as a constant. Both optimizers then step. With
+    `adversarial_weight=0`, no `feature_weight` and no noise there is no adversary, and the run is the CNN segmenter's,
+    bit for bit.
+
+    The generator's soft map against a one-hot truth is told apart by its softness alone, whatever it shows. `truth`
+    and `generated` name the remedies. The default is "soft" truth: it keeps the generator's gradient exact (Gumbel's is
+    biased and noisy) and, other than smoothing, leaves no difference where the generator is right and sure, so that the
+    discriminator has to look at the errors.
+
+    Args:
+        discriminator: None where nothing adversarial is asked for, and to predict.
+        noise: the generator's second input; None for none.
+        segmentation_weight: of the segmentation loss.
+        adversarial: kind of the adversarial loss.
+        adversarial_weight: of the adversarial loss in the generator's.
+        adversarial_start: optimizer steps before it counts (the discriminator learns from the first step on).
+        adversarial_ramp: steps over which it then grows to its full weight.
+        l1_weight, l2_weight: of the distances between the generator's soft map and the one-hot truth.
+        feature_weight: of the multi-scale L1 distance of the discriminator's features (SegAN, Xue et al. 2018).
+        feature_minmax: whether the discriminator learns to enlarge that distance, as SegAN's critic does (which needs
+            `discriminator.spectral_norm=true` to be bounded; SegAN clips weights).
+        r1_weight: of the R1 penalty, half the squared gradient of the discriminator's scores, summed, at the truth
+            (Mescheder et al. 2018).
+        r1_every: batches from one R1 penalty to the next, which is then weighted as many times (Karras et al. 2020).
+        truth: the map that the discriminator sees as real: "onehot"; "smooth", `truth_confidence` at the true class
+            and the rest spread evenly; "soft" (Luc et al. 2016), the generator's own map with the true class raised to
+            at least `truth_confidence`.
+        truth_confidence: for "smooth" and "soft".
+        generated: the generator's map as the discriminator sees it: "softmax", or "gumbel", one-hot samples with
+            straight-through gradients (Jang et al. 2017).
+        gumbel_temperature: for "gumbel".
+        discriminator_lr_factor: the discriminator's learning rate is `optimizer.lr` times this.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        label_set: LabelSet,
+        channels: int,
+        intensity: tuple[float, float],
+        optimization: Optimization | None = None,
+        seed: int = 0,
+        discriminator: nn.Module | None = None,
+        noise: Noise | None = None,
+        semi: Semi | None = None,
+        segmentation_weight: NonNegativeFloat = 1.0,
+        adversarial: Literal["bce", "lsgan", "hinge"] = "bce",
+        adversarial_weight: NonNegativeFloat = 0.01,
+        adversarial_start: NonNegativeInt = 0,
+        adversarial_ramp: NonNegativeInt = 0,
+        l1_weight: NonNegativeFloat = 0.0,
+        l2_weight: NonNegativeFloat = 0.0,
+        feature_weight: NonNegativeFloat = 0.0,
+        feature_minmax: bool = False,
+        r1_weight: NonNegativeFloat = 0.0,
+        r1_every: PositiveInt = 16,
+        truth: Literal["soft", "onehot", "smooth"] = "soft",
+        truth_confidence: Annotated[float, Field(gt=0, le=1)] = 0.9,
+        generated: Literal["softmax", "gumbel"] = "softmax",
+        gumbel_temperature: PositiveFloat = 1.0,
+        discriminator_lr_factor: PositiveFloat = 0.1,
+        aux_weight: NonNegativeFloat = 0.4,
+        ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
+        batch_norm: Literal["train", "frozen"] = "train",
+        channels_last: bool = True,
+    ) -> None:
+        noise = noise or Noise()
+        noise.attach(network, channels)
+        super().__init__(
+            network, loss, label_set, channels, intensity, optimization, seed,
+            semi=semi, aux_weight=aux_weight, ema_decay=ema_decay, batch_norm=batch_norm, channels_last=channels_last,
+        )  # fmt: skip
+        assert discriminator is None or isinstance(discriminator, Discriminator)
+        self.discriminator: Discriminator | None = discriminator
+        self.noise = noise
+        self._noise_seed: int | None = None
+        self.segmentation_weight = segmentation_weight
+        self.adversarial, self.adversarial_weight = adversarial, adversarial_weight
+        self.adversarial_start, self.adversarial_ramp = adversarial_start, adversarial_ramp
+        self.l1_weight, self.l2_weight = l1_weight, l2_weight
+        self.feature_weight, self.feature_minmax = feature_weight, feature_minmax
+        self.r1_weight, self.r1_every = r1_weight, r1_every
+        self.truth, self.truth_confidence = truth, truth_confidence
+        self.generated, self.gumbel_temperature = generated, gumbel_temperature
+        self.discriminator_lr_factor = discriminator_lr_factor
+        self.judged: dict[str, Tensor] = {}  # the newest batch's scores, "real" and "fake", for the histograms
+
+    # ------------------------------------------------------------------ prediction
+
+    def inputs(self, network: nn.Module, image: Tensor) -> Tensor:
+        return self.noise.join(network, image, self._noise_seed)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Logits of raw images; of a generator with noise, the log of its draws' mean probability when evaluated."""
+        if self.training or not self.noise.active:
+            return super().logits(image)
+        total = torch.zeros(())
+        for probability in self._draws(image):
+            total = total.to(probability) + probability
+        return (total / self.noise.draws).clamp_min(torch.finfo(torch.float32).tiny).log()
+
+    def uncertainty(self, image: Tensor) -> dict[str, Tensor]:
+        """With noise, beside "entropy" of the mean prediction also "mutual_information": what of it comes from the noise
+        (the entropy of the mean less the mean entropy of the draws), both over log K."""
+        if not self.noise.active:
+            return super().uncertainty(image)
+        draws = torch.stack(list(self._draws(image)))
+        of_mean = entropy(draws.mean(dim=0))
+        of_draws = torch.stack([entropy(draw) for draw in draws]).mean(dim=0)
+        return {"entropy": of_mean, "mutual_information": (of_mean - of_draws).clamp_min(0)}
+
+    def maps(self, image: Tensor) -> dict[str, Tensor]:
+        """The discriminator's confidence in the prediction and, with noise, the uncertainty."""
+        shown = self.uncertainty(image) if self.noise.active else {}
+        if self.discriminator is not None and min(image.shape[-2:]) >= self.discriminator.smallest:
+            valid = torch.ones_like(image[:, :1], dtype=torch.float32)
+            shown["confidence"] = self.confidence(self.probabilities(image), self.normalization(image), valid)
+        return {title.replace("_", " "): values for title, values in shown.items()}
+
+    def confidence(self, probability: Tensor, image: Tensor, valid: Tensor) -> Tensor:
+        """How real the discriminator takes a map to be at every pixel: float [B, H, W] in 0…1.
+
+        Args:
+            probability: float [B, K, H, W].
+            image: normalised, float [B, C, H, W].
+            valid: float [B, 1, H, W].
+        """
+        assert self.discriminator is not None
+        scores = self.discriminator(probability, image, valid)[0].float()
+        scores = F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        # least squares aims at 0 and 1; the others' scores are logits or around 0
+        return scores.clamp(0, 1) if self.adversarial == "lsgan" else scores.sigmoid()
+
+    def _draws(self, image: Tensor) -> Iterator[Tensor]:
+        """Probabilities float32 [B, K, H, W] of one draw of the noise after the other, the same for every image."""
+        for draw in range(self.noise.draws):
+            self._noise_seed = derive(self.seed, "noise", draw)
+            try:
+                yield super().logits(image).float().softmax(dim=1)
+            finally:
+                self._noise_seed = None
+
+    # ------------------------------------------------------------------ training
+
+    def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
+        parts = super().optimized_parts()
+        if self.discriminator is not None:
+            parts.append(("discriminator_", self.discriminator, self.discriminator_lr_factor))
+        return parts
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises UserError where training images are too small for the discriminator."""
+        if self.discriminator is not None and min(height, width) < self.discriminator.smallest:
+            raise UserError(
+                f"discriminator: it needs images of at least {self.discriminator.smallest} pixels a side, training "
+                f"images have {height} x {width}; take a smaller discriminator.depth or a larger data.crop"
+            )
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        mask, ignored = batch["mask"], self.label_set.ignore_index
+        outputs, consistency = self.supervised_and_unlabeled(batch)
+        segmentation = self.segmentation_loss(outputs, mask)
+        logged = {"loss": segmentation.detach()}
+        generator = self.segmentation_weight * segmentation
+        if consistency is not None:
+            logged["unlabeled_loss"] = consistency.detach()
+            generator = generator + consistency
+        for weight, power, name in ((self.l1_weight, 1, "l1"), (self.l2_weight, 2, "l2")):
+            if weight:
+                distance = map_distance(outputs["logits"].float().softmax(dim=1), mask, ignored, power)  # type: ignore[arg-type]
+                logged[f"{name}_loss"] = distance.detach()
+                generator = generator + weight * distance
+        total = generator
+        if self.discriminator is not None:
+            adversarial, judging = self._adversary(batch, outputs["logits"], logged)
+            generator = generator + adversarial
+            logged["discriminator_loss"] = judging.detach()
+            total = generator + judging
+        logged["generator_loss"] = generator.detach()
+        for name, value in logged.items():
+            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(mask))
+        self.update(total, batch_idx)
+
+    def _adversary(self, batch: dict[str, Any], logits: Tensor, logged: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the discriminator adds to the generator's loss, and the discriminator's own loss."""
+        assert self.discriminator is not None
+        mask, image = batch["mask"], self.normalization(batch["image"])
+        valid = (mask != self.label_set.ignore_index).unsqueeze(1).to(image.dtype)
+        fake = self._generated(logits)
+        real = self._real(mask, fake.detach())
+
+        # On constants: the truth and the generator's map, in one pass (the discriminators have no batch norm by default)
+        if self._penalized():
+            real.requires_grad_()
+        scores, features = self.discriminator(
+            torch.cat([real, fake.detach()]), torch.cat([image, image]), torch.cat([valid, valid])
+        )
+        of_real, of_fake = scores.chunk(2)
+        weight = score_weight(valid, of_real)
+        judging = discriminator_loss(self.adversarial, of_real, of_fake, weight)
+        self.judged = {"real": self._as_shown(of_real.detach()), "fake": self._as_shown(of_fake.detach())}
+        logged["d_real"] = weighted_mean(self.judged["real"], weight)
+        logged["d_fake"] = weighted_mean(self.judged["fake"], weight)
+        if self._penalized():
+            penalty = self._r1(of_real, real)
+            logged["r1_penalty"] = penalty.detach()
+            judging = judging + 0.5 * self.r1_weight * self.r1_every * penalty
+        if self.feature_weight and self.feature_minmax:
+            halves = [f.chunk(2) for f in features]
+            judging = judging - self.feature_weight * feature_distance([a for a, _ in halves], [b for _, b in halves])
+
+        # Through a discriminator that stays as it is
+        share = ramped(self.global_step, self.adversarial_start, self.adversarial_ramp)
+        added = logits.new_zeros((), dtype=torch.float32)
+        with frozen(self.discriminator):
+            if share * self.adversarial_weight > 0 or self.feature_weight > 0:
+                scores, of_map = self.discriminator(fake, image, valid)
+                adversarial = generator_loss(self.adversarial, scores, weight)
+                logged["adversarial_loss"] = adversarial.detach()
+                added = added + share * self.adversarial_weight * adversarial
+                if self.feature_weight:
+                    distance = feature_distance([f.chunk(2)[0].detach() for f in features], of_map)
+                    logged["feature_loss"] = distance.detach()
+                    added = added + self.feature_weight * distance
+            if self.semi.method is not None:
+                added = added + self._unlabeled(batch, share, logged)
+        return added, judging
+
+    def _unlabeled(self, batch: dict[str, Any], share: float, logged: dict[str, Tensor]) -> Tensor:
+        """The adversarial loss on unlabelled images and, with `semi.method=adversarial`, cross entropy to those of
+        their own predictions that the discriminator takes for real (Hung et al. 2018)."""
+        assert self.discriminator is not None
+        semi, ignored = self.semi, self.label_set.ignore_index
+        adversarial_weight = share * semi.adversarial_weight
+        weight = semi.weight_at(self.global_step) if semi.method == "adversarial" else 0.0
+        added = torch.zeros((), device=self.device)
+        if not weight and not adversarial_weight:
+            return added
+        weak, _, mask = unlabeled(batch)
+        valid = (mask != ignored).unsqueeze(1).float()
+        logits = self.outputs(weak)["logits"]
+        fake, image = self._generated(logits), self.normalization(weak)
+        if adversarial_weight:
+            scores, _ = self.discriminator(fake, image, valid)
+            of_unlabeled = generator_loss(self.adversarial, scores, score_weight(valid, scores))
+            added = added + adversarial_weight * of_unlabeled
+        if weight:
+            with torch.no_grad():
+                probability = logits.float().softmax(dim=1)
+                trusted = self._taken_for_real(weak, probability, mask) & (mask != ignored)
+                label = probability.argmax(dim=1).masked_fill(~trusted, ignored)
+            logged["pseudo_labels"] = trusted.float().mean()
+            loss = unlabeled_loss(logits, label, trusted, ignored)
+            logged["unlabeled_loss"] = loss.detach()
+            added = added + weight * loss
+        return added
+
+    def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
+        """Also asks the discriminator, if `semi.discriminator_threshold` is given."""
+        sure = super().trusts(weak, probability, mask)
+        if self.discriminator is None or self.semi.discriminator_threshold is None:
+            return sure
+        return sure & self._taken_for_real(weak, probability, mask)
+
+    def _taken_for_real(self, raw: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
+        assert self.semi.discriminator_threshold is not None
+        valid = (mask != self.label_set.ignore_index).unsqueeze(1).float()
+        return self.confidence(probability, self.normalization(raw), valid) > self.semi.discriminator_threshold
+
+    def _generated(self, logits: Tensor) -> Tensor:
+        """The generator's map as the discriminator sees it, float32 [B, K, H, W]."""
+        if self.generated == "gumbel":
+            return F.gumbel_softmax(logits.float(), tau=self.gumbel_temperature, hard=True, dim=1)
+        return logits.float().softmax(dim=1)
+
+    def _real(self, mask: Tensor, fake: Tensor) -> Tensor:
+        """The truth as the discriminator sees it, float32 [B, K, H, W]; `fake` is the generator's map, a constant."""
+        classes = fake.shape[1]
+        truth = one_hot(mask, classes)
+        if self.truth == "smooth":
+            return truth * self.truth_confidence + (1 - truth) * ((1 - self.truth_confidence) / max(1, classes - 1))
+        if self.truth == "soft":
+            of_true = (fake * truth).sum(dim=1, keepdim=True)
+            raised = of_true.clamp_min(self.truth_confidence)
+            others = (1 - truth) * fake * ((1 - raised) / (1 - of_true).clamp_min(1e-6))
+            return truth * raised + others
+        return truth
+
+    def _penalized(self) -> bool:
+        batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        return self.r1_weight > 0 and batches % self.r1_every == 0
+
+    def _r1(self, scores: Tensor, real: Tensor) -> Tensor:
+        """Mean over images of the squared gradient of their scores' sum at the real map."""
+        (gradient,) = torch.autograd.grad(scores.float().sum(), real, create_graph=True)
+        return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+    def _as_shown(self, scores: Tensor) -> Tensor:
+        """Scores as probabilities where they are logits."""
+        return scores.float().sigmoid() if self.adversarial == "bce" else scores.float()
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """What is computed inside gives no gradient to the module's parameters, only through it."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
