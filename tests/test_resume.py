@@ -106,6 +106,21 @@ def test_a_stopped_run_says_so_and_goes_on_to_the_same_bits(
     assert_same_end(run_dir, undisturbed)
 
 
+# Two optimizers, noise, unlabelled images and sampled maps: everything a GAN segmenter draws.
+GAN = ["model=gan", "model.noise.channels=2", "model.generated=gumbel", "model.semi=fixmatch", "model.semi.threshold=0.3"]
+GAN += ["data.labeled_fraction=1/2", "discriminator.depth=3", "trainer.max_epochs=6", "trainer.accumulate_grad_batches=2"]
+
+
+def test_a_killed_gan_run_goes_on_to_the_same_bits(tmp_path: Path, run: Run) -> None:
+    undisturbed, run_dir = tmp_path / "undisturbed", tmp_path / "run"
+    assert run(*train(undisturbed, *GAN)).returncode == 0
+    assert start_and_stop(run_dir, 5, signal.SIGKILL, *GAN) == -signal.SIGKILL
+    resumed = run("src.train", f"resume={run_dir}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_end(run_dir, undisturbed)
+    assert state(run_dir)["global_step"] == 6 * 3  # 6 batches an epoch, 2 a step
+
+
 @pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_is_used(
     undisturbed: Path, tmp_path: Path, run: Run

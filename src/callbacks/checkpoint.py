@@ -54,7 +54,8 @@ class RunCheckpoint(Checkpoint):
         self.best_results: dict[str, float] = {}
         self.seconds_before = 0.0
         self._begun = self._saved_at = time.monotonic()
-        self._stop: str | None = None
+        self._stop: str | None = None  # the signal that this process got
+        self._due = self._stops = False  # what all ranks know
 
     @property
     def best(self) -> Path:
@@ -84,24 +85,31 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stop = self._stop is not None
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        due = self.every_n_steps is not None and done % self.every_n_steps == 0
-        if self.every_minutes is not None or stop:
-            late = self.every_minutes is not None and time.monotonic() - self._saved_at > self.every_minutes * 60
-            if trainer.world_size == 1:
-                due = due or late
-            elif done % _BATCHES_BETWEEN_LOOKS == 0:
-                due = due or trainer.strategy.reduce_boolean_decision(late, all=False)
-                stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-            else:
-                stop = False
+        self._look(trainer)
+        assert isinstance(pl_module, Segmenter) and pl_module.optimization is not None
         if batch_idx + 1 == trainer.num_training_batches:
             return  # the epoch's end saves
-        if due or stop:
+        if not pl_module.optimization.is_step(batch_idx, trainer.num_training_batches):
+            return  # gradients are being accumulated, which no checkpoint holds
+        stop = self._stops
+        if self._due or stop:
             self._save_last(trainer, pl_module)
         if stop:
             raise Interrupted(self._stop)
+
+    def _look(self, trainer: L.Trainer) -> None:
+        """Decides, alike on all ranks, whether a checkpoint is due and whether to stop after it."""
+        stop = self._stop is not None
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        self._due = self._due or (self.every_n_steps is not None and done % self.every_n_steps == 0)
+        if self.every_minutes is None and not stop and trainer.world_size == 1:
+            return
+        late = self.every_minutes is not None and time.monotonic() - self._saved_at > self.every_minutes * 60
+        if trainer.world_size == 1:
+            self._due, self._stops = self._due or late, stop
+        elif done % _BATCHES_BETWEEN_LOOKS == 0:
+            self._due = trainer.strategy.reduce_boolean_decision(late, all=False) or self._due
+            self._stops = trainer.strategy.reduce_boolean_decision(stop, all=False)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if self._stop is not None and trainer.world_size == 1:
@@ -133,7 +141,7 @@ class RunCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             run_folder.keep_previous(last, self.run_dir / run_folder.PREVIOUS)
         trainer.save_checkpoint(last, weights_only=False)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._due = time.monotonic(), False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stop is not None:
