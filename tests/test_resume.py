@@ -11,13 +11,21 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src import run_folder
 from tests.conftest import SMALL, command, environment
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # Draws of every kind: augmentation, and an average of the weights.
-CONFIG = [*SMALL, "trainer.max_epochs=12", "data.augment.scale=[0.7,1.5]", "data.crop=[32,32]", "model.ema_decay=0.9"]
+CONFIG = [
+    *SMALL,
+    "trainer.max_epochs=12",
+    "trainer.log_every_n_steps=1",
+    "data.augment.scale=[0.7,1.5]",
+    "data.crop=[32,32]",
+    "model.ema_decay=0.9",
+]
 
 
 def train(run_dir: Path, *overrides: str) -> list[str]:
@@ -55,6 +63,17 @@ def assert_same_end(run_dir: Path, other: Path) -> None:
     ours_metrics, their_metrics = run_folder.read_metrics(run_dir), run_folder.read_metrics(other)
     assert ours_metrics is not None and their_metrics is not None
     assert_same(ours_metrics, their_metrics)
+    assert curves(run_dir) == curves(other)
+
+
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """TensorBoard's scalars as its page shows them, but for those that measure time."""
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag: [(point.step, point.value) for point in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if "images_per_second" not in tag
+    }
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +126,19 @@ def test_a_stopped_run_says_so_and_goes_on_to_the_same_bits(
 
 
 # Two optimizers, noise, unlabelled images and sampled maps: everything a GAN segmenter draws.
-GAN = ["model=gan", "model.noise.channels=2", "model.generated=gumbel", "model.semi=fixmatch", "model.semi.threshold=0.3"]
-GAN += ["data.labeled_fraction=1/2", "discriminator.depth=3", "trainer.max_epochs=6", "trainer.accumulate_grad_batches=2"]
+GAN = [
+    "model=gan",
+    "model.noise.channels=2",
+    "model.generated=gumbel",
+    "model.semi=fixmatch",
+    "model.semi.threshold=0.3",
+]
+GAN += [
+    "data.labeled_fraction=1/2",
+    "discriminator.depth=3",
+    "trainer.max_epochs=6",
+    "trainer.accumulate_grad_batches=2",
+]
 
 
 def test_a_killed_gan_run_goes_on_to_the_same_bits(tmp_path: Path, run: Run) -> None:

@@ -90,7 +90,7 @@ class Segmenter(L.LightningModule):
         self.channels, self.intensity = channels, intensity
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
         self._first_bad_step = torch.tensor(-1)
-        self._norms: list[Tensor] = []  # of the gradients of this step, optimizer by optimizer
+        self._norms: list[Tensor] = []  # of the newest step's gradients, optimizer by optimizer
         self.train()  # Lightning keeps each part's mode as it finds it
 
     # ------------------------------------------------------------------ prediction
@@ -229,8 +229,13 @@ class Segmenter(L.LightningModule):
         assert self.optimization is not None
         self._watch(loss)
         self.manual_backward(loss / self.optimization.accumulate)
-        if not self.optimization.is_step(batch_idx, self.trainer.num_training_batches):
-            return
+        if self.optimization.is_step(batch_idx, self.trainer.num_training_batches):
+            self._step()
+        for (part, _, _), norm in zip(self.optimized_parts(), self._norms, strict=False):
+            self.log(f"train/{part}gradient_norm", norm)  # between steps, that of the last one
+
+    def _step(self) -> None:
+        self._norms = []
         optimizers = self.optimizers()
         first, *others = optimizers if isinstance(optimizers, list) else [optimizers]
         first.step()
@@ -240,9 +245,6 @@ class Segmenter(L.LightningModule):
             self.on_before_optimizer_step(other.optimizer)
             other.optimizer.step()
             other.optimizer.zero_grad()
-        for (part, _, _), norm in zip(self.optimized_parts(), self._norms, strict=True):
-            self.log(f"train/{part}gradient_norm", norm)
-        self._norms.clear()
         schedulers = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()  # type: ignore[union-attr]
@@ -275,7 +277,11 @@ class Segmenter(L.LightningModule):
             "channels": self.channels,
             "intensity": list(self.intensity),
             "class_weights": None if weights is None else weights.tolist(),
+            "gradient_norms": [float(norm) for norm in self._norms],
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._norms = [torch.tensor(norm) for norm in checkpoint[CHECKPOINT_KEY]["gradient_norms"]]
 
     def load_weights(self, state: dict[str, Tensor]) -> None:
         """Fills the model from another one's state. A discriminator that only one of the two has does not count, so that
