@@ -58,7 +58,8 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         build.check_devices(settings["trainer"])
         datamodule = build.build_data(settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]))
         datamodule.prepare()
-        trainer = build.build_trainer(settings, datamodule.batches_per_epoch())
+        of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
+        trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch())
         train_source = datamodule.source("train")
         weights = build.class_weights(
             settings["model"].get("class_weights"), train_source, run_dir / "class_counts.txt"
@@ -178,6 +179,16 @@ def _last_good(run_dir: Path) -> Path:
         else:
             return file
     raise UserError(f"resume: {run_dir} has no checkpoint to go on from; start the run anew")
+
+
+def _logging_on(settings: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Settings with which TensorBoard drops what was logged after the checkpoint: those batches are run again."""
+    done = checkpoints.read(checkpoint)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"]
+    loggers = {
+        name: {**node, "purge_step": done} if node and node["_target_"].endswith("TensorBoardLogger") else node
+        for name, node in (settings.get("logger") or {}).items()
+    }
+    return {**settings, "logger": loggers}
 
 
 def _headline(settings: Mapping[str, Any], datamodule: SegmentationDataModule, parameters: int) -> str:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import NonNegativeFloat
 
+from src.callbacks.dashboard import newest_batch
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
 
@@ -51,7 +52,7 @@ class Adversary(L.Callback):
         if isinstance(pl_module, GANSegmenter) and isinstance(trainer.logger, TensorBoardLogger):
             for name, scores in pl_module.judged.items():
                 trainer.logger.experiment.add_histogram(
-                    f"train/scores_{name}", scores.flatten().float().cpu(), global_step=trainer.global_step
+                    f"train/scores_{name}", scores.flatten().float().cpu(), global_step=newest_batch(trainer)
                 )
         if self._losses and float(torch.stack(self._losses).mean()) < self.won_below:
             self._say(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveFloat, PositiveInt
 
 from src import run_folder
@@ -56,6 +57,7 @@ class RunCheckpoint(Checkpoint):
         self._begun = self._saved_at = time.monotonic()
         self._stop: str | None = None  # the signal that this process got
         self._due = self._stops = False  # what all ranks know
+        self._between_batches = False
 
     @property
     def best(self) -> Path:
@@ -70,30 +72,43 @@ class RunCheckpoint(Checkpoint):
         self.best_results = dict(state_dict["best_results"])
         self.seconds_before = state_dict["seconds"]
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._between_batches:  # as Lightning's own checkpoints at a batch's end are; it counts on when it resumes
+            loops = checkpoint["loops"]["fit_loop"]
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+            progress = loops["epoch_loop.batch_progress"]
+            progress["is_last_batch"] = False  # the next one may be, and is still to come
+            for scope in ("total", "current"):
+                for counted in ("ready", "completed"):
+                    progress[scope][counted] -= 1
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Segmenter)
         key = self.monitor.removeprefix("val/iou/")
         names = pl_module.label_set.names
         if key != self.monitor and key not in names:
             raise UserError(f"monitor: no class is called {key!r}; classes: {', '.join(names)}")
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):  # in place of Lightning's own, which would stop without saving
+            signal.signal(number, self._on_signal)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        """Saves after the batch before, once that one's figures have been logged: a resumed run logs only later ones."""
+        if batch_idx == 0:
+            return  # the epoch's end has saved
         self._look(trainer)
         assert isinstance(pl_module, Segmenter) and pl_module.optimization is not None
-        if batch_idx + 1 == trainer.num_training_batches:
-            return  # the epoch's end saves
-        if not pl_module.optimization.is_step(batch_idx, trainer.num_training_batches):
+        if not pl_module.optimization.is_step(batch_idx - 1, trainer.num_training_batches):
             return  # gradients are being accumulated, which no checkpoint holds
         stop = self._stops
         if self._due or stop:
+            self._between_batches = True
             self._save_last(trainer, pl_module)
+            self._between_batches = False
         if stop:
             raise Interrupted(self._stop)
 
@@ -136,6 +151,10 @@ class RunCheckpoint(Checkpoint):
 
     def _save_last(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         last = self.run_dir / run_folder.LAST
+        for logger in trainer.loggers:
+            logger.save()  # what was logged before a checkpoint must outlive a kill too
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                logger.experiment.flush()
         assert isinstance(pl_module, Segmenter)
         pl_module.raise_if_diverged()
         if trainer.is_global_zero:

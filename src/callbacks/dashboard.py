@@ -15,6 +15,11 @@ from src.drawing import confusion_figure
 from src.models.base import Segmenter
 
 
+def newest_batch(trainer: L.Trainer) -> int:
+    """The x-axis of everything that is shown: the number of the newest training batch, counted from 0."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed) - 1  # type: ignore[attr-defined]
+
+
 class Dashboard(L.Callback):
     """Lays out TensorBoard's custom scalars (training and validation loss in one chart), and writes the resolved config
     as text and the confusion matrix as a figure after each validation and test."""
@@ -42,7 +47,7 @@ class Dashboard(L.Callback):
         if isinstance(trainer.logger, TensorBoardLogger):
             assert isinstance(pl_module, Segmenter)
             figure = confusion_figure(pl_module.matrices[stage].numpy(), pl_module.label_set.names)
-            trainer.logger.experiment.add_figure(f"{stage}/confusion", figure, global_step=trainer.global_step)
+            trainer.logger.experiment.add_figure(f"{stage}/confusion", figure, global_step=newest_batch(trainer))
 
 
 @rank_zero_only
@@ -50,7 +55,7 @@ def log_hparams(trainer: L.Trainer, settings: Mapping[str, Any], metrics: Mappin
     """Fills the HPARAMS tab: what was chosen, and the best checkpoint's scores under `best/…`."""
     if isinstance(trainer.logger, TensorBoardLogger):
         shown = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
-        trainer.logger.log_hyperparams(shown, {f"best/{k}": v for k, v in metrics.items()}, step=trainer.global_step)
+        trainer.logger.log_hyperparams(shown, {f"best/{k}": v for k, v in metrics.items()}, step=newest_batch(trainer))
         trainer.logger.save()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from src.callbacks.dashboard import newest_batch
 from src.models.base import Segmenter
 
 
@@ -50,14 +51,14 @@ class Monitor(L.Callback):
             self._epoch_seconds += now - self._began
         self._began = now
         self._losses.append(trainer.callback_metrics["train/loss"].detach())
-        if trainer.logger is not None and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if trainer.logger is not None and (newest_batch(trainer) + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             assert isinstance(pl_module, Segmenter)
             rates = {
                 f"learning_rate/{prefix}{group['name']}": group["lr"]
                 for (prefix, _, _), optimizer in zip(pl_module.optimized_parts(), trainer.optimizers, strict=True)
                 for group in optimizer.param_groups
             }
-            trainer.logger.log_metrics(rates, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            trainer.logger.log_metrics(rates, step=newest_batch(trainer))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = None
@@ -65,11 +66,17 @@ class Monitor(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._images += self._epoch_images
         self._seconds += self._epoch_seconds
+        shown: dict[str, float] = {}
         if self._epoch_seconds:
-            pl_module.log("train/images_per_second", self._epoch_images / self._epoch_seconds)
+            shown["train/images_per_second"] = self._epoch_images / self._epoch_seconds
         if self._losses:
             mean = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
             self.loss = float(mean)
-            pl_module.log("train/loss_mean", self.loss)
+            shown["train/loss_mean"] = self.loss
         if torch.cuda.is_available():
-            pl_module.log("train/gpu_memory_gib", torch.cuda.max_memory_allocated() / 2**30)
+            shown["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        pl_module.log_dict(shown, logger=False)
+        if (
+            trainer.logger is not None
+        ):  # at once: Lightning would log them after the epoch's checkpoint, too late for a kill
+            trainer.logger.log_metrics(shown, step=newest_batch(trainer))

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import PositiveInt
 
+from src.callbacks.dashboard import newest_batch
 from src.data.datamodule import SegmentationDataModule
 from src.drawing import as_picture, comparison
 from src.models.base import Segmenter
@@ -48,5 +49,5 @@ class Pictures(L.Callback):
                 as_picture(image.numpy(), source.intensity), mask.numpy(), prediction.numpy(), pl_module.label_set, maps
             )
             trainer.logger.experiment.add_image(
-                f"val/{source.name(index)}", picture, global_step=trainer.global_step, dataformats="HWC"
+                f"val/{source.name(index)}", picture, global_step=newest_batch(trainer), dataformats="HWC"
             )
