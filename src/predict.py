@@ -45,7 +45,7 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
     from rich.progress import track
 
     from src import build, checkpoints
-    from src.data.folder import read_rgb
+    from src.data.images import read_rgb
     from src.drawing import overlay
 
     model, _ = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]))

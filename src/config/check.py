@@ -70,7 +70,7 @@ GIVEN_BY_CODE = {
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps"},
     "data": {"seed", "use_unlabeled"},
-    "data.dataset": {"split", "root"},
+    "data.dataset": {"split", "root", "download"},
     "model": {"network", "loss", "label_set", "channels", "intensity", "optimization", "seed", "discriminator"},
 }
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")

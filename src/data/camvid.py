@@ -31,5 +31,6 @@ class CamVid(Folder):
 
     def __init__(self, split: str, root: str) -> None:
         super().__init__(
-            split, root, list(_CLASSES), list(_CLASSES.values()), images="{split}", masks="{split}annot", ignore=[11]
-        )
+            split, root, list(_CLASSES), list(_CLASSES.values()), images="{split}", masks="{split}annot", ignore=[11],
+            mask_format="index",
+        )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ class SegmentationDataModule(L.LightningDataModule):
         unlabeled_batch_size: unlabelled samples in each global batch, where the model uses any; None for as many as
             `batch_size`.
         strong: the strong change of unlabelled images; None for `Strong()`.
+        download: fetch the data set where it is missing; for those that can be fetched without signing in.
         seed: the run's seed.
         use_unlabeled: whether batches carry unlabelled samples.
     """
@@ -61,6 +63,7 @@ class SegmentationDataModule(L.LightningDataModule):
         labeled_seed: NonNegativeInt = 0,
         unlabeled_batch_size: PositiveInt | None = None,
         strong: Strong | None = None,
+        download: bool = False,
         seed: int = 0,
         use_unlabeled: bool = False,
     ) -> None:
@@ -70,6 +73,12 @@ class SegmentationDataModule(L.LightningDataModule):
         self._unlabeled: Source | None = None
         self._of_whole_split = 0  # global batches that all training samples would make
         self._make = functools.partial(dataset, root=root) if root is not None else dataset
+        if download:
+            if "download" not in inspect.signature(dataset).parameters:
+                raise UserError(
+                    "data.download: this data set cannot be fetched; its file in conf/data/ says where it is"
+                )
+            self._make = functools.partial(self._make, download=True)
         if crop is not None and len(crop) != 2:
             raise UserError(f"data.crop: should be [height, width], not {list(crop)}")
         self.augment, self.crop, self.cache, self.limit, self.seed = augment, crop, cache, limit, seed

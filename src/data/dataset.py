@@ -133,16 +133,16 @@ class Chosen(_Derived):
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         super().__init__(source)
-        self.indices = list(indices)
+        self.indices = np.array(indices, np.int64)  # not a list: nothing per sample that worker processes would copy
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def name(self, index: int) -> str:
-        return self._source.name(self.indices[index])
+        return self._source.name(int(self.indices[index]))
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._source.read(self.indices[index])
+        return self._source.read(int(self.indices[index]))
 
 
 def split_by_label(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:

@@ -1,38 +1,55 @@
-"""Images and index masks in parallel folders."""
+"""Images and masks in folders: the format of most people's own data."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps
-from pydantic import Field
+import numpy.typing as npt
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from src.data.labels import LabelSet
+from src.data import pairs, splits
+from src.data.class_file import read_classes
+from src.data.colors import ColorTable
+from src.data.file_list import FileList
+from src.data.images import index_lookup, opened, read_index_mask, read_pair
+from src.data.labels import LabelSet, spread_colors
 from src.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_NO_CLASS = 254  # stands for a mask value that is neither a class nor ignored
+Color = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+ProperShare = Annotated[float, Field(gt=0, lt=1)]
+Split = Literal["train", "val", "test"]
 
 
 class Folder:
-    """One split of a data set whose image `<images>/<name>.*` has its mask in `<masks>/<name><mask_suffix>.png`.
+    """One split of a data set whose image `<images>/<name>.*` has its mask in `<masks>/<name><mask_suffix>.png|tif`.
+
+    The splits are folders (`{split}` in `images` and `masks`, or one pattern for each), or text files (`lists`), or are
+    drawn from the training images (`val_fraction`, `test_fraction`). Without a test split, "test" reads "val".
 
     Args:
-        split: "train", "val" or "test"; without a test folder, "test" reads "val".
+        split: "train", "val" or "test".
         root: the data set's folder.
-        names: class names; class k is mask value k.
+        names: class names; None reads names and colours from `classes.yaml` or `classes.json` in the root.
         colors: RGB of each class; None takes evenly spread hues.
-        images, masks: sub-folders; `{split}` stands for the split's name.
+        images, masks: folders or glob patterns below the root; `{split}` stands for the split's name. Or one for each
+            split: `{train: …, val: …}`.
         mask_suffix: what a mask's name has behind the image's.
-        ignore: mask values that neither train nor count.
+        ignore: values of index masks that neither train nor count.
+        mask_format: "index" reads a pixel's value as the class, "rgb" its colour, of palette images the palette's;
+            "auto" takes rgb where the split's first mask is an RGB image and there are colours to go by.
+        ignore_colors: colours of RGB masks that neither train nor count.
+        lists: text files below the root, e.g. "{split}.txt"; on each line an image and a mask, or a name.
+        val_fraction, test_fraction: share of the training images that is val or test.
+        split_seed: of that draw; the run's seed does not change it.
+        group: regular expression; images in whose names its first group is the same stay in one split.
 
     Raises:
         UserError: a folder is missing or empty, an image has no mask or a mask no image, a file cannot be read, sizes
-            differ, a mask has a value that is neither a class nor ignored.
+            differ, a mask has a value or a colour that is neither a class nor ignored, keys contradict each other.
     """
 
     channels = 3
@@ -42,112 +59,130 @@ class Folder:
         self,
         split: str,
         root: str,
-        names: list[str],
-        colors: list[list[int]] | None = None,
-        images: str = "images/{split}",
-        masks: str = "masks/{split}",
+        names: list[str] | None = None,
+        colors: list[Color] | None = None,
+        images: str | dict[Literal["train", "val", "test"], str] = "images/{split}",
+        masks: str | dict[Literal["train", "val", "test"], str] = "masks/{split}",
         mask_suffix: str = "",
         ignore: list[Annotated[int, Field(ge=0, le=65535)]] | None = None,
+        mask_format: Literal["auto", "index", "rgb"] = "auto",
+        ignore_colors: list[Color] | None = None,
+        lists: str | None = None,
+        val_fraction: ProperShare | None = None,
+        test_fraction: ProperShare | None = None,
+        split_seed: NonNegativeInt = 0,
+        group: str | None = None,
     ) -> None:
-        chosen = colors or [[*_hue(k / len(names))] for k in range(len(names))]
-        self.label_set = LabelSet(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in chosen))
-        folder = Path(root).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"data.root: there is no folder {folder}; give the data set's folder as data.root=…")
-        if split == "test" and not (folder / images.format(split="test")).is_dir():
-            split = "val"
+        folder = existing(root)
+        drawn = {"train": 1.0, "val": val_fraction or 0.0, "test": test_fraction or 0.0}
+        draws = bool(val_fraction or test_fraction)
+        if group is not None and not draws:
+            raise UserError(
+                "data.dataset.group: keeps images together where splits are drawn; give data.dataset.val_fraction with it"
+            )
+        place = lists if lists is not None else images
+        one_for_all = isinstance(place, str) and "{split}" not in place
+        if split == "val" and one_for_all and not val_fraction:
+            raise UserError(
+                f"data.dataset.{'lists' if lists else 'images'}: train and val would be the same images; put {{split}} into "
+                "it, give one for each split, or draw val with data.dataset.val_fraction=0.1"
+            )
+        if split == "test" and not drawn["test"]:
+            missing = draws if one_for_all else not _has(folder, place, "test", is_list=lists is not None)
+            split = "val" if missing else "test"
         self.split = split
-        image_files = _listed(folder / images.format(split=split), IMAGE_SUFFIXES, "")
-        mask_files = _listed(folder / masks.format(split=split), (".png",), mask_suffix)
-        for name, file in image_files.items():
-            if name not in mask_files:
-                raise UserError(
-                    f"{file}: image without mask; {folder / masks.format(split=split)}/{name}{mask_suffix}.png is missing"
-                )
-        for name, file in mask_files.items():
-            if name not in image_files:
-                raise UserError(
-                    f"{file}: mask without image; add {folder / images.format(split=split)}/{name}.jpg or remove it"
-                )
-        # One array of fixed-width strings each: nothing per file that worker processes would copy on reference.
-        self._names = np.array(sorted(image_files))
-        self._images = np.array([str(image_files[n]) for n in self._names])
-        self._masks = np.array([str(mask_files[n]) for n in self._names])
-        self._lookup = np.full(65536, _NO_CLASS, np.uint8)
-        self._lookup[: len(names)] = range(len(names))
-        self._lookup[[255, *(ignore or [])]] = self.label_set.ignore_index
+        self.label_set, has_colors = _classes(folder, names, colors)
+        lies_in = "train" if drawn[split] else split
+        where = _of(images, lies_in, "images"), _of(masks, lies_in, "masks"), mask_suffix
+        if lists is None:
+            found = pairs.match(folder, *where)
+        else:
+            found = pairs.read_list(folder, folder / _of(lists, lies_in, "lists"), *where)
+        if draws and lies_in == "train":
+            found = sorted(found)
+            shares = splits.draw([pair.name for pair in found], drawn["val"], drawn["test"], split_seed, group)
+            found = [found[i] for i in shares[split]]
+        self._names = FileList(folder, (pair.name for pair in found))
+        self._images = FileList(folder, (pair.image for pair in found))
+        self._masks = FileList(folder, (pair.mask for pair in found))
+        self._lookup = index_lookup(self.label_set.num_classes, ignore or [], self.label_set.ignore_index)
+        self._by_color = self._goes_by_color(mask_format, has_colors)
+        # Where nobody said how palettes are meant, one that contradicts the colours is refused.
+        doubtful = mask_format == "auto" and has_colors and not self._by_color
+        self._colors = ColorTable(self.label_set, ignore_colors or []) if self._by_color or doubtful else None
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._images)
 
     def name(self, index: int) -> str:
-        return str(self._names[index])
+        return self._names[index]
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image uint8 [3, H, W] and mask uint8 [H, W]."""
-        image = read_rgb(Path(str(self._images[index])))
-        file = Path(str(self._masks[index]))
-        values = _read_index_mask(file)
-        if values.shape != tuple(image.shape[-2:]):
+        file = self._masks.path(index)
+        return read_pair(self._images.path(index), self._read_mask(file), str(file))
+
+    def _read_mask(self, file: Path) -> npt.NDArray[np.uint8]:
+        if self._colors is None:
+            return read_index_mask(file, self._lookup)
+        if self._by_color:
+            return self._colors.read(file)
+        with opened(file, "a mask") as image:
+            reason = self._colors.contradicted_by(image)
+        if reason is not None:
+            raise UserError(f"{file}: {reason}; say which counts: data.dataset.mask_format=index or rgb")
+        return read_index_mask(file, self._lookup)
+
+    def _goes_by_color(self, mask_format: str, has_colors: bool) -> bool:
+        if mask_format == "rgb" and not has_colors:
             raise UserError(
-                f"{file}: mask is {values.shape[1]}x{values.shape[0]} but its image {self._images[index]} is "
-                f"{image.shape[2]}x{image.shape[1]}; width and height must be equal"
+                "data.dataset.mask_format: rgb needs the classes' colours; give data.dataset.colors, or a classes.yaml with "
+                "colours in the root"
             )
-        mask = self._lookup[values]
-        if (wrong := mask == _NO_CLASS).any():
-            classes = self.label_set.num_classes
-            raise UserError(
-                f"{file}: label {values[wrong][0]} is out of range; {classes} classes are 0 to {classes - 1}, and "
-                f"values to ignore are listed in data.dataset.ignore"
-            )
-        return image, torch.from_numpy(mask)
+        if mask_format == "auto" and has_colors:
+            with opened(self._masks.path(0), "a mask") as image:
+                return image.mode in ("RGB", "RGBA")
+        return mask_format == "rgb"
 
 
-def read_rgb(file: Path) -> Tensor:
-    """Any image file as uint8 [3, H, W], turned upright as its EXIF tag says.
+def existing(root: str) -> Path:
+    """The data set's folder.
 
     Raises:
-        UserError: missing, truncated or no image.
+        UserError: there is none.
     """
-    try:
-        with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-        return torch.from_numpy(np.asarray(upright).copy()).permute(2, 0, 1).contiguous()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{file}: cannot be read as an image ({_first_line(error)}); replace or remove it") from None
-
-
-def _read_index_mask(file: Path) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
-    try:
-        with Image.open(file) as image:
-            if image.mode not in ("L", "P", "1", "I", "I;16"):
-                raise UserError(f"{file}: mask is {image.mode}, not an index image (one value a pixel); convert it")
-            return np.asarray(image.convert("L") if image.mode == "1" else image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{file}: cannot be read as a mask ({_first_line(error)}); replace or remove it") from None
-
-
-def _listed(folder: Path, suffixes: tuple[str, ...], tail: str) -> dict[str, Path]:
+    folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise UserError(f"data.root: {folder} is missing; check data.root and the data set's layout")
-    found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in suffixes and file.stem.endswith(tail) and not file.name.startswith("."):
-            name = file.stem.removesuffix(tail) if tail else file.stem
-            if name in found:
-                raise UserError(f"{file}: has the same name as {found[name].name}; keep one of them")
-            found[name] = file
-    if not found:
-        raise UserError(f"{folder}: no {' or '.join(suffixes)} files; the split is empty")
-    return found
+        raise UserError(f"data.root: there is no folder {folder}; give the data set's folder as data.root=…")
+    return folder
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+def _classes(root: Path, names: list[str] | None, colors: Sequence[Sequence[int]] | None) -> tuple[LabelSet, bool]:
+    """The label set, and whether its colours were given."""
+    if names is None:
+        described = read_classes(root)
+        if described is None:
+            raise UserError(
+                "data.dataset.names: must be given; say data.dataset.names=[background,road,…], or put a classes.yaml with "
+                f"names and colours into {root}"
+            )
+        names, colors = described[0], colors or described[1]
+    chosen = colors or spread_colors(len(names))
+    return LabelSet(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in chosen)), bool(colors)
 
 
-def _hue(position: float) -> tuple[int, int, int]:
-    import colorsys
+def _has(root: Path, place: str | Mapping[Split, str], split: Split, is_list: bool) -> bool:
+    pattern = place.replace("{split}", split) if isinstance(place, str) else place.get(split)
+    if pattern is None:
+        return False
+    return (root / pattern).is_file() if is_list else pairs.exists(root, pattern)
 
-    red, green, blue = colorsys.hsv_to_rgb(position, 0.75, 0.9)
-    return round(red * 255), round(green * 255), round(blue * 255)
+
+def _of(place: str | Mapping[Split, str], split: str, key: str) -> str:
+    """Where a split lies."""
+    if isinstance(place, str):
+        return place.replace("{split}", split)
+    for name, pattern in place.items():
+        if name == split:
+            return pattern
+    raise UserError(f"data.dataset.{key}: says nothing of {split}; add {split}: …")

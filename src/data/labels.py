@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,8 @@ class LabelSet:
             )
         if len(set(self.names)) != len(self.names):
             raise UserError(f"label set: class names repeat: {', '.join(self.names)}")
-        if not 2 <= len(self.names) <= 255:
-            raise UserError(f"label set: {len(self.names)} classes; 2 to 255 can be told apart in a mask of 8 bits")
+        if not 2 <= len(self.names) <= 254:  # of 256 values one is ignored, and one is kept for values of no class
+            raise UserError(f"label set: {len(self.names)} classes; 2 to 254 can be told apart in a mask of 8 bits")
         if 0 <= self.ignore_index < len(self.names):
             raise UserError(
                 f"label set: ignore_index {self.ignore_index} is the number of class {self.names[self.ignore_index]!r}"
@@ -60,3 +61,14 @@ class LabelSet:
         """The reverse of `to_dict`."""
         colors = tuple((int(r), int(g), int(b)) for r, g, b in values["colors"])
         return cls(tuple(map(str, values["names"])), colors, int(values["ignore_index"]))
+
+
+def spread_colors(count: int) -> list[list[int]]:
+    """So many RGB colours, their hues evenly spread."""
+    shades = (colorsys.hsv_to_rgb(k / count, 0.75, 0.9) for k in range(count))
+    return [[round(red * 255), round(green * 255), round(blue * 255)] for red, green, blue in shades]
+
+
+def voc_colors(count: int) -> list[list[int]]:
+    """The first so many of Pascal VOC's colours, black first; up to 256 differ, the number's bits dealt out to R, G, B."""
+    return [[sum(((k >> (3 * j + c)) & 1) << (7 - j) for j in range(8)) for c in range(3)] for k in range(count)]

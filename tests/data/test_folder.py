@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import torch
 from PIL import Image
 
 from src.data.camvid import CamVid
-from src.data.folder import Folder, read_rgb
+from src.data.folder import Folder
+from src.data.images import read_rgb
 from src.errors import UserError
-from tests.conftest import ROOT
 
 NAMES = ["a", "b", "c"]
 
@@ -80,124 +79,9 @@ def test_other_images_become_rgb(tmp_path: Path, mode: str) -> None:
     assert (pixels.float() - 204).abs().mean() < 8
 
 
-def test_a_rotated_photo_is_turned_upright(tmp_path: Path) -> None:
-    image = Image.fromarray(np.tile(np.linspace(0, 255, 32, dtype=np.uint8)[None, :, None], (16, 1, 3)))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "x.jpg", exif=exif)
-    assert read_rgb(tmp_path / "x.jpg").shape == (3, 32, 16)
-
-
-def test_names_with_spaces_and_accents(tmp_path: Path) -> None:
-    write(tmp_path, count=1)
-    for kind in ("images", "masks"):
-        (tmp_path / kind / "train/00.png").rename(tmp_path / kind / "train/Straße nach Süden 1.png")
-    folder = Folder("train", str(tmp_path), NAMES)
-    assert folder.name(0) == "Straße nach Süden 1"
-    folder.read(0)
-
-
-def _truncate(root: Path) -> None:
-    file = root / "images/train/01.png"
-    file.write_bytes(file.read_bytes()[:200])
-
-
-def _empty(root: Path) -> None:
-    (root / "images/train/01.png").write_bytes(b"")
-
-
-def _text(root: Path) -> None:
-    (root / "masks/train/01.png").write_text("no image")
-
-
-def _larger(root: Path) -> None:
-    Image.new("L", (40, 30)).save(root / "masks/train/01.png")
-
-
-def _out_of_range(root: Path) -> None:
-    mask = np.zeros((24, 32), np.uint8)
-    mask[5, 5] = 200
-    Image.fromarray(mask).save(root / "masks/train/01.png")
-
-
-def _colour(root: Path) -> None:
-    Image.new("RGB", (32, 24)).save(root / "masks/train/01.png")
-
-
-def _directory(root: Path) -> None:
-    (root / "images/train/01.png").unlink()
-    (root / "images/train/01.png").mkdir()
-
-
-def _no_mask(root: Path) -> None:
-    (root / "masks/train/01.png").unlink()
-
-
-def _no_image(root: Path) -> None:
-    (root / "images/train/01.png").unlink()
-
-
-def _twice(root: Path) -> None:
-    Image.new("RGB", (32, 24)).save(root / "images/train/01.jpg")
-
-
-def _nothing(root: Path) -> None:
-    for file in (root / "images/train").iterdir():
-        file.unlink()
-
-
-GALLERY: dict[Callable[[Path], None], tuple[str, str]] = {
-    _truncate: ("images/train/01.png", "cannot be read as an image"),
-    _empty: ("images/train/01.png", "cannot be read as an image"),
-    _text: ("masks/train/01.png", "cannot be read as a mask"),
-    _larger: ("masks/train/01.png", "mask is 40x30 but its image"),
-    _out_of_range: ("masks/train/01.png", "label 200 is out of range; 3 classes are 0 to 2"),
-    _colour: ("masks/train/01.png", "mask is RGB, not an index image"),
-    _directory: ("images/train/01.png", "cannot be read as an image"),
-    _no_mask: ("images/train/01.png", "image without mask"),
-    _no_image: ("masks/train/01.png", "mask without image"),
-    _twice: ("images/train/01.png", "has the same name as 01.jpg"),
-    _nothing: ("images/train", "the split is empty"),
-}
-
-
-@pytest.mark.parametrize("spoil", GALLERY)
-def test_bad_data_is_named(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
-    spoil(write(tmp_path))
-    file, reason = GALLERY[spoil]
-
-    def read() -> None:
-        folder = Folder("train", str(tmp_path), NAMES)
-        for index in range(len(folder)):
-            folder.read(index)
-
-    with pytest.raises(UserError) as caught:
-        read()
-    assert str(tmp_path / file) in str(caught.value)
-    assert reason in str(caught.value)
-
-
 def test_a_missing_root_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root: there is no folder"):
         Folder("train", str(tmp_path / "none"), NAMES)
-
-
-CAMVID = ROOT.parent / "shared/data/camvid"
-
-
-@pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not at hand")
-def test_camvid_as_released() -> None:
-    train, val, test = (CamVid(split, str(CAMVID)) for split in ("train", "val", "test"))
-    assert (len(train), len(val), test.split) == (367, 101, "val")
-    image, mask = train.read(0)
-    assert image.shape == (3, 360, 480)
-    shares = (
-        torch.bincount(torch.stack([train.read(i)[1] for i in range(0, 367, 12)]).flatten(), minlength=256) / 172800
-    )
-    shares /= shares.sum()
-    assert set(mask.unique().tolist()) <= {*range(11), 255}
-    assert shares[3] == pytest.approx(0.317, abs=0.03)  # road
-    assert shares[255] == pytest.approx(0.04, abs=0.02)  # void
 
 
 def test_camvid_with_a_test_split(tmp_path: Path) -> None:

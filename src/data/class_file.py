@@ -1,0 +1,58 @@
+"""`classes.yaml` or `classes.json` in a data set's root: names and colours of its classes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
+
+from src.errors import UserError
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+_FILES = ("classes.yaml", "classes.yml", "classes.json")
+
+
+class _Class(BaseModel):
+    name: str = Field(validation_alias=AliasChoices("name", "title"))
+    color: tuple[Channel, Channel, Channel] | Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
+
+
+def read_classes(root: Path) -> tuple[list[str], list[list[int]] | None, Path] | None:
+    """Names, colours (None where the file gives none) and the file; None where there is no such file.
+
+    The file is a list in the order of the classes, or a mapping with that list under `classes`. An entry is a name, or
+    `name` (or `title`) and `color`, as `[r, g, b]` or `"#rrggbb"`.
+
+    Raises:
+        UserError: the file is no YAML or JSON, or of another form.
+    """
+    file = next((root / name for name in _FILES if (root / name).is_file()), None)
+    if file is None:
+        return None
+    try:
+        text = file.read_text(encoding="utf-8")
+        content: Any = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        entries = content.get("classes") if isinstance(content, dict) else content
+        classes = TypeAdapter(list[_Class]).validate_python(
+            [{"name": entry} if isinstance(entry, str) else entry for entry in entries or []]
+        )
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError, ValidationError, TypeError) as error:
+        reason = re.sub(r"\s+", " ", str(error)).strip()[:160]
+        raise UserError(
+            f"{file}: is no list of classes ({reason}); write a list of entries like {{name: road, color: [128, 64, 128]}}"
+        ) from None
+    if not classes:
+        raise UserError(f"{file}: names no class; write a list of entries like {{name: road, color: [128, 64, 128]}}")
+    colors = [_rgb(entry.color) for entry in classes if entry.color is not None]
+    if colors and len(colors) < len(classes):
+        missing = next(entry.name for entry in classes if entry.color is None)
+        raise UserError(f"{file}: class {missing} has no color; give one to each class or to none")
+    return [entry.name for entry in classes], colors or None, file
+
+
+def _rgb(color: tuple[int, int, int] | str) -> list[int]:
+    return [int(color[i : i + 2], 16) for i in (1, 3, 5)] if isinstance(color, str) else list(color)

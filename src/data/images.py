@@ -1,0 +1,139 @@
+"""Image and mask files as arrays, or a `UserError` with the file, what is wrong with it and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+from src.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+NO_CLASS = 254  # stands for a mask value that is neither a class nor ignored
+INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")  # PIL's names of one value a pixel
+
+Values = npt.NDArray[np.generic]  # [H, W]
+_FAILURES = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# How EXIF's four orientations that swap height and width turn an array upright.
+_QUARTER_TURNS = {
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).T,
+    8: lambda a: np.rot90(a),
+}
+
+
+def read_rgb(file: Path) -> Tensor:
+    """Any image file as uint8 [3, H, W], turned upright as its EXIF tag says.
+
+    Raises:
+        UserError: missing, truncated or no image.
+    """
+    return _read_upright(file)[0]
+
+
+def read_pair(image_file: Path, mask: npt.NDArray[np.uint8], mask_name: str) -> tuple[Tensor, Tensor]:
+    """An image, uint8 [3, H, W], upright, and its mask, uint8 [H, W].
+
+    A photo that a camera turned by its EXIF tag is shown upright by viewers and labelling tools, so that its mask is
+    upright too. A mask that was drawn over the stored pixels instead, which its size tells, is turned with the photo.
+
+    Args:
+        image_file: the image.
+        mask: class indices [H, W].
+        mask_name: the mask's file, for messages.
+
+    Raises:
+        UserError: the image cannot be read, or sizes differ.
+    """
+    image, orientation = _read_upright(image_file)
+    size = tuple(image.shape[-2:])
+    if mask.shape != size and mask.shape[::-1] == size and orientation in _QUARTER_TURNS:
+        mask = _QUARTER_TURNS[orientation](mask)
+    if mask.shape != size:
+        raise UserError(
+            f"{mask_name}: mask is {mask.shape[1]}x{mask.shape[0]} but its image {image_file} is {size[1]}x{size[0]}; "
+            "width and height must be equal"
+        )
+    return image, torch.from_numpy(np.ascontiguousarray(mask))
+
+
+def read_index_mask(file: Path, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A mask of one value a pixel as class indices, uint8 [H, W]; a palette does not matter.
+
+    Args:
+        file: PNG, TIFF …, 1, 8, 16 or 32 bits.
+        lookup: [n], the class of each value; values beyond it are `NO_CLASS`.
+
+    Raises:
+        UserError: it cannot be read, is no index image, or has a value that is neither a class nor ignored.
+    """
+    with opened(file, "a mask") as image:
+        if image.mode not in INDEX_MODES:
+            raise UserError(
+                f"{file}: mask is {image.mode}, not an index image (one value a pixel); convert it, or where its colours "
+                "are the classes take data=folder with data.dataset.mask_format=rgb and data.dataset.colors"
+            )
+        values = np.asarray(ImageOps.exif_transpose(image))
+    values = values.astype(np.uint8) if values.dtype == bool else values
+    if values.dtype != np.uint8:
+        outside = (values < 0) | (values >= len(lookup))
+        if outside.any():
+            raise UserError(_out_of_range(file, values[outside][0], lookup))
+    mask: npt.NDArray[np.uint8] = lookup[values]
+    wrong = mask == NO_CLASS
+    if wrong.any():
+        raise UserError(_out_of_range(file, values[wrong][0], lookup))
+    return mask
+
+
+def index_lookup(classes: int, ignored: list[int], ignore_index: int) -> npt.NDArray[np.uint8]:
+    """The class of each 16-bit mask value: class k is k, `ignored` and 255 are `ignore_index`, others `NO_CLASS`."""
+    lookup = np.full(65536, NO_CLASS, np.uint8)
+    lookup[:classes] = range(classes)
+    lookup[[255, *ignored]] = ignore_index
+    return lookup
+
+
+@contextmanager
+def opened(file: Path, kind: str) -> Iterator[Image.Image]:
+    """PIL's image of a file; whatever goes wrong while it is opened or decoded is a `UserError`."""
+    try:
+        with Image.open(file) as image:
+            yield image
+    except _FAILURES as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        if file.is_dir():
+            reason = "it is a folder"
+        elif file.is_file() and not file.stat().st_size:
+            reason = "it is empty"
+        raise UserError(f"{file}: cannot be read as {kind} ({reason}); replace or remove it") from None
+
+
+def _read_upright(file: Path) -> tuple[Tensor, Any]:
+    with opened(file, "an image") as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I") or upright.mode == "F":
+            raise UserError(
+                f"{file}: image has more than 8 bits a channel ({upright.mode}), which PIL would cut off at 255; "
+                "scale it to 8 bits"
+            )
+        pixels = np.asarray(upright.convert("RGB"))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous(), orientation
+
+
+def _out_of_range(file: Path, value: np.generic, lookup: npt.NDArray[np.uint8]) -> str:
+    values = np.flatnonzero(lookup < NO_CLASS)
+    return (
+        f"{file}: label {value} is out of range; {lookup[values].max() + 1} classes are {values[0]} to {values[-1]}; correct "
+        "the mask, or with data=folder list values to ignore in data.dataset.ignore"
+    )

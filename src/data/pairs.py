@@ -1,0 +1,166 @@
+"""Which image belongs to which mask: by parallel folders, by glob patterns, by a list."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from src.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from src.errors import UserError
+
+_LINE_OF_TWO = re.compile(r"(.+?\.(?:jpe?g|png|webp|bmp|tiff?))[,;\s]+(.+\.(?:png|tiff?))", re.IGNORECASE)
+
+
+class Pair(NamedTuple):
+    """A sample's name, and its image and mask relative to the root."""
+
+    name: str
+    image: str
+    mask: str
+
+
+def match(root: Path, images: str, masks: str, mask_suffix: str = "") -> list[Pair]:
+    """Pairs of two folders or glob patterns below `root`, sorted by name.
+
+    In a folder, `NAME.jpg` belongs to `NAME<mask_suffix>.png`. With patterns, what the wildcards stand for is the name,
+    so `Tile */images/*.jpg` and `Tile */masks/*.png` pair `Tile 1/images/a.jpg` with `Tile 1/masks/a.png` as `1/a`.
+
+    Raises:
+        UserError: a folder is missing, nothing is found, or an image or a mask is without the other.
+    """
+    image_files, mask_files = find(root, images, IMAGE_SUFFIXES), find(root, masks, MASK_SUFFIXES, mask_suffix)
+    for name, file in image_files.items():
+        if name not in mask_files:
+            raise UserError(
+                f"{root / file}: image without mask; {_expected(root, masks, name, mask_suffix, '.png')} is missing"
+            )
+    for name, file in mask_files.items():
+        if name not in image_files:
+            raise UserError(
+                f"{root / file}: mask without image; add {_expected(root, images, name, '', '.jpg')} or remove it"
+            )
+    return [Pair(name, image_files[name], mask_files[name]) for name in sorted(image_files)]
+
+
+def read_list(root: Path, list_file: Path, images: str, masks: str, mask_suffix: str = "") -> list[Pair]:
+    """Pairs in the order of a text file: on each line an image and a mask, relative to `root`, or a name that `match`
+    would give. Empty lines and those that begin with # are skipped.
+
+    Raises:
+        UserError: the list cannot be read, is empty, names a file that is not there, or one twice.
+    """
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UserError(f"{list_file}: the list cannot be read ({reason}); correct data.dataset.lists") from None
+    pairs: list[Pair] = []
+    names: set[str] = set()
+    found: tuple[dict[str, str], dict[str, str]] | None = None
+    for number, line in _entries(lines):
+        if two := _LINE_OF_TWO.fullmatch(line):
+            pair = Pair(_parted(two[1])[0], two[1], two[2])
+            for file in pair[1:]:
+                if not (root / file).exists():
+                    raise UserError(f"{list_file} line {number}: there is no file {root / file}; correct the list")
+        else:
+            if found is None:
+                found = find(root, images, IMAGE_SUFFIXES), find(root, masks, MASK_SUFFIXES, mask_suffix)
+            stem, suffix = _parted(line)
+            name = unicodedata.normalize("NFC", stem if suffix.lower() in IMAGE_SUFFIXES else line)
+            for kind, files, where in zip(("image", "mask"), found, (images, masks), strict=True):
+                if name not in files:
+                    raise UserError(
+                        f"{list_file} line {number}: there is no {kind} {name!r} in {root / where}; correct the list"
+                    )
+            pair = Pair(name, found[0][name], found[1][name])
+        if pair.name in names:
+            raise UserError(f"{list_file} line {number}: {pair.name} is listed before; name each image once")
+        names.add(pair.name)
+        pairs.append(pair)
+    if not pairs:
+        raise UserError(f"{list_file}: lists no image; the split is empty")
+    return pairs
+
+
+def find(root: Path, pattern: str, suffixes: tuple[str, ...], tail: str = "") -> dict[str, str]:
+    """Files by name, relative to `root`, of a folder or a glob pattern; names end with `tail`, which is taken off.
+
+    Raises:
+        UserError: the folder is missing, nothing is found, or two files have one name.
+    """
+    files: dict[str, str] = {}
+    for name, file in _in_folder(root, pattern) if not is_glob(root, pattern) else _globbed(root, pattern):
+        if _parted(file)[1].lower() not in suffixes or not name.endswith(tail):
+            continue
+        name = unicodedata.normalize("NFC", name.removesuffix(tail))  # macOS writes accents apart from their letters
+        if name in files:
+            both = sorted([files[name], file])
+            raise UserError(f"{root / both[1]}: has the same name as {both[0].rpartition('/')[2]}; keep one of them")
+        files[name] = file
+    if not files:
+        raise UserError(f"{root / pattern}: no {' or '.join(suffixes)} files; the split is empty")
+    return files
+
+
+def is_glob(root: Path, pattern: str) -> bool:
+    return glob.has_magic(pattern) and not (root / pattern).is_dir()
+
+
+def exists(root: Path, pattern: str) -> bool:
+    """Whether there is such a folder, or anything that the glob pattern fits."""
+    if is_glob(root, pattern):
+        return next(glob.iglob(pattern, root_dir=root, recursive=True), None) is not None
+    return (root / pattern).is_dir()
+
+
+def _in_folder(root: Path, folder: str) -> Iterator[tuple[str, str]]:
+    if not (root / folder).is_dir():
+        raise UserError(f"data.root: {root / folder} is missing; check data.root and the data set's layout")
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                yield _parted(entry.name)[0], f"{folder}/{entry.name}"
+
+
+def _globbed(root: Path, pattern: str) -> Iterator[tuple[str, str]]:
+    captures = re.compile(_regex(_parted(pattern)[0]))
+    for file in glob.iglob(pattern, root_dir=root, recursive=True):
+        if fits := captures.fullmatch(_parted(file)[0]):
+            yield "/".join(filter(None, (part.strip("/") for part in fits.groups()))), file
+
+
+def _parted(path: str) -> tuple[str, str]:
+    """A path without its suffix, and the suffix with its dot; of strings, for a `Path` for each of a million costs seconds."""
+    stem, dot, suffix = path.rpartition(".")
+    return (stem, f".{suffix}") if dot and "/" not in suffix else (path, "")
+
+
+def _regex(pattern: str) -> str:
+    """The glob pattern as a regular expression with one group for each wildcard."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]]*\])", pattern)
+    wildcards = {"**/": "((?:[^/]+/)*)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
+    text = ""
+    for i, part in enumerate(parts):
+        if i % 2 == 0:
+            text += re.escape(part)
+        else:
+            text += wildcards.get(part) or f"([{part[1:-1].replace('!', '^', 1) if part[1] == '!' else part[1:-1]}])"
+    return text
+
+
+def _expected(root: Path, pattern: str, name: str, tail: str, suffix: str) -> str:
+    if is_glob(root, pattern):
+        return f"a file for {name!r} in {root / pattern}"
+    return str(root / pattern / f"{name}{tail}{suffix}")
+
+
+def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(lines, 1):
+        if (text := line.strip()) and not text.startswith("#"):
+            yield number, text

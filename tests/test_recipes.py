@@ -1,0 +1,45 @@
+"""Each published recipe runs from its command to its metrics, on a tiny data set in the official layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src.train import train
+from tests.conftest import settings
+from tests.data.layouts import cityscapes, coco, voc
+
+# Seconds instead of days: another size of network, crop and batch, one epoch of two batches.
+SHORT = [
+    "trainer=cpu", "trainer.max_epochs=1", "trainer.max_steps=2", "trainer.limit_train_batches=2", "callbacks.pictures=null",
+    "trainer.check_val_every_n_epoch=1", "data.batch_size=2", "data.crop=[32,32]", "data.num_workers=0",
+    "data.eval_batch_size=1", "network.encoder_weights=null",
+]  # fmt: skip
+_COCO = (
+    "person", "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
+    "horse", "motorcycle", "potted plant", "sheep", "couch", "train", "tv",
+)  # fmt: skip
+RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
+    "cityscapes_deeplabv3plus": (lambda root: cityscapes(root, 4), ["network.encoder=resnet18"]),
+    "cityscapes_segformer": (lambda root: cityscapes(root, 4), ["scheduler.warmup_steps=1"]),
+    "voc_fcn": (lambda root: voc(root, 4), []),
+    "voc_deeplabv3plus": (lambda root: voc(root, 4), ["network.encoder=resnet18"]),
+    "coco_deeplabv3": (
+        lambda root: coco(root, 4, names=_COCO),
+        ["network.encoder=mobilenet_v3_large", "data.dataset.min_area=100"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe(name: str, tmp_path: Path) -> None:
+    make, own = RECIPES[name]
+    root = make(tmp_path / "data")
+    config = settings(tmp_path / "run", f"experiment={name}", f"data.root={root}", *SHORT, *own, small=False)
+    outcome = train(config)
+    assert outcome.status == "completed"
+    assert outcome.metrics["steps"] == 2
+    assert 0 <= outcome.metrics["val"]["miou"] <= 1
+    assert outcome.metrics["test"].keys() == outcome.metrics["val"].keys()
