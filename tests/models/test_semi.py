@@ -86,7 +86,7 @@ class TestPseudoLabels:
         torch.manual_seed(0)
         assert model.ema is not None
         for parameter in model.ema.parameters():  # so that the average is something else, and sure of some pixels
-            parameter.normal_(std=0.2)
+            parameter.normal_(std=0.1)
         mask = torch.zeros(2, 32, 48, dtype=torch.uint8)
         mask[:, :, -5:] = VOID  # padding
         return model, torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8), mask
@@ -101,18 +101,18 @@ class TestPseudoLabels:
         assert {name: module.training for name, module in model.named_modules()} == modes
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
-    @pytest.mark.parametrize("threshold", [0.0, 0.6, 1.0])
-    def test_they_are_what_the_average_is_sure_of(self, tmp_path: Path, threshold: float) -> None:
-        model, weak, mask = self.build(tmp_path, f"model.semi.threshold={threshold}")
+    def test_they_are_what_the_average_is_sure_of(self, tmp_path: Path) -> None:
+        model, weak, mask = self.build(tmp_path)
         assert model.ema is not None
         with torch.no_grad():
             probability = model.ema.module(model.normalization(weak))["logits"].softmax(dim=1)
             own = model.network(model.normalization(weak))["logits"].argmax(dim=1)
+        model.semi.threshold = float(probability.amax(dim=1).median())
+        trusted = (probability.amax(dim=1) >= model.semi.threshold) & (mask != VOID)
         label = model.pseudo_labels(weak, mask)
-        trusted = (probability.amax(dim=1) >= threshold) & (mask != VOID)
         assert torch.equal(label, probability.argmax(dim=1).where(trusted, torch.tensor(VOID)))
-        assert not torch.equal(label[trusted], own[trusted]) or not trusted.any()
-        assert (threshold == 0.6) == (0 < int(trusted.sum()) < int((mask != VOID).sum()))
+        assert 0.2 < trusted.float().mean() < 0.8
+        assert not torch.equal(label[trusted], own[trusted])
 
     def test_the_discriminator_may_be_asked_too(self, tmp_path: Path) -> None:
         options = ["model=gan", "model.semi.threshold=0", "model.semi.discriminator_threshold=0.5"]
