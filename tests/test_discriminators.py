@@ -117,7 +117,7 @@ def test_spectral_norm_bounds_every_layer(kind: str) -> None:
         convolutions = [m for m in discriminator.modules() if isinstance(m, nn.Conv2d)]
         with torch.no_grad():
             for parameter in discriminator.parameters():
-                parameter *= 7  # as training may have made them
+                parameter.mul_(7)  # as training may have made them
             for _ in range(50):
                 discriminator(*batch(16, 16))
             largest = torch.stack([torch.linalg.svdvals(c.weight.flatten(1))[0] for c in convolutions])

@@ -37,7 +37,11 @@ def build(tmp_path: Path, *overrides: str) -> Segmenter:
 
 
 def epoch(
-    adversary: Adversary, trainer: L.Trainer, model: Segmenter, losses: Iterable[float] = (), matrix: Tensor | None = None
+    adversary: Adversary,
+    trainer: L.Trainer,
+    model: Segmenter,
+    losses: Iterable[float] = (),
+    matrix: Tensor | None = None,
 ) -> None:
     """What a training epoch with these discriminator losses and this validation result tells the callback."""
     adversary.on_train_epoch_start(trainer, model)

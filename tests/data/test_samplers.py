@@ -73,7 +73,9 @@ def drawn(epochs: int, **given: int) -> list[tuple[Keys, Keys]]:
     result: list[tuple[Keys, Keys]] = []
     for epoch in range(batches.epoch, epochs):
         batches.set_epoch(epoch)
-        result += [([(k[0], k[1]) for k in b if len(k) == 2], [(k[0], k[1]) for k in b if len(k) == 3]) for b in batches]
+        result += [
+            ([(k[0], k[1]) for k in b if len(k) == 2], [(k[0], k[1]) for k in b if len(k) == 3]) for b in batches
+        ]
     return result
 
 

@@ -80,7 +80,9 @@ class Gradients(L.Callback):
         self.batch: dict[str, Any] = {}
         self.compared = 0
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self.batch = batch
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -105,6 +107,7 @@ class Gradients(L.Callback):
                 self.compared += 1
 
 
+@pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\)")
 def test_one_backward_gives_each_part_the_gradient_of_its_own_loss(tmp_path: Path) -> None:
     given = settings(tmp_path, *SHORT, "model.adversarial_weight=0.5", "model.truth=onehot")
     datamodule = build_data(given["data"], 0)

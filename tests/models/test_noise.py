@@ -76,8 +76,10 @@ def test_the_average_has_a_noise_input_of_its_own(tmp_path: Path, noise: list[st
         assert torch.equal(model.logits(images()), before)
         for key, parameter in model.ema.module.named_parameters():
             if "noise" in key:
-                parameter += 1
-        assert torch.equal(model.logits(images()), before) == (noise == MAPS)  # the maps' filters have no name of theirs
+                parameter.add_(1)
+        assert torch.equal(model.logits(images()), before) == (
+            noise == MAPS
+        )  # the maps' filters have no name of theirs
 
 
 @pytest.mark.parametrize("noise", [MAPS, VECTOR])
