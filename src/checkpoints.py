@@ -130,11 +130,15 @@ def _allow(node: Any, group: str, file: Path) -> None:
         )
     parts = _PARTS.get(group, {})
     for key, value in node.items():
-        if isinstance(value, dict) and value.get("_target_") == parts.get(key, "") and not _nests(list(value.values())):
-            continue
-        if (key.startswith("_") and key != "_target_") or _nests(value):
+        is_part = key in parts and isinstance(value, dict) and value.get("_target_") == parts[key]
+        if _has_more(value if is_part else {key: value}):
             raise UserError(f"ckpt: {file} has more in its {group} than a {group}'s settings ({key}); refused")
     check_node(group, node)
+
+
+def _has_more(node: dict[str, Any]) -> bool:
+    """Whether a node has anything beside its target and plain settings."""
+    return any((key.startswith("_") and key != "_target_") or _nests(value) for key, value in node.items())
 
 
 def _nests(value: Any) -> bool:

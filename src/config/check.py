@@ -211,6 +211,12 @@ def _check_learning(config: Mapping[str, Any]) -> None:
             "model.semi.method: adversarial asks a discriminator which predictions are labels; take model=gan with "
             "model.adversarial_weight above 0 and model.semi.discriminator_threshold, e.g. 0.2"
         )
+    if has_adversary(model) and not adversary:
+        raise UserError(
+            "discriminator: the model's adversarial keys need one; take model=gan and e.g. discriminator=small"
+        )
+    if "discriminator" in config and not _takes_discriminator(model):
+        raise UserError("discriminator: this model has none; take model=gan")
     if adversary and str(config["trainer"].get("precision")) == "16-mixed":
         raise UserError(
             "trainer.precision: with model=gan 16-mixed would scale two optimizers' gradients by one factor; take "
@@ -226,6 +232,11 @@ def _check_learning(config: Mapping[str, Any]) -> None:
         )
 
 
+def _takes_discriminator(model: Mapping[str, Any]) -> bool:
+    signature = signatures.read(model["_target_"])
+    return signature is None or signature.takes_any or "discriminator" in signature.parameters
+
+
 def explain(error: Exception, keys: Mapping[str, Any] | None) -> str:
     """An error of Hydra's or OmegaConf's own, on a line, with the mend.
 
@@ -236,6 +247,8 @@ def explain(error: Exception, keys: Mapping[str, Any] | None) -> str:
     text = "\n".join(filter(None, [str(error), str(error.__cause__ or "")]))
     if match := re.search(r"Could not override '([^']+)'", text):
         path, _, key = match[1].rpartition(".")
+        if match[1].partition(".")[0] == "discriminator" and "discriminator" not in (keys or {}):
+            return f"{match[1]}: this model has no discriminator; take model=gan"
         node: Any = keys
         for part in path.split(".") if path else []:
             node = node.get(part) if isinstance(node, Mapping) else None

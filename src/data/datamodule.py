@@ -71,7 +71,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.labeled_fraction, self.labeled_seed, self.strong = labeled_fraction, labeled_seed, strong or Strong()
         self.unlabeled_batch_size = (unlabeled_batch_size or batch_size) if use_unlabeled else 0
         self._unlabeled: Source | None = None
-        self._of_whole_split = 0  # global batches that all training samples would make
+        self._samples = 0  # of the training split, labelled or not
         self._make = functools.partial(dataset, root=root) if root is not None else dataset
         if download:
             if "download" not in inspect.signature(dataset).parameters:
@@ -95,7 +95,7 @@ class SegmentationDataModule(L.LightningDataModule):
             elif split == "train":
                 if self.limit is not None:
                     source = Chosen(source, range(min(self.limit, len(source))))
-                self._of_whole_split = len(source) // self.batch_size
+                self._samples = len(source)
                 if self.labeled_fraction is not None:
                     source, self._unlabeled = split_by_label(
                         source, parse_share(self.labeled_fraction), self.labeled_seed
@@ -130,10 +130,10 @@ class SegmentationDataModule(L.LightningDataModule):
         if "train" in splits:
             train = self.source("train")
             self._prepare_unlabeled()
-            if self._of_whole_split == 0:
+            if self.batch_size > self._samples:
                 raise UserError(
-                    f"data.batch_size: {self.batch_size} is more than the {len(train)} training samples; "
-                    f"take data.batch_size={len(train)} or less"
+                    f"data.batch_size: {self.batch_size} is more than the {self._samples} training samples; "
+                    f"take data.batch_size={self._samples} or less"
                 )
             if self.crop is None and not (self.augment is None or self.augment.scale is None):
                 raise UserError(
@@ -159,7 +159,7 @@ class SegmentationDataModule(L.LightningDataModule):
     def batches_per_epoch(self) -> int:
         """Global training batches of an epoch, of labelled samples if only some are."""
         self.source("train")
-        return self._of_whole_split
+        return self._samples // self.batch_size
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         source = self.source("train")
@@ -173,7 +173,7 @@ class SegmentationDataModule(L.LightningDataModule):
         unlabeled = self.unlabeled
         batches = TrainingBatches(
             len(source), self.batch_size, self.seed, *self._rank(), **self._position,
-            batches=None if self.labeled_fraction is None else self._of_whole_split,
+            batches=None if self.labeled_fraction is None else self.batches_per_epoch(),
             unlabeled=len(unlabeled) if unlabeled else 0, unlabeled_batch_size=self.unlabeled_batch_size,
         )  # fmt: skip
         augment = self.augment or Augment(flip=0)

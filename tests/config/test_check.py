@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.errors import HydraException
 
 from src import cli
-from src.config.check import check
+from src.config.check import check, explain
 from src.errors import UserError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -66,17 +67,111 @@ BAD = {
     "network.width=wide": "network.width: should be a valid integer",
     "data=camvid": "data.root: must be given; say data.root=…",
     "scheduler.power=two": "scheduler.power: should be a valid number",
+    "data.labeled_fraction=abc": "data.labeled_fraction: should be a share such as 1/8 or 0.125, not 'abc'",
+    "data.labeled_fraction=1/0": "data.labeled_fraction: should be a share such as 1/8 or 0.125, not '1/0'",
+    "data.labeled_fraction=0": "data.labeled_fraction: should be",
+    "data.labeled_fraction=2": "data.labeled_fraction: should be above 0 and at most 1, not 2",
+    "data.labeled_fraction=9/8": "data.labeled_fraction: should be above 0 and at most 1, not '9/8'",
+    "data.unlabeled_batch_size=0": "data.unlabeled_batch_size: should be greater than 0",
+    "data.strong.gray=2": "data.strong.gray: should be less than or equal to 1",
+    "model.semi=fixmatch": "model.semi.method: every training image is labelled; leave some without",
+    "model.semi=mixmatch": "model.semi.method: should be 'fixmatch' or 'adversarial'",
+    "model.semi.threshold=1.1": "model.semi.threshold: should be less than or equal to 1",
+    "+model.semi.treshold=0.5": "model.semi.treshold: no such key, did you mean 'threshold'?",
 }
 EXTRA = {"network.width=wide": ["network=tiny"], "scheduler.power=two": ["scheduler=poly"]}
+# With model=gan.
+BAD_ADVERSARY = {
+    "model.adversarial_weight=-0.1": "model.adversarial_weight: should be greater than or equal to 0, not -0.1",
+    "model.r1_weight=-1": "model.r1_weight: should be greater than or equal to 0",
+    "model.segmentation_weight=-1": "model.segmentation_weight: should be greater than or equal to 0",
+    "model.discriminator_lr_factor=0": "model.discriminator_lr_factor: should be greater than 0",
+    "model.adversarial_start=-1": "model.adversarial_start: should be greater than or equal to 0",
+    "model.truth_confidence=1.5": "model.truth_confidence: should be less than or equal to 1",
+    "model.adversarial=wgan": "model.adversarial: should be 'bce', 'lsgan' or 'hinge', not 'wgan'",
+    "model.generated=argmax": "model.generated: should be 'softmax' or 'gumbel'",
+    "model.truth=hard": "model.truth: should be 'soft', 'onehot' or 'smooth'",
+    "+model.noise.chanels=2": "model.noise.chanels: no such key, did you mean 'channels'?",
+    "model.noise.draws=0": "model.noise.draws: should be greater than 0",
+    "model.feature_minmax=true": "model.feature_minmax: unbounded without spectral norm; take discriminator.spectral_norm=",
+    "trainer.precision=16-mixed": "trainer.precision: with model=gan 16-mixed would scale",
+    "model.semi=adversarial": "model.semi.method: adversarial asks a discriminator",
+    "discriminator.depth=0": "discriminator.depth: should be greater than or equal to 1",
+    "discriminator.norm=group": "discriminator.norm: should be 'none', 'instance' or 'batch'",
+    "discriminator=patch": "did you mean 'patchgan'?",
+    "+discriminator.num_classes=3": "discriminator.num_classes: is set by the program; leave it out",
+    "model.r1_weight=1": "model.r1_weight: a penalty on each image's gradient does not fit batch norm",
+}
+EXTRA_ADVERSARY = {
+    "trainer.precision=16-mixed": ["trainer=gpu"],
+    "model.semi=adversarial": ["data.labeled_fraction=1/8"],
+    "discriminator.norm=group": ["discriminator=patchgan"],
+    "model.r1_weight=1": ["discriminator=patchgan", "discriminator.norm=batch"],
+}
+
+
+def message(*overrides: str) -> str:
+    """What a user reads."""
+    with pytest.raises((UserError, HydraException)) as caught:
+        check(cli.compose("train", list(overrides)))
+    return str(caught.value) if isinstance(caught.value, UserError) else explain(caught.value, None)
 
 
 @pytest.mark.parametrize("override", BAD)
 def test_a_bad_value_is_named(override: str) -> None:
-    with pytest.raises(UserError) as caught:
-        check(cli.compose("train", [*EXTRA.get(override, []), override]))
-    message = str(caught.value)
-    assert BAD[override] in message
-    assert "\n" not in message
+    said = message(*EXTRA.get(override, []), override)
+    assert BAD[override] in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("override", BAD_ADVERSARY)
+def test_a_bad_value_of_an_adversary_is_named(override: str) -> None:
+    said = message("model=gan", *EXTRA_ADVERSARY.get(override, []), override)
+    assert BAD_ADVERSARY[override] in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", names("discriminator"))
+def test_every_discriminator_passes(name: str) -> None:
+    check(cli.compose("train", ["model=gan", f"discriminator={name}"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model.semi=adversarial", "+model.semi.discriminator_threshold=0.2"], "take model=gan"),
+        (["+model.semi.discriminator_threshold=0.2"], "the model's adversarial keys need one; take model=gan"),
+        (["model=gan", "~discriminator"], "discriminator: the model's adversarial keys need one"),
+        (["discriminator=patchgan"], "discriminator: this model has no discriminator; take model=gan"),
+        (["discriminator.width=8"], "discriminator.width: this model has no discriminator; take model=gan"),
+        (["+discriminator=patchgan"], "discriminator: this model has none; take model=gan"),
+    ],
+)
+def test_what_needs_an_adversary_is_refused_without_one(overrides: list[str], said: str) -> None:
+    assert said in message(*overrides, "data.labeled_fraction=1/8")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.adversarial_weight=0", "trainer=gpu", "trainer.precision=16-mixed"],
+        ["model.adversarial_weight=0", "~discriminator"],
+        ["model.semi=adversarial", "model.semi.discriminator_threshold=0.2", "data.labeled_fraction=1/8"],
+        ["model.feature_weight=1", "model.feature_minmax=true", "discriminator.spectral_norm=true"],
+    ],
+)
+def test_what_an_adversary_needs_is_enough(overrides: list[str]) -> None:
+    check(cli.compose("train", ["model=gan", *overrides]))
+
+
+def test_a_short_key_is_the_long_one() -> None:
+    short, long = (
+        cli.compose("train", [f"{key}=fixmatch", "data.labeled_fraction=1/8"])
+        for key in ("model.semi", "model.semi.method")
+    )
+    assert short == long
+    assert short["model"]["semi"]["threshold"] == 0.95
+    check(short)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +193,16 @@ def test_a_user_sees_one_line_and_status_2_and_nothing_is_left_behind(
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) <= 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_discriminator_deeper_than_the_image_ends_before_training(run: Run, tmp_path: Path) -> None:
+    result = run("src.train", *SMALL, "model=gan", "discriminator.depth=6", f"hydra.run.dir={tmp_path}/run")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: discriminator: it needs images of at least 64 pixels a side")
+    assert "training images have 32 x 48" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.stdout
+    assert list(tmp_path.rglob("*.ckpt")) == []
 
 
 def test_help_and_a_config_error_import_no_torch(run: Run) -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from src.build import build_data, class_weights
+from src.data.datamodule import SegmentationDataModule
+from src.data.dataset import Chosen
 from src.errors import UserError
 from tests.conftest import settings
 from tests.data.test_folder import NAMES, write
@@ -97,3 +99,93 @@ def test_a_limit_takes_the_first_samples(tmp_path: Path) -> None:
     datamodule = build_data(folder_data(tmp_path, "data.limit=4"), seed=0)
     datamodule.prepare()
     assert sorted(name for batch in datamodule.train_dataloader() for name in batch["id"]) == ["00", "01", "02", "03"]
+
+
+def subset(*overrides: str, seed: int = 0, use_unlabeled: bool = False) -> SegmentationDataModule:
+    """The embedded data with 1/8 of 24 samples labelled, 4 a batch."""
+    node = settings(Path(), "data.cache=null", "data.labeled_fraction=1/8", *overrides)["data"]
+    return build_data(node, seed, use_unlabeled)
+
+
+def chosen(datamodule: SegmentationDataModule) -> list[int]:
+    source = datamodule.source("train")
+    assert isinstance(source, Chosen)
+    return source.indices
+
+
+def test_which_samples_are_labeled_is_the_datas_own_choice() -> None:
+    camvid = ["data.dataset.train_length=367", "data.labeled_fraction=0.125"]
+    labeled = chosen(subset(*camvid))
+    assert len(set(labeled)) == 46
+    assert chosen(subset(*camvid, seed=7, use_unlabeled=True)) == labeled
+    assert chosen(subset(*camvid, "data.labeled_seed=1")) != labeled
+    assert chosen(subset(*camvid[:1])) == labeled  # 1/8 is 0.125
+
+
+def test_labeled_and_unlabeled_are_disjoint_and_complete() -> None:
+    datamodule = subset(use_unlabeled=True)
+    rest = datamodule.unlabeled
+    assert isinstance(rest, Chosen)
+    assert len(datamodule.source("train")) == 3
+    assert sorted(chosen(datamodule) + rest.indices) == list(range(24))
+    assert subset().unlabeled is None
+    names = [source.name(0) for source in (datamodule.source("train"), rest)]
+    assert names[0] != names[1]
+
+
+def test_a_subset_keeps_the_epochs_length_and_changes_a_sample_anew_each_time() -> None:
+    datamodule = subset("data.augment.photometric=1")
+    batches = list(datamodule.train_dataloader())
+    assert len(batches) == datamodule.batches_per_epoch() == 6
+    images: dict[str, list[bytes]] = {}
+    for batch in batches:
+        for name, image in zip(batch["id"], batch["image"], strict=True):
+            images.setdefault(name, []).append(image.numpy().tobytes())
+    assert [len(seen) for seen in images.values()] == [8, 8, 8]
+    assert all(len(set(seen)) == 8 for seen in images.values())
+
+
+def test_batches_carry_unlabeled_images_when_asked_for() -> None:
+    options = ["data.unlabeled_batch_size=2", "data.crop=[40,40]", "data.augment.vertical_flip=0"]
+    datamodule = subset(*options, use_unlabeled=True)  # images are 32 x 48
+    datamodule.prepare()
+    batch = next(iter(datamodule.train_dataloader()))
+    assert batch["unlabeled_image"].shape == batch["unlabeled_strong"].shape == (2, 3, 40, 40)
+    assert batch["unlabeled_image"].dtype == batch["unlabeled_strong"].dtype == torch.uint8
+    assert batch["unlabeled_mask"].shape == (2, 40, 40)
+    padding = batch["unlabeled_mask"] == 255  # and nothing else is told: no labels
+    assert padding[:, 32:].all() and not padding[:, :32].any()
+    assert not batch["unlabeled_mask"][:, :32].any()
+    assert not torch.equal(batch["unlabeled_image"], batch["unlabeled_strong"])
+    assert next(iter(subset().train_dataloader())).keys() == {"image", "mask", "id"} == batch.keys() - {
+        "unlabeled_image", "unlabeled_strong", "unlabeled_mask",
+    }  # fmt: skip
+
+
+def test_a_strong_change_moves_nothing() -> None:
+    """Without colour and blur the strong image is the weak one, whatever the crop and flips."""
+    still = [f"data.strong.{key}=0" for key in ("photometric", "gray", "blur")]
+    for batch in subset(*still, "data.crop=[32,32]", use_unlabeled=True).train_dataloader():
+        assert torch.equal(batch["unlabeled_image"], batch["unlabeled_strong"])
+
+
+def test_any_number_of_workers_gives_the_same_batches() -> None:
+    alone, with_workers = (subset(f"data.num_workers={n}", use_unlabeled=True).train_dataloader() for n in (0, 2))
+    for a, b in zip(alone, with_workers, strict=True):
+        assert a["id"] == b["id"]
+        assert all(torch.equal(a[key], b[key]) for key in a if key != "id")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.labeled_fraction=1/100"], "data.labeled_fraction: 0.01 of 24 training samples leaves none labelled; "),
+        (["data.labeled_fraction=null"], "model.semi.method: every training image is labelled; leave some without"),
+        (["data.labeled_fraction=1"], "model.semi.method: every training image is labelled; leave some without"),
+        (["data.batch_size=25"], "data.batch_size: 25 is more than the 24 training samples"),
+    ],
+)
+def test_a_subset_that_cannot_be(overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        subset(*overrides, use_unlabeled=True).prepare()
+    assert said in str(caught.value)

@@ -58,3 +58,56 @@ def test_evaluation_sees_each_sample_once_in_batches_composed_the_same(world_siz
     batches = sorted(tuple(index for _, index in batch) for rank in ranks for batch in rank)
     assert batches == [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10,)]
     assert [len(EvaluationBatches(11, 2, rank, world_size)) for rank in range(world_size)] == [len(r) for r in ranks]
+
+
+# 11 labelled samples, 4 in a batch, 9 batches an epoch; 26 unlabelled ones, 6 in a batch.
+SUBSET: dict[str, int] = {
+    "length": 11, "batch_size": 4, "seed": 3, "batches": 9, "unlabeled": 26, "unlabeled_batch_size": 6,
+}  # fmt: skip
+Keys = list[tuple[int, int]]
+
+
+def drawn(epochs: int, **given: int) -> list[tuple[Keys, Keys]]:
+    """Labelled and unlabelled keys (turn, index) of every batch of so many epochs."""
+    batches = TrainingBatches(**SUBSET | given)
+    result: list[tuple[Keys, Keys]] = []
+    for epoch in range(batches.epoch, epochs):
+        batches.set_epoch(epoch)
+        result += [
+            ([(k[0], k[1]) for k in b if len(k) == 2], [(k[0], k[1]) for k in b if len(k) == 3]) for b in batches
+        ]
+    return result
+
+
+def test_a_subset_fills_the_epochs_of_the_whole_with_each_sample_equally_often() -> None:
+    epochs = drawn(11)
+    assert len(epochs) == 11 * len(TrainingBatches(**SUBSET)) == 99
+    assert all((len(labeled), len(unlabeled)) == (4, 6) for labeled, unlabeled in epochs)
+    for kind, length in ((0, 11), (1, 26)):
+        keys = [key for batch in epochs for key in batch[kind]]
+        whole = len(keys) // length * length  # whole turns: each has every sample once, by a key of its own
+        assert sorted(keys[:whole]) == [(turn, index) for turn in range(whole // length) for index in range(length)]
+        assert len(set(keys)) == len(keys)
+        assert [index for _, index in keys[:length]] != [index for _, index in keys[length : 2 * length]]
+
+
+@pytest.mark.parametrize("consumed", [1, 4, 8])
+def test_going_on_with_a_subset_gives_exactly_the_rest(consumed: int) -> None:
+    assert drawn(5, epoch=2, consumed=consumed) == drawn(5)[2 * 9 + consumed :]
+
+
+def test_ranks_share_a_subsets_global_batches_exactly() -> None:
+    alone = drawn(3)
+    ranks = [drawn(3, rank=rank, world_size=2) for rank in range(2)]
+    for whole, first, second in zip(alone, *ranks, strict=True):
+        assert whole == (first[0] + second[0], first[1] + second[1])
+        assert (len(first[0]), len(first[1])) == (2, 3)
+
+
+def test_unlabeled_samples_do_not_shift_the_labeled_ones() -> None:
+    assert [b[0] for b in drawn(3)] == [b[0] for b in drawn(3, unlabeled=0, unlabeled_batch_size=0)]
+
+
+def test_an_uneven_split_of_the_unlabeled_is_refused_too() -> None:
+    with pytest.raises(ValueError, match="6 cannot be split evenly over 4"):
+        TrainingBatches(**SUBSET | {"world_size": 4})
