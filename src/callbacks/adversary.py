@@ -21,7 +21,8 @@ _ONE_CLASS = 0.99  # share of all predicted pixels
 
 class Adversary(L.Callback):
     """Writes histograms of the discriminator's scores on truth and generated maps each epoch, and says once in the log
-    when the discriminator wins outright or the generator collapses; for a model without adversary only the latter.
+    when the discriminator wins outright or the generator collapses (predicts one class in two validations running); for a
+    model without adversary only the latter.
 
     Args:
         won_below: mean loss of the discriminator over an epoch, under which it has won.
@@ -31,13 +32,14 @@ class Adversary(L.Callback):
         self.won_below = won_below
         self._losses: list[torch.Tensor] = []
         self._said: list[str] = []
+        self._in_a_row = 0  # validations in which one class was all that was predicted
 
     def state_dict(self) -> dict[str, Any]:
-        return {"losses": [float(loss) for loss in self._losses], "said": list(self._said)}
+        return {"losses": [float(loss) for loss in self._losses], "said": list(self._said), "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
-        self._said = list(state_dict["said"])
+        self._said, self._in_a_row = list(state_dict["said"]), state_dict["in_a_row"]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._losses = []
@@ -70,7 +72,9 @@ class Adversary(L.Callback):
             return
         predicted, true = matrix.sum(dim=0) / matrix.sum(), matrix.sum(dim=1) / matrix.sum()
         most = int(predicted.argmax())
-        if float(predicted[most]) > _ONE_CLASS and float(true[most]) < _ONE_CLASS:
+        one_class = float(predicted[most]) > _ONE_CLASS and float(true[most]) < _ONE_CLASS
+        self._in_a_row = self._in_a_row + 1 if one_class else 0
+        if self._in_a_row == 2:  # a first epoch may well end so
             knobs = "lower optimizer.lr or take loss=ce_dice"
             if isinstance(pl_module, GANSegmenter) and pl_module.discriminator is not None:
                 knobs = "lower model.adversarial_weight, or raise model.adversarial_start"

@@ -211,6 +211,11 @@ def _check_learning(config: Mapping[str, Any]) -> None:
             "model.semi.method: adversarial asks a discriminator which predictions are labels; take model=gan with "
             "model.adversarial_weight above 0 and model.semi.discriminator_threshold, e.g. 0.2"
         )
+    if semi and not uses_unlabeled(model) and has_adversary({"semi": semi}):
+        raise UserError(
+            "model.semi: adversarial_weight and discriminator_threshold are for unlabelled images and none are used; take "
+            "model.semi.method=adversarial or fixmatch"
+        )
     if has_adversary(model) and not adversary:
         raise UserError(
             "discriminator: the model's adversarial keys need one; take model=gan and e.g. discriminator=small"

@@ -151,7 +151,7 @@ class GANSegmenter(Segmenter):
         shown = self.uncertainty(image) if self.noise.active else {}
         if self.discriminator is not None and min(image.shape[-2:]) >= self.discriminator.smallest:
             valid = torch.ones_like(image[:, :1], dtype=torch.float32)
-            shown["confidence"] = self.confidence(self.probabilities(image), self.normalization(image), valid)
+            shown["taken_for_real"] = self.confidence(self.probabilities(image), self.normalization(image), valid)
         return {title.replace("_", " "): values for title, values in shown.items()}
 
     def confidence(self, probability: Tensor, image: Tensor, valid: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def subset(*overrides: str, seed: int = 0, use_unlabeled: bool = False) -> Segme
 def chosen(datamodule: SegmentationDataModule) -> list[int]:
     source = datamodule.source("train")
     assert isinstance(source, Chosen)
-    return source.indices
+    return [int(index) for index in source.indices]
 
 
 def test_which_samples_are_labeled_is_the_datas_own_choice() -> None:

@@ -305,7 +305,7 @@ def test_confidence_is_how_real_the_map_looks(tmp_path: Path) -> None:
         model = build(tmp_path, f"model.adversarial={adversarial}").eval()
         with torch.inference_mode():
             image = torch.randint(0, 256, (2, 3, 33, 47), dtype=torch.uint8)
-            confidence = model.maps(image)["confidence"]
+            confidence = model.maps(image)["taken for real"]
             assert confidence.shape == (2, 33, 47)
             assert confidence.min() >= 0 and confidence.max() <= 1
-            assert "confidence" not in model.maps(image[..., :15])
+            assert "taken for real" not in model.maps(image[..., :15])
