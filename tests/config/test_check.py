@@ -140,7 +140,11 @@ def test_every_discriminator_passes(name: str) -> None:
     ("overrides", "said"),
     [
         (["model.semi=adversarial", "+model.semi.discriminator_threshold=0.2"], "take model=gan"),
-        (["+model.semi.discriminator_threshold=0.2"], "the model's adversarial keys need one; take model=gan"),
+        (
+            ["model.semi=fixmatch", "data.labeled_fraction=1/4", "+model.semi.discriminator_threshold=0.2"],
+            "the model's adversarial keys need one; take model=gan",
+        ),
+        (["model=gan", "model.semi.discriminator_threshold=0.2"], "model.semi.method=adversarial or fixmatch"),
         (["model=gan", "~discriminator"], "discriminator: the model's adversarial keys need one"),
         (["discriminator=patchgan"], "discriminator: this model has no discriminator; take model=gan"),
         (["discriminator.width=8"], "discriminator.width: this model has no discriminator; take model=gan"),
