@@ -113,11 +113,17 @@ def check_same_grid(image: Any, label: Any) -> None:
         return
     if label.crs != image.crs:
         raise UserError(f"{file}: label raster is in {label.crs} but its image {other} is in {image.crs}; {mend}")
-    corners = [(0, 0), (image.width, 0), (0, image.height), (image.width, image.height)]
-    apart = max(
-        float(np.hypot(*np.subtract(~image.transform @ (label.transform @ corner), corner))) for corner in corners
-    )
+    width, height = image.width, image.height
+    corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], np.float64).T
+    seen = np.linalg.solve(_matrix(image), _matrix(label) @ corners)
+    apart = float(np.linalg.norm(seen - corners, axis=0).max())
     if apart > _TOLERANCE:
         raise UserError(
             f"{file}: label raster lies up to {apart:.3g} pixels from its image {other} (their transforms differ); {mend}"
         )
+
+
+def _matrix(dataset: Any) -> npt.NDArray[np.float64]:
+    """From columns and rows of pixels to the CRS's coordinates, [3, 3]."""
+    t = dataset.transform
+    return np.array([(t.a, t.b, t.c), (t.d, t.e, t.f), (0, 0, 1)], np.float64)
