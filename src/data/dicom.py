@@ -101,7 +101,7 @@ def open_series(folder: Path) -> Volume:
     whole = all(s.is_integer() and i.is_integer() for s, i in rescale) and -32768 <= min(limits) <= max(limits) <= 32767
     return Volume(
         folder, (int(first.Columns), int(first.Rows), len(ordered)), affine,
-        functools.partial(_load_series, ordered, rescale, whole), whole=whole,
+        functools.partial(_load_series, ordered, rescale, whole), _newest(ordered), whole=whole,
     )  # fmt: skip
 
 
@@ -186,7 +186,9 @@ def _open_pngs(folder: Path, image: Volume) -> Volume:
     by_stem = {file.stem: file for file in files}
     if by_stem.keys() == {file.stem for file in slices}:
         files = [by_stem[file.stem] for file in slices]
-    return Volume(folder, image.shape, image.affine, functools.partial(_load_pngs, files, image.shape), whole=True)
+    return Volume(
+        folder, image.shape, image.affine, functools.partial(_load_pngs, files, image.shape), _newest(files), whole=True
+    )
 
 
 def _load_pngs(files: Sequence[Path], shape: tuple[int, int, int]) -> Array:
@@ -212,6 +214,10 @@ def _load_pngs(files: Sequence[Path], shape: tuple[int, int, int]) -> Array:
 def _listed(folder: Path) -> list[Path]:
     files = (p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in _FILES)
     return sorted(p for p in files if not p.name.startswith(".") and p.name.upper() != "DICOMDIR")
+
+
+def _newest(files: Sequence[Path]) -> int:
+    return max(file.stat().st_mtime_ns for file in files)
 
 
 def _first_line(error: Exception) -> str:

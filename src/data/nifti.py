@@ -64,7 +64,8 @@ def open_nifti(file: Path) -> Volume:
         raise UserError(f"{file}: its voxels are {kind}, not numbers; convert it to int16 or float32")
     slope, intercept = float(proxy.slope), float(proxy.inter)
     return Volume(
-        file, tuple(image.shape[:3]), image.affine.astype(np.float64), functools.partial(_load, file), slope, intercept,
+        file, tuple(image.shape[:3]), image.affine.astype(np.float64), functools.partial(_load, file),
+        file.stat().st_mtime_ns, slope, intercept,
         whole=_is_whole(kind, slope, intercept),
     )  # fmt: skip
 

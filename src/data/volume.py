@@ -37,6 +37,7 @@ class Volume:
         shape: of the array that `load` gives.
         affine: float64 [4, 4] from indices of that array to mm, RAS+ (right, anterior, superior).
         load: reads the voxels; memory-mapped where the file allows it.
+        version: when the file was last written, in ns, so that a process does not keep voxels of a file that was replaced.
         slope, intercept: stored value times slope plus intercept is the value.
         whole: whether all values are whole numbers that fit int16.
     """
@@ -45,6 +46,7 @@ class Volume:
     shape: tuple[int, int, int]
     affine: npt.NDArray[np.float64]
     load: Callable[[], Array]
+    version: int
     slope: float = 1.0
     intercept: float = 0.0
     whole: bool = False
@@ -113,7 +115,7 @@ class Volume:
         """All voxels as they are stored, in the file's order; the last few volumes of a process stay decoded."""
         try:
             with _decoding:  # threads that want the same volume must not each decode it
-                key = (str(self.file), self.file.stat().st_mtime_ns)
+                key = (str(self.file), self.version)
                 if key not in _decoded:
                     while len(_decoded) >= _KEPT:
                         _decoded.popitem(last=False)

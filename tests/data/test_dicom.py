@@ -51,6 +51,16 @@ def test_the_same_slices_as_nifti(tmp_path: Path, axis: Any, masks: str) -> None
             assert torch.equal(ours, theirs)
 
 
+def test_compressed_slices(tmp_path: Path) -> None:
+    files = write(tmp_path)
+    before = Dicom("val", str(tmp_path), LABELS, masks="label.nii", **KEYS).read(0)[0]
+    for file in files:
+        data = pydicom.dcmread(file)
+        data.compress(pydicom.uid.RLELossless)
+        data.save_as(file)
+    assert torch.equal(Dicom("val", str(tmp_path), LABELS, masks="label.nii", **KEYS).read(0)[0], before)
+
+
 def _edit(file: Path, **values: Any) -> None:
     data = pydicom.dcmread(file)
     for key, value in values.items():
