@@ -1,4 +1,5 @@
-"""Segments images with nothing but a checkpoint: `python -m src.predict ckpt=… input=FILE|DIR|GLOB output=DIR`."""
+"""Segments images, rasters and volumes with nothing but a checkpoint:
+`python -m src.predict ckpt=… input=FILE|DIR|GLOB output=DIR`."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import DictConfig
 from pydantic import Field
@@ -16,93 +17,119 @@ from src import cli
 from src.config.check import check_keys
 from src.errors import UserError
 
+if TYPE_CHECKING:  # a config error must not wait for torch
+    import torch
+
+    from src.models.base import Segmenter
+
 _log = logging.getLogger(__name__)
 _KEYS: dict[str, Any] = {
     "ckpt": str, "input": str, "output": str, "opacity": Annotated[float, Field(ge=0, le=1)], "device": str,
-    "uncertainty": bool,
+    "uncertainty": bool, "window": Annotated[int, Field(ge=64, multiple_of=32)],
+    "overlap": Annotated[int, Field(ge=0, multiple_of=32)],
 }  # fmt: skip
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_VOLUMES = (".nii", ".nii.gz")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", *_VOLUMES)
 
 
 def check(config: Mapping[str, Any]) -> None:
     check_keys(config, _KEYS)
+    if config["overlap"] * 2 > config["window"]:
+        raise UserError(f"overlap: {config['overlap']} is more than half of window={config['window']}; take less")
 
 
 def predict(settings: Mapping[str, Any]) -> list[str]:
-    """Writes an index mask (palette PNG) and a colour overlay for each image, and its uncertainty maps if asked for.
+    """Writes the mask and a colour overlay of each input, and its uncertainty maps if asked for: of a photo as palette PNG,
+    of a GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI.
 
     Returns:
-        What went wrong with images that could not be read; the others are done all the same.
+        What went wrong with inputs that could not be read; the others are done all the same.
 
     Raises:
-        UserError: no image, or a bad checkpoint or device.
+        UserError: no input, or a bad checkpoint or device.
     """
     check(settings)
     files = inputs(settings["input"])
-    import numpy as np
-    import torch
-    from PIL import Image
     from rich.progress import track
 
     from src import build, checkpoints
-    from src.data.images import read_rgb
-    from src.drawing import overlay
+    from src.rasters import TRAINED_ON, is_georeferenced, segment_raster
+    from src.volumes import segment_volume
 
-    model, _ = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]))
-    if model.channels != 3 or model.intensity != (0.0, 255.0):
-        raise UserError(
-            f"ckpt: this model takes images of {model.channels} channels in the range {model.intensity}, not photos"
-        )
+    model, config = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]))
+    dataset = (config.get("data") or {}).get("dataset") or {}
+    takes_photos = (model.channels, model.intensity) == (3, (0.0, 255.0)) and dataset.get("_target_") != TRAINED_ON
     device = _device(settings["device"])
     model.to(device)
     output = Path(settings["output"]).expanduser()
+    looks = {key: settings[key] for key in ("opacity", "uncertainty")}
     for folder in ("masks", "overlays", *(["uncertainty"] if settings["uncertainty"] else [])):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    palette = model.label_set.palette().tobytes()
     failed: list[str] = []
     for name, file in track(files.items(), "predicting", disable=not sys.stdout.isatty()):
         try:
-            image = read_rgb(file)
+            if file.is_dir() or file.name.lower().endswith(_VOLUMES):
+                segment_volume(model, device, file, output, name, dataset, **looks)
+            elif takes_photos and not is_georeferenced(file):
+                _segment_photo(model, device, file, output, name, **looks)
+            else:
+                size = {"side": settings["window"], "overlap": settings["overlap"]}
+                segment_raster(model, device, file, output, name, dataset, **size, **looks)
         except UserError as error:
             failed.append(str(error))
-            continue
-        with torch.inference_mode():
-            raw = image[None].to(device)
-            mask = model.logits(raw).argmax(dim=1)[0].cpu().numpy().astype(np.uint8)
-            maps = model.uncertainty(raw) if settings["uncertainty"] else {}
-        picture = Image.fromarray(mask)
-        picture.putpalette(palette)
-        picture.save(output / "masks" / f"{name}.png")
-        blended = overlay(image.permute(1, 2, 0).numpy(), mask, model.label_set, settings["opacity"])
-        Image.fromarray(blended).save(output / "overlays" / f"{name}.png")
-        for kind, values in maps.items():
-            gray = (values[0].clamp(0, 1) * 255).round().byte().cpu().numpy()
-            Image.fromarray(gray).save(output / "uncertainty" / f"{name}_{kind}.png")
     _log.info("%d images predicted into %s", len(files) - len(failed), output)
     return failed
 
 
+def _segment_photo(
+    model: Segmenter, device: torch.device, file: Path, output: Path, name: str, *, opacity: float, uncertainty: bool
+) -> None:
+    from PIL import Image
+
+    from src.data.images import read_rgb
+    from src.drawing import overlay
+    from src.rasters import segment
+
+    image = read_rgb(file)
+    maps = segment(model, image[None].to(device), uncertainty)
+    mask = maps.pop("mask")
+    picture = Image.fromarray(mask)
+    picture.putpalette(model.label_set.palette().tobytes())
+    picture.save(output / "masks" / f"{name}.png")
+    blended = overlay(image.permute(1, 2, 0).numpy(), mask, model.label_set, opacity)
+    Image.fromarray(blended).save(output / "overlays" / f"{name}.png")
+    for kind, gray in maps.items():
+        Image.fromarray(gray).save(output / "uncertainty" / f"{name}_{kind}.png")
+
+
 def inputs(given: str) -> dict[str, Path]:
-    """Image files by output name (the stem) that a file, a folder or a glob pattern names.
+    """Image files and folders of DICOM series by output name (without suffix) that a file, a folder or a glob pattern names.
 
     Raises:
-        UserError: there is none, or two have the same stem.
+        UserError: there is none, or two have the same name.
     """
     path = Path(given).expanduser()
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
-    elif path.is_file():
+    if path.is_file() or _is_series(path):
         found = [path]
+    elif path.is_dir():
+        found = sorted(
+            p for p in path.iterdir() if (p.name.lower().endswith(_SUFFIXES) and p.is_file()) or _is_series(p)
+        )
     else:
-        found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
+        found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file() or _is_series(p))
     if not found:
         raise UserError(f"input: no image at {given}; give an image, a folder of images or a glob pattern")
     names: dict[str, Path] = {}
     for file in found:
-        if file.stem in names:
-            raise UserError(f"input: {names[file.stem]} and {file} would both become {file.stem}.png; rename one")
-        names[file.stem] = file
+        name = file.name[:-7] if file.name.lower().endswith(".nii.gz") else file.name if file.is_dir() else file.stem
+        if name in names:
+            raise UserError(f"input: {names[name]} and {file} would both become {name}; rename one")
+        names[name] = file
     return names
+
+
+def _is_series(path: Path) -> bool:
+    return path.is_dir() and any(p.suffix.lower() == ".dcm" for p in path.iterdir())
 
 
 def _device(name: str) -> Any:

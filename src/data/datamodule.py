@@ -139,9 +139,11 @@ class SegmentationDataModule(L.LightningDataModule):
                 raise UserError(
                     "data.crop: random scaling needs a crop, or samples of a batch differ in size; give one"
                 )
-            if self.augment is not None and self.augment.photometric and train.channels not in (1, 3):
+            kind = (train.channels in (1, 3), train.intensity == (0.0, 255.0))
+            if self.augment is not None and self.augment.photometric and kind != (True, True):
                 raise UserError(
-                    f"data.augment.photometric: is for gray and RGB images, these have {train.channels} channels; set it to 0"
+                    f"data.augment.photometric: is for gray and RGB images of 8 bits, these have {train.channels} channels "
+                    f"from {train.intensity[0]:g} to {train.intensity[1]:g}; set it to 0"
                 )
 
     def _prepare_unlabeled(self) -> None:

@@ -1,0 +1,224 @@
+"""CT and MRI series in DICOM files, one folder a series, with index PNGs or NIfTI label volumes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from src.data.nifti import SUFFIXES, is_nifti, open_nifti
+from src.data.volume import Array, Volume
+from src.data.volume_slices import VolumeSlices
+from src.errors import UserError
+from src.extras import needs
+
+_FILES = ("", ".dcm", ".dicom", ".ima")
+_UNEVEN = 0.1  # of the usual distance of slices; more is a missing slice
+_TAGS = (
+    "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
+    "SamplesPerPixel", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "Modality", "BitsStored", "PixelRepresentation",
+)  # fmt: skip
+_ONE_VALUE = {
+    "SeriesInstanceUID": "another series",
+    "Rows": "another height",
+    "Columns": "another width",
+    "ImageOrientationPatient": "another orientation",
+    "PixelSpacing": "another pixel spacing",
+}
+
+
+class Dicom(VolumeSlices):
+    """Slices of DICOM series; keys as in `VolumeSlices`.
+
+    `images` names folders of one series each, `masks` for each a NIfTI label volume or a folder of index PNGs, one for
+    each slice: of the same names as the slices' files, or else in the slices' order, which is that of their positions
+    along the normal of the slices (for axial slices with rows to the patient's left: from the feet to the head).
+    """
+
+    suffixes = SUFFIXES
+
+    def prepare(self) -> None:
+        needs("pydicom", "medical")
+        needs("nibabel", "medical")
+
+    def is_image(self, path: Path) -> bool:
+        return path.is_dir() and bool(_listed(path))
+
+    def is_mask(self, path: Path) -> bool:
+        return is_nifti(path) or (path.is_dir() and any(p.suffix.lower() == ".png" for p in path.iterdir()))
+
+    def open_image(self, path: Path) -> Volume:
+        return open_series(path)
+
+    def open_mask(self, path: Path, image: Volume) -> Volume:
+        return open_nifti(path) if path.is_file() else _open_pngs(path, image)
+
+
+def open_series(folder: Path) -> Volume:
+    """A series as a volume of which only the headers are read; values are in the unit of its rescale slope and
+    intercept (Hounsfield units of CT).
+
+    Raises:
+        UserError: a file is no DICOM slice or cannot be decoded, belongs to another series, or a slice is missing.
+    """
+    files = _listed(folder)
+    if not files:
+        raise UserError(f"{folder}: no DICOM files ({', '.join(s for s in _FILES if s)}) in it; give a folder a series")
+    headers = {file: _header(file) for file in files}
+    first = headers[files[0]]
+    for file, header in headers.items():
+        for tag, other in _ONE_VALUE.items():
+            mine, its = getattr(first, tag), getattr(header, tag)
+            if (mine != its) if tag.endswith("UID") else not np.allclose(np.float64(mine), np.float64(its), atol=1e-3):
+                raise UserError(
+                    f"{file}: belongs to {other} ({tag}) than {files[0].name}; keep one series a folder and move it out"
+                )
+    rows, columns = np.array(first.ImageOrientationPatient, np.float64).reshape(2, 3)
+    normal = np.cross(rows, columns)
+    positions = {file: np.array(header.ImagePositionPatient, np.float64) for file, header in headers.items()}
+    along = {file: float(position @ normal) for file, position in positions.items()}
+    ordered = sorted(files, key=lambda file: along[file])
+    _check_even(ordered, [along[file] for file in ordered], folder)
+    step = normal
+    if len(ordered) > 1:
+        step = (positions[ordered[-1]] - positions[ordered[0]]) / (len(ordered) - 1)
+    height, width = (float(s) for s in first.PixelSpacing)
+    affine = np.eye(4)
+    # DICOM's axes are left, posterior, superior: the first two are turned round for RAS.
+    affine[:3] = np.diag([-1, -1, 1]) @ np.stack([rows * width, columns * height, step, positions[ordered[0]]], axis=1)
+    rescale = [
+        (float(getattr(headers[f], "RescaleSlope", 1)), float(getattr(headers[f], "RescaleIntercept", 0)))
+        for f in ordered
+    ]
+    bits, signed = int(first.BitsStored), bool(first.PixelRepresentation)
+    ends = [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1]
+    limits = [end * slope + intercept for slope, intercept in set(rescale) for end in ends]
+    whole = all(s.is_integer() and i.is_integer() for s, i in rescale) and -32768 <= min(limits) <= max(limits) <= 32767
+    return Volume(
+        folder, (int(first.Columns), int(first.Rows), len(ordered)), affine,
+        functools.partial(_load_series, ordered, rescale, whole), _newest(ordered), whole=whole,
+    )  # fmt: skip
+
+
+def _header(file: Path) -> Any:
+    """A slice's header, checked.
+
+    Raises:
+        UserError: it is no DICOM file, not one slice of one channel, has no position, or is compressed in a way that
+            nothing installed decodes.
+    """
+    pydicom = needs("pydicom", "medical")
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+        syntax = header.file_meta.TransferSyntaxUID
+        frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel", 1))
+    except (pydicom.errors.InvalidDicomError, AttributeError, OSError, EOFError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as DICOM ({_first_line(error)}); replace or remove it") from None
+    if frames != 1 or samples != 1:
+        what = f"{frames} frames" if frames != 1 else f"{samples} channels"
+        raise UserError(f"{file}: has {what}; a series is files of one gray slice each: convert it to NIfTI (dcm2niix)")
+    for tag in (
+        "SeriesInstanceUID",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "Rows",
+        "Columns",
+    ):
+        if header.get(tag) in (None, ""):
+            raise UserError(f"{file}: has no {tag}, so its place in the series is unknown; remove it (a scout image?)")
+    if syntax.is_compressed:
+        try:
+            decodable = pydicom.pixels.get_decoder(syntax).is_available
+        except NotImplementedError:
+            decodable = False
+        if not decodable:
+            raise UserError(
+                f"{file}: is compressed ({syntax.name}) and nothing installed decodes that; pip install pylibjpeg "
+                f"pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress it (gdcmconv --raw)"
+            )
+    return header
+
+
+def _check_even(files: Sequence[Path], along: Sequence[float], folder: Path) -> None:
+    """Checks that slices at `along` mm, sorted, are evenly spaced."""
+    steps = np.diff(along)
+    if not len(steps):
+        return
+    usual = float(np.median(steps))
+    for i, step in enumerate(steps.tolist()):
+        before, after = files[i].name, files[i + 1].name
+        if step < 1e-3:
+            raise UserError(f"{folder / after}: lies where {before} lies; keep one of them (two series in one folder?)")
+        if abs(step - usual) > _UNEVEN * usual:
+            raise UserError(
+                f"{folder}: {step:.4g} mm between {before} and {after} but {usual:.4g} mm between others, so a slice is "
+                f"missing or too many; add it, or resample the series to even slices"
+            )
+
+
+def _load_series(files: Sequence[Path], rescale: Sequence[tuple[float, float]], whole: bool) -> Array:
+    """Values [columns, rows, slices], int16 or float32."""
+    pydicom = needs("pydicom", "medical")
+    planes: list[npt.NDArray[Any]] = []
+    for file, (slope, intercept) in zip(files, rescale, strict=True):
+        try:
+            stored = pydicom.dcmread(file).pixel_array
+        except (RuntimeError, NotImplementedError, AttributeError, ValueError, OSError, EOFError) as error:
+            raise UserError(f"{file}: its pixels cannot be decoded ({_first_line(error)}); replace it") from None
+        planes.append((stored * np.float32(slope) + np.float32(intercept)).astype(np.int16 if whole else np.float32).T)
+    return np.stack(planes, axis=-1)
+
+
+def _open_pngs(folder: Path, image: Volume) -> Volume:
+    """Index PNGs of a series' slices as a label volume on the series' grid."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith("."))
+    slices: list[Path] = image.load.args[0]  # type: ignore[attr-defined]
+    if len(files) != len(slices):
+        raise UserError(
+            f"{folder}: {len(files)} PNGs but {len(slices)} slices in {image.file}; give one mask for each slice"
+        )
+    by_stem = {file.stem: file for file in files}
+    if by_stem.keys() == {file.stem for file in slices}:
+        files = [by_stem[file.stem] for file in slices]
+    return Volume(
+        folder, image.shape, image.affine, functools.partial(_load_pngs, files, image.shape), _newest(files), whole=True
+    )
+
+
+def _load_pngs(files: Sequence[Path], shape: tuple[int, int, int]) -> Array:
+    """Label values [columns, rows, slices]."""
+    planes: list[npt.NDArray[Any]] = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                mode, values = image.mode, np.asarray(image)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"{file}: cannot be read as a mask ({_first_line(error)}); replace it") from None
+        if mode not in ("L", "P", "1", "I", "I;16"):
+            raise UserError(f"{file}: mask is {mode}, not an index image (one value a pixel); convert it")
+        if values.T.shape != shape[:2]:
+            raise UserError(
+                f"{file}: mask is {values.shape[1]}x{values.shape[0]} but its slice is {shape[0]}x{shape[1]}; width and "
+                f"height must be equal"
+            )
+        planes.append(values.T)
+    return np.stack(planes, axis=-1)
+
+
+def _listed(folder: Path) -> list[Path]:
+    files = (p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in _FILES)
+    return sorted(p for p in files if not p.name.startswith(".") and p.name.upper() != "DICOMDIR")
+
+
+def _newest(files: Sequence[Path]) -> int:
+    return max(file.stat().st_mtime_ns for file in files)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

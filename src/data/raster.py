@@ -1,0 +1,129 @@
+"""Georeferenced rasters (and plain images) read by windows through rasterio."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from src.errors import UserError
+from src.extras import needs
+
+_TOLERANCE = 0.01  # pixels that two grids may be apart and still be one
+_PREVIEW = 1024  # pixels of the longer side of what is read to look at a whole scene
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows `top` to `top + height` and columns `left` to `left + width` of a scene."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """The file as a rasterio dataset; handles are not shared between threads, so each reader opens its own.
+
+    Raises:
+        UserError: rasterio is missing, or cannot open or read the file.
+    """
+    rasterio = needs("rasterio", "geo")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # a plain image is welcome
+            with rasterio.open(file) as dataset:
+                yield dataset
+    except rasterio.errors.RasterioError as error:
+        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(f"{file}: cannot be read as a raster ({reason}); replace or remove it") from None
+
+
+def read_window(
+    dataset: Any, bands: Sequence[int], window: Window, fill: float
+) -> tuple[Tensor, npt.NDArray[np.bool_]]:
+    """Bands [C, h, w] in the raster's own dtype (what torch has no use for as float32), and where any of them has
+    no data, bool [h, w]. NaN becomes `fill`.
+
+    Args:
+        bands: numbers from 1.
+    """
+    area = needs("rasterio.windows", "geo").Window(window.left, window.top, window.width, window.height)
+    values: npt.NDArray[Any] = dataset.read(list(bands), window=area)
+    empty: npt.NDArray[np.bool_] = (dataset.read_masks(list(bands), window=area) == 0).any(axis=0)
+    if values.dtype.kind == "f" or values.dtype.itemsize == 8 or values.dtype == np.uint32:
+        values = values.astype(np.float32)
+        wrong = ~np.isfinite(values)
+        empty |= wrong.any(axis=0)
+        values[wrong] = fill
+    return torch.from_numpy(values), empty
+
+
+def preview(dataset: Any, bands: Sequence[int], side: int = _PREVIEW) -> npt.NDArray[Any]:
+    """The whole scene, thinned so that its longer side has at most `side` pixels: [C, h, w], memory bounded."""
+    height, width = preview_size(dataset.height, dataset.width, side)
+    values: npt.NDArray[Any] = dataset.read(list(bands), out_shape=(len(bands), height, width))
+    return values
+
+
+def preview_size(height: int, width: int, side: int) -> tuple[int, int]:
+    shrink = max(1.0, max(height, width) / side)
+    return max(1, round(height / shrink)), max(1, round(width / shrink))
+
+
+def check_bands(dataset: Any, bands: Sequence[int], file: Path, key: str) -> None:
+    """Checks that a raster has the wanted bands, of one dtype.
+
+    Raises:
+        UserError: it has not; names `key`, the bands' key.
+    """
+    if max(bands) > dataset.count:
+        raise UserError(
+            f"{file}: has {dataset.count} bands, and {key} asks for {max(bands)}; choose among 1 to {dataset.count}"
+        )
+    kinds = {dataset.dtypes[band - 1] for band in bands}
+    if any(kind.startswith("complex") for kind in kinds):
+        raise UserError(f"{file}: its bands are complex numbers; write magnitudes as float32")
+
+
+def check_same_grid(image: Any, label: Any) -> None:
+    """Checks that two open rasters have the same pixels. Where either has no georeference, sizes alone tell.
+
+    Raises:
+        UserError: size, CRS or transform differ.
+    """
+    file, other = label.name, image.name
+    mend = f"bring it onto the image's grid: rio warp {file} OUT.tif --like {other} --resampling nearest"
+    if (label.width, label.height) != (image.width, image.height):
+        raise UserError(
+            f"{file}: label raster is {label.width}x{label.height} but its image {other} is "
+            f"{image.width}x{image.height}; {mend}"
+        )
+    if image.crs is None or label.crs is None:
+        return
+    if label.crs != image.crs:
+        raise UserError(f"{file}: label raster is in {label.crs} but its image {other} is in {image.crs}; {mend}")
+    width, height = image.width, image.height
+    corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], np.float64).T
+    seen = np.linalg.solve(_matrix(image), _matrix(label) @ corners)
+    apart = float(np.linalg.norm(seen - corners, axis=0).max())
+    if apart > _TOLERANCE:
+        raise UserError(
+            f"{file}: label raster lies up to {apart:.3g} pixels from its image {other} (their transforms differ); {mend}"
+        )
+
+
+def _matrix(dataset: Any) -> npt.NDArray[np.float64]:
+    """From columns and rows of pixels to the CRS's coordinates, [3, 3]."""
+    t = dataset.transform
+    return np.array([(t.a, t.b, t.c), (t.d, t.e, t.f), (0, 0, 1)], np.float64)

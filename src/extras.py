@@ -1,0 +1,23 @@
+"""Packages that only some data formats need: imported when such data is read, named with their extra where missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from src.errors import UserError
+
+
+def needs(module: str, extra: str) -> Any:
+    """The module, imported.
+
+    Raises:
+        UserError: its package is not installed; names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise UserError(
+            f'{package} is needed for this data and cannot be imported ({error}); pip install "pixelwise[{extra}]"'
+        ) from None

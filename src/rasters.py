@@ -1,0 +1,162 @@
+"""Segments rasters window by window, so that a scene of any size fits in memory, and keeps where they lie."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from src.config.check import check_node
+from src.data.raster import Window, check_bands, opened, preview, read_window
+from src.drawing import as_picture, overlay
+from src.errors import UserError
+from src.extras import needs
+from src.models.base import Segmenter
+
+TRAINED_ON = "src.data.geotiff.GeoTiff"
+_GEO_TAGS = (33550, 33922, 34264, 34735)  # TIFF tags of a georeference: pixel scale, tie points, transform, CRS
+_NO_DATA = 255
+_OVERVIEW = 2048  # pixels of the longer side of an overlay
+
+
+@dataclass(frozen=True)
+class Part:
+    """A window that is read, and the part of it that is kept: the rest is margin that neighbours keep."""
+
+    read: Window
+    keep: Window  # in the scene's pixels
+
+
+def is_georeferenced(file: Path) -> bool:
+    """Whether a file is a GeoTIFF; told by its tags, without rasterio."""
+    if file.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        with Image.open(file) as image:
+            return any(tag in getattr(image, "tag_v2", {}) for tag in _GEO_TAGS)
+    except (OSError, ValueError, SyntaxError):  # many bands or floats: no photo, so rasterio's to judge
+        return True
+
+
+def bands_of(dataset: Mapping[str, Any], channels: int, count: int, file: Path) -> list[int]:
+    """The bands of a file with `count` bands that a model takes; `dataset` is what it was trained on.
+
+    Raises:
+        UserError: it cannot be told which.
+    """
+    if dataset.get("_target_") == TRAINED_ON:
+        check_node("data.dataset", dataset)  # a stranger's checkpoint
+        return list(dataset.get("bands") or (1, 2, 3))
+    if count == channels or (channels == 3 and count > 3):
+        return list(range(1, channels + 1))
+    raise UserError(f"{file}: has {count} bands and the model takes {channels}; give a file with these bands only")
+
+
+def parts(height: int, width: int, side: int, overlap: int) -> list[Part]:
+    """Windows of at most `side` pixels that share `overlap` pixels with their neighbours; each pixel is kept once, from
+    the window in which it lies farther inside."""
+    rows, columns = _spans(height, side, overlap), _spans(width, side, overlap)
+    return [
+        Part(Window(r0, c0, r1 - r0, c1 - c0), Window(kr0, kc0, kr1 - kr0, kc1 - kc0))
+        for r0, r1, kr0, kr1 in rows
+        for c0, c1, kc0, kc1 in columns
+    ]
+
+
+def segment_raster(
+    model: Segmenter, device: torch.device, file: Path, output: Path, name: str, dataset: Mapping[str, Any], *,
+    side: int, overlap: int, opacity: float, uncertainty: bool,
+) -> None:  # fmt: skip
+    """Writes masks/NAME.tif (uint8, the classes' colours, 255 without data), uncertainty/NAME_….tif, all with the CRS and
+    transform of `file`, and a thinned overlays/NAME.png.
+
+    Raises:
+        UserError: the file cannot be read or does not fit the model.
+    """
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(opened(file))
+        bands = bands_of(dataset, model.channels, source.count, file)
+        check_bands(source, bands, file, "the model")
+        if model.intensity == (0.0, 255.0) and {source.dtypes[band - 1] for band in bands} != {"uint8"}:
+            raise UserError(
+                f"{file}: is {source.dtypes[0]} but the model was trained on 8 bits; scale it to uint8 first"
+            )
+        sinks: dict[str, Any] = {}
+        for part in parts(source.height, source.width, side, overlap):
+            raw, empty = read_window(source, bands, part.read, fill=model.intensity[0])
+            maps = segment(model, raw[None].to(device), uncertainty)
+            maps["mask"][empty] = _NO_DATA
+            for kind, values in maps.items():
+                if kind not in sinks:
+                    target = output / ("masks" if kind == "mask" else "uncertainty")
+                    tail = "" if kind == "mask" else f"_{kind}"
+                    sinks[kind] = stack.enter_context(_created(target / f"{name}{tail}.tif", source))
+                    if kind == "mask":
+                        colors = {k: (*map(int, rgb), 255) for k, rgb in enumerate(model.label_set.palette())}
+                        sinks[kind].write_colormap(1, colors)
+                        sinks[kind].nodata = _NO_DATA
+                _write(sinks[kind], values, part)
+        shown = as_picture(preview(source, bands, _OVERVIEW), model.intensity)
+    with opened(output / "masks" / f"{name}.tif") as mask:
+        blended = overlay(shown, preview(mask, [1], _OVERVIEW)[0], model.label_set, opacity)
+    Image.fromarray(blended).save(output / "overlays" / f"{name}.png")
+
+
+def segment(model: Segmenter, raw: torch.Tensor, uncertainty: bool) -> dict[str, npt.NDArray[np.uint8]]:
+    """Of one raw image [1, C, H, W]: "mask", uint8 [H, W] of class numbers, and uncertainty maps in which 255 is 1."""
+    with torch.inference_mode():
+        result = {"mask": model.logits(raw).argmax(dim=1)[0].byte().cpu().numpy()}
+        maps = model.uncertainty(raw) if uncertainty else {}
+        return result | {kind: as_gray(values[0]) for kind, values in maps.items()}
+
+
+def as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """A map in 0…1 as uint8 of the same shape."""
+    gray: npt.NDArray[np.uint8] = (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return gray
+
+
+def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int, int, int]]:
+    """Start and end of what is read and of what is kept. Starts are multiples of `side - overlap`."""
+    step = side - overlap
+    starts = range(0, max(1, length - overlap), step)
+    margin = overlap // 2
+    return [
+        (
+            start,
+            min(start + side, length),
+            start + margin if start else 0,
+            length if start == starts[-1] else start + side - margin,
+        )
+        for start in starts
+    ]
+
+
+@contextlib.contextmanager
+def _created(file: Path, source: Any) -> Iterator[Any]:
+    """A new GeoTIFF of one band on the source's grid; it gets its name only once it is whole."""
+    rasterio = needs("rasterio", "geo")
+    partial = file.with_name(f".{file.name}.part")
+    done = False
+    try:
+        with rasterio.open(
+            partial, "w", driver="GTiff", height=source.height, width=source.width, count=1, dtype="uint8", crs=source.crs,
+            transform=source.transform, compress="deflate", tiled=True, bigtiff="if_safer",
+        ) as sink:  # fmt: skip
+            yield sink
+        done = True
+    finally:
+        (partial.rename(file) if done else partial.unlink(missing_ok=True))
+
+
+def _write(sink: Any, values: npt.NDArray[np.uint8], part: Part) -> None:
+    area = needs("rasterio.windows", "geo").Window(part.keep.left, part.keep.top, part.keep.width, part.keep.height)
+    top, left = part.keep.top - part.read.top, part.keep.left - part.read.left
+    sink.write(values[top : top + part.keep.height, left : left + part.keep.width], 1, window=area)

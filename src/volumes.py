@@ -1,0 +1,95 @@
+"""Segments volumes slice by slice and keeps how they lie in the patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from src.config.check import check_node
+from src.data.dicom import open_series
+from src.data.nifti import open_nifti
+from src.data.slices import Slicing
+from src.drawing import as_picture, overlay
+from src.errors import UserError
+from src.extras import needs
+from src.models.base import Segmenter
+from src.rasters import as_gray
+
+_TRAINED_ON = ("src.data.nifti.Nifti", "src.data.dicom.Dicom")
+
+
+def slicing_of(dataset: Mapping[str, Any], file: Path) -> Slicing:
+    """How a model that was trained on `dataset` takes the slices of a volume.
+
+    Raises:
+        UserError: it was not trained on volumes.
+    """
+    if dataset.get("_target_") not in _TRAINED_ON:
+        raise UserError(f"{file}: is a volume and this model was not trained on volumes (data=nifti or data=dicom)")
+    check_node("data.dataset", dataset)  # a stranger's checkpoint
+    keys = ("axis", "neighbors", "window", "percentiles", "spacing")
+    return Slicing(**{"axis": "axial"} | {key: dataset[key] for key in keys if dataset.get(key) is not None})
+
+
+def segment_volume(
+    model: Segmenter, device: torch.device, file: Path, output: Path, name: str, dataset: Mapping[str, Any], *,
+    opacity: float, uncertainty: bool,
+) -> None:  # fmt: skip
+    """Writes masks/NAME.nii.gz (class numbers, uint8) and uncertainty/NAME_….nii.gz in the voxels and with the affine of
+    `file` (a NIfTI file, or the folder of a DICOM series), and overlays/NAME.png of the slice with most labels.
+
+    Raises:
+        UserError: the file cannot be read, or the model is none for volumes.
+    """
+    slicing = slicing_of(dataset, file)
+    volume = open_series(file) if file.is_dir() else open_nifti(file)
+    results: dict[str, npt.NDArray[np.uint8]] = {}
+    most, shown = -1, np.zeros((0, 0, 3), np.uint8)
+    for index in range(volume.length(slicing.axis)):
+        image = slicing.image(volume, index)
+        with torch.inference_mode():
+            raw = image[None].to(device)
+            logits = model.logits(raw).float()
+            maps = model.uncertainty(raw) if uncertainty else {}
+        width, height = volume.plane_shape(slicing.axis)
+        planes = {"mask": _sized(logits, height, width).argmax(dim=1)[0].byte().cpu().numpy()}
+        planes |= {kind: as_gray(_sized(values[None].float(), height, width)[0, 0]) for kind, values in maps.items()}
+        for kind, plane in planes.items():
+            whole = results.setdefault(kind, np.zeros(volume.shape, np.uint8))
+            volume.view(whole, slicing.axis, index)[...] = plane
+        if (count := int((planes["mask"] != 0).sum())) > most:
+            middle = image[slicing.neighbors : slicing.neighbors + 1].numpy()
+            mask = logits.argmax(dim=1)[0].cpu().numpy()
+            most, shown = count, overlay(as_picture(middle, model.intensity), mask, model.label_set, opacity)
+    for kind, whole in results.items():
+        target = output / ("masks" if kind == "mask" else "uncertainty")
+        _save(whole, volume.affine, file, target / f"{name}{'' if kind == 'mask' else f'_{kind}'}.nii.gz")
+    Image.fromarray(shown).save(output / "overlays" / f"{name}.png")
+
+
+def _sized(values: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Values [1, C, h, w] at the volume's own resolution."""
+    if values.shape[-2:] == (height, width):
+        return values
+    return torch.nn.functional.interpolate(values, (height, width), mode="bilinear", align_corners=False)
+
+
+def _save(values: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], like: Path, file: Path) -> None:
+    """Writes a volume under a temporary name, then renames it; a NIfTI file's header (units, codes of its affine) is kept."""
+    nib = needs("nibabel", "medical")
+    if like.is_dir():
+        image = nib.Nifti1Image(values, affine)
+    else:
+        source = nib.load(like)
+        image = type(source)(values, source.affine, source.header)
+        image.header["cal_min"] = image.header["cal_max"] = 0  # of the scan's brightness
+    image.set_data_dtype(np.uint8)
+    partial = file.with_name(f".part_{file.name}")
+    nib.save(image, partial)
+    partial.rename(file)
