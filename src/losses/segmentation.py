@@ -4,6 +4,10 @@ Every loss here takes `logits: float [B, K, H, W]` and `mask: uint8 | int64 [B, 
 `ignore_index`, and gives a float32 scalar, computed in float32 whatever the logits' dtype. Ignored pixels
 change neither the value nor a gradient; a batch of nothing else costs exactly 0, and its gradients are 0.
 
+While training on several devices, sums over pixels are sums over the global batch: the loss, and the gradients that DDP
+then averages, are those of one device that sees it whole, however the ignored pixels are spread. Lovász sorts, and OHEM
+picks its pixels, on each device.
+
 `class_weights: float [K]` weighs pixels by their true class (cross entropy, focal, OHEM: a weighted mean, as
 torch's) or the classes' own losses (Dice, Lovász). smp's losses do not serve here: its Dice divides by absent
 classes too, its focal loss is K sigmoids, its Lovász loss takes no class weights, and the latter two give NaN
@@ -12,9 +16,11 @@ or no scalar where all pixels are ignored.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
+import torch.distributed as dist
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,6 +40,12 @@ class SegmentationLoss(nn.Module):
         weights = None if class_weights is None else class_weights.detach().float()
         self.register_buffer("class_weights", weights, persistent=False)
 
+    def over_devices(self, local: Tensor) -> Tensor:
+        """The sum of every device's `local` while training on several; `local` itself otherwise (devices may evaluate
+        different numbers of batches)."""
+        together = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        return _SumOverDevices.apply(local) if together else local
+
 
 class CrossEntropy(SegmentationLoss):
     """Mean cross entropy over valid pixels; equals `torch.nn.CrossEntropyLoss` wherever that is defined.
@@ -49,7 +61,9 @@ class CrossEntropy(SegmentationLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        return cross_entropy(logits.float(), mask.long(), self.ignore_index, self.class_weights, self.label_smoothing)
+        return cross_entropy(
+            logits.float(), mask.long(), self.ignore_index, self.class_weights, self.label_smoothing, self.over_devices
+        )
 
 
 class Dice(SegmentationLoss):
@@ -69,7 +83,7 @@ class Dice(SegmentationLoss):
         self.smooth = smooth
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        return dice(logits.float(), mask.long(), self.ignore_index, self.class_weights, self.smooth)
+        return dice(logits.float(), mask.long(), self.ignore_index, self.class_weights, self.smooth, self.over_devices)
 
 
 class CrossEntropyDice(SegmentationLoss):
@@ -92,9 +106,9 @@ class CrossEntropyDice(SegmentationLoss):
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         logits, mask = logits.float(), mask.long()
-        ce = cross_entropy(logits, mask, self.ignore_index, self.class_weights, self.label_smoothing)
+        ce = cross_entropy(logits, mask, self.ignore_index, self.class_weights, self.label_smoothing, self.over_devices)
         return self.ce_weight * ce + self.dice_weight * dice(
-            logits, mask, self.ignore_index, self.class_weights, self.smooth
+            logits, mask, self.ignore_index, self.class_weights, self.smooth, self.over_devices
         )
 
 
@@ -116,7 +130,8 @@ class Focal(SegmentationLoss):
         # 1 - p, exact for p near 1; the floor keeps the slope finite there when gamma < 1
         doubt = (-torch.expm1(-loss)).clamp_min(1e-7)
         weights = _pixel_weights(mask, self.ignore_index, self.class_weights)
-        return ratio((doubt**self.gamma * loss * weights).sum(), weights.sum())
+        total = (doubt**self.gamma * loss * weights).sum()
+        return ratio(self.over_devices(total), self.over_devices(weights.sum()))
 
 
 class Lovasz(SegmentationLoss):
@@ -147,7 +162,7 @@ class CrossEntropyLovasz(SegmentationLoss):
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         logits, mask = logits.float(), mask.long()
-        ce = cross_entropy(logits, mask, self.ignore_index, self.class_weights, self.label_smoothing)
+        ce = cross_entropy(logits, mask, self.ignore_index, self.class_weights, self.label_smoothing, self.over_devices)
         lovasz = lovasz_softmax(logits, mask, self.ignore_index, self.class_weights)
         return self.ce_weight * ce + self.lovasz_weight * lovasz
 
@@ -175,7 +190,7 @@ class Ohem(SegmentationLoss):
         mask = mask.long()
         loss = F.cross_entropy(logits.float(), mask, ignore_index=self.ignore_index, reduction="none")
         weights = _pixel_weights(mask, self.ignore_index, self.class_weights) * self._hard(loss.detach(), mask)
-        return ratio((loss * weights).sum(), weights.sum())
+        return ratio(self.over_devices((loss * weights).sum()), self.over_devices(weights.sum()))
 
     def _hard(self, loss: Tensor, mask: Tensor) -> Tensor:
         """Which pixels are kept, bool [B, H, W], of `loss`, float [B, H, W]; never waits for the device."""
@@ -187,12 +202,33 @@ class Ohem(SegmentationLoss):
         return valid & ((probability < self.threshold) | (probability <= limit))
 
 
+class _SumOverDevices(torch.autograd.Function):
+    """Sums a tensor over devices. Each device's gradient is the sum of theirs, so that DDP's mean gives the right one."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _of_this_device(local: Tensor) -> Tensor:
+    return local
+
+
 def cross_entropy(
     logits: Tensor,
     mask: Tensor,
     ignore_index: int,
     class_weights: Tensor | None,
     label_smoothing: float = 0.0,
+    over_devices: Callable[[Tensor], Tensor] = _of_this_device,
 ) -> Tensor:
     """Cross entropy of `logits`, float32 [B, K, H, W], to `mask`, int64 [B, H, W], mean of valid pixels."""
     # Not summed by torch: its mean over nothing is NaN, and nondeterministic on CUDA.
@@ -204,18 +240,26 @@ def cross_entropy(
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
     )
-    return ratio(loss.sum(), _pixel_weights(mask, ignore_index, class_weights).sum())
+    weight = _pixel_weights(mask, ignore_index, class_weights).sum()
+    return ratio(over_devices(loss.sum()), over_devices(weight))
 
 
-def dice(logits: Tensor, mask: Tensor, ignore_index: int, class_weights: Tensor | None, smooth: float = 1.0) -> Tensor:
+def dice(
+    logits: Tensor,
+    mask: Tensor,
+    ignore_index: int,
+    class_weights: Tensor | None,
+    smooth: float = 1.0,
+    over_devices: Callable[[Tensor], Tensor] = _of_this_device,
+) -> Tensor:
     """1 - soft Dice of `logits`, float32 [B, K, H, W], and `mask`, int64 [B, H, W], mean over its classes."""
     truth = _one_hot(mask, logits.shape[1], ignore_index)
     probability = logits.softmax(1) * (mask != ignore_index).unsqueeze(1)
     pixels = (0, 2, 3)
-    count = truth.sum(pixels)
-    overlap = (probability * truth).sum(pixels)
+    count = over_devices(truth.sum(pixels))
+    overlap = over_devices((probability * truth).sum(pixels))
     # of a class in the mask the denominator is at least 1; the floor is for those that do not count
-    score = (2 * overlap + smooth) / (probability.sum(pixels) + count + smooth).clamp_min(1.0)
+    score = (2 * overlap + smooth) / (over_devices(probability.sum(pixels)) + count + smooth).clamp_min(1.0)
     weights = (count > 0).float() if class_weights is None else class_weights * (count > 0)
     return ratio(((1 - score) * weights).sum(), weights.sum())
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from src.build import build_data, build_model
@@ -146,7 +148,11 @@ def test_gradients_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
     from tests.data.test_folder import NAMES, write
 
     for split in ("train", "val"):
-        write(tmp_path / "data", split, 4)  # images with as many ignored pixels each: a mean of means is the mean
+        write(tmp_path / "data", split, 4)
+        for i, file in enumerate(sorted((tmp_path / "data/masks" / split).iterdir())):
+            mask = np.array(Image.open(file))
+            mask[: 5 * i] = 255  # a mean of the ranks' means would not be the mean
+            Image.fromarray(mask).save(file)
     common = ["data=folder", f"data.root={tmp_path}/data", f"data.dataset.names=[{','.join(NAMES)}]", "data.crop=null"]
     common += [
         "data.augment=null",
@@ -156,7 +162,7 @@ def test_gradients_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
         "model.batch_norm=frozen",
     ]
     common += [
-        "loss=ce",
+        "loss=ce_dice",
         "optimizer=sgd",
         "optimizer.lr=0.1",
         "scheduler=constant",
