@@ -13,8 +13,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.losses.segmentation import ratio
+from src.losses.segmentation import of_this_device, ratio
 
+Sum = Callable[[Tensor], Tensor]
 Kind = Literal["bce", "lsgan", "hinge"]
 _ELEMENT: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     # of a real one's score, of a generated one's, and of the generator for its own
@@ -24,22 +25,31 @@ _ELEMENT: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]
 }
 
 
-def discriminator_loss(kind: Kind, real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
+def discriminator_loss(
+    kind: Kind, real: Tensor, fake: Tensor, weight: Tensor, over_devices: Sum = of_this_device
+) -> Tensor:
     """Half the cost of the truth's scores and half that of the generated maps'.
 
     "bce" is binary cross entropy (Goodfellow et al. 2014; 0.69 where it cannot tell), "lsgan" least squares (Mao et
     al. 2017; 0.25), "hinge" Lim and Ye 2017 (1).
     """
     of_real, of_fake, _ = _ELEMENT[kind]
-    return 0.5 * weighted_mean(of_real(real.float()), weight) + 0.5 * weighted_mean(of_fake(fake.float()), weight)
+    costs = 0.5 * (of_real(real.float()) + of_fake(fake.float()))
+    return weighted_mean(costs, weight, over_devices)
 
 
-def generator_loss(kind: Kind, fake: Tensor, weight: Tensor) -> Tensor:
+def generator_loss(kind: Kind, fake: Tensor, weight: Tensor, over_devices: Sum = of_this_device) -> Tensor:
     """What the generator pays for scores of its maps; for "bce" the non-saturating form."""
-    return weighted_mean(_ELEMENT[kind][2](fake.float()), weight)
+    return weighted_mean(_ELEMENT[kind][2](fake.float()), weight, over_devices)
 
 
-def map_distance(probability: Tensor, mask: Tensor, ignore_index: int, power: Literal[1, 2]) -> Tensor:
+def map_distance(
+    probability: Tensor,
+    mask: Tensor,
+    ignore_index: int,
+    power: Literal[1, 2],
+    over_devices: Sum = of_this_device,
+) -> Tensor:
     """L1 (power 1) or squared L2 (power 2) distance of a soft map to the one-hot truth, mean over valid pixels.
 
     Args:
@@ -49,7 +59,7 @@ def map_distance(probability: Tensor, mask: Tensor, ignore_index: int, power: Li
     valid = mask != ignore_index
     difference = (probability - one_hot(mask, probability.shape[1])).abs()
     distance = (difference if power == 1 else difference.square()).sum(dim=1)
-    return weighted_mean(distance, valid)
+    return weighted_mean(distance, valid, over_devices)
 
 
 def feature_distance(real: list[Tensor], fake: list[Tensor]) -> Tensor:
@@ -69,7 +79,8 @@ def one_hot(mask: Tensor, classes: int) -> Tensor:
     return encoded * known.unsqueeze(1)
 
 
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Mean of `values` with `weight` of the same shape; 0 where nothing has weight."""
+def weighted_mean(values: Tensor, weight: Tensor, over_devices: Sum = of_this_device) -> Tensor:
+    """Mean of `values` with `weight` of the same shape, over all devices with `sum_over_devices`; 0 where nothing has
+    weight."""
     weight = weight.to(values.dtype)
-    return ratio((values * weight).sum(), weight.sum())
+    return ratio(over_devices((values * weight).sum()), over_devices(weight.sum()))

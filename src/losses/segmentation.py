@@ -43,8 +43,7 @@ class SegmentationLoss(nn.Module):
     def over_devices(self, local: Tensor) -> Tensor:
         """The sum of every device's `local` while training on several; `local` itself otherwise (devices may evaluate
         different numbers of batches)."""
-        together = self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        return _SumOverDevices.apply(local) if together else local
+        return sum_over_devices(local) if self.training else local
 
 
 class CrossEntropy(SegmentationLoss):
@@ -218,8 +217,14 @@ class _SumOverDevices(torch.autograd.Function):
         return total
 
 
-def _of_this_device(local: Tensor) -> Tensor:
+def of_this_device(local: Tensor) -> Tensor:
     return local
+
+
+def sum_over_devices(local: Tensor) -> Tensor:
+    """The sum of a tensor over devices; every device has to call it. Gradients as in `SegmentationLoss`."""
+    together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return _SumOverDevices.apply(local) if together else local
 
 
 def cross_entropy(
@@ -228,7 +233,7 @@ def cross_entropy(
     ignore_index: int,
     class_weights: Tensor | None,
     label_smoothing: float = 0.0,
-    over_devices: Callable[[Tensor], Tensor] = _of_this_device,
+    over_devices: Callable[[Tensor], Tensor] = of_this_device,
 ) -> Tensor:
     """Cross entropy of `logits`, float32 [B, K, H, W], to `mask`, int64 [B, H, W], mean of valid pixels."""
     # Not summed by torch: its mean over nothing is NaN, and nondeterministic on CUDA.
@@ -250,7 +255,7 @@ def dice(
     ignore_index: int,
     class_weights: Tensor | None,
     smooth: float = 1.0,
-    over_devices: Callable[[Tensor], Tensor] = _of_this_device,
+    over_devices: Callable[[Tensor], Tensor] = of_this_device,
 ) -> Tensor:
     """1 - soft Dice of `logits`, float32 [B, K, H, W], and `mask`, int64 [B, H, W], mean over its classes."""
     truth = _one_hot(mask, logits.shape[1], ignore_index)

@@ -22,6 +22,7 @@ from src.losses.adversarial import (
     one_hot,
     weighted_mean,
 )
+from src.losses.segmentation import sum_over_devices
 from src.models.base import Segmenter, entropy
 from src.models.noise import Noise
 from src.models.optimization import Optimization
@@ -202,9 +203,12 @@ class GANSegmenter(Segmenter):
         if consistency is not None:
             logged["unlabeled_loss"] = consistency.detach()
             generator = generator + consistency
-        for weight, power, name in ((self.l1_weight, 1, "l1"), (self.l2_weight, 2, "l2")):
+        distances: list[tuple[float, Literal[1, 2], str]] = [(self.l1_weight, 1, "l1"), (self.l2_weight, 2, "l2")]
+        for weight, power, name in distances:
             if weight:
-                distance = map_distance(outputs["logits"].float().softmax(dim=1), mask, ignored, power)  # type: ignore[arg-type]
+                distance = map_distance(
+                    outputs["logits"].float().softmax(dim=1), mask, ignored, power, sum_over_devices
+                )
                 logged[f"{name}_loss"] = distance.detach()
                 generator = generator + weight * distance
         total = generator
@@ -234,7 +238,7 @@ class GANSegmenter(Segmenter):
         )
         of_real, of_fake = scores.chunk(2)
         weight = score_weight(valid, of_real)
-        judging = discriminator_loss(self.adversarial, of_real, of_fake, weight)
+        judging = discriminator_loss(self.adversarial, of_real, of_fake, weight, sum_over_devices)
         self.judged = {"real": self._as_shown(of_real.detach()), "fake": self._as_shown(of_fake.detach())}
         logged["d_real"] = weighted_mean(self.judged["real"], weight)
         logged["d_fake"] = weighted_mean(self.judged["fake"], weight)
@@ -252,7 +256,7 @@ class GANSegmenter(Segmenter):
         with frozen(self.discriminator):
             if share * self.adversarial_weight > 0 or self.feature_weight > 0:
                 scores, of_map = self.discriminator(fake, image, valid)
-                adversarial = generator_loss(self.adversarial, scores, weight)
+                adversarial = generator_loss(self.adversarial, scores, weight, sum_over_devices)
                 logged["adversarial_loss"] = adversarial.detach()
                 added = added + share * self.adversarial_weight * adversarial
                 if self.feature_weight:
@@ -279,7 +283,7 @@ class GANSegmenter(Segmenter):
         fake, image = self._generated(logits), self.normalization(weak)
         if adversarial_weight:
             scores, _ = self.discriminator(fake, image, valid)
-            of_unlabeled = generator_loss(self.adversarial, scores, score_weight(valid, scores))
+            of_unlabeled = generator_loss(self.adversarial, scores, score_weight(valid, scores), sum_over_devices)
             added = added + adversarial_weight * of_unlabeled
         if weight:
             with torch.no_grad():

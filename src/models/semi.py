@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.losses.segmentation import ratio
+from src.losses.segmentation import ratio, sum_over_devices
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _CUT = (0.02, 0.4)  # CutMix: share of the image that is pasted in, as UniMatch draws it
@@ -84,7 +84,7 @@ def unlabeled_loss(logits: Tensor, label: Tensor, valid: Tensor, ignore_index: i
     """Cross entropy of `logits` [B, K, H, W] to labels int64 [B, H, W] where there is one, over all valid pixels (so
     that few confident pixels weigh little, as in FixMatch)."""
     loss = F.cross_entropy(logits.float(), label, ignore_index=ignore_index, reduction="none")
-    return ratio(loss.sum(), valid.sum())
+    return ratio(sum_over_devices(loss.sum()), sum_over_devices(valid.sum()))
 
 
 def unlabeled(batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:

@@ -140,7 +140,14 @@ def test_normalising(image: torch.Tensor, intensity: tuple[float, float]) -> Non
     torch.testing.assert_close(values.flatten(), torch.tensor([-2.0, -1.2, 2.0]))
 
 
-def test_gradients_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [
+        ["model=cnn"],
+        ["model=gan", "discriminator.depth=3", "model.adversarial_weight=1", "model.l1_weight=1", "model.truth=smooth"],
+    ],
+)
+def test_gradients_of_two_ranks_are_those_of_one(tmp_path: Path, model: list[str]) -> None:
     """The same global batch on 1 and 2 ranks: after one step without batch norm in the way, the same weights."""
     import subprocess
 
@@ -172,7 +179,7 @@ def test_gradients_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
     states: list[dict[str, Any]] = []
     for trainer in ("cpu", "ddp_cpu"):
         run_dir = tmp_path / trainer
-        arguments = ["src.train", f"trainer={trainer}", *common, f"hydra.run.dir={run_dir}"]
+        arguments = ["src.train", f"trainer={trainer}", *common, *model, f"hydra.run.dir={run_dir}"]
         subprocess.run(command(*arguments), env=environment(), check=True, capture_output=True, timeout=300)
         states.append(torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True))
     assert states[0]["global_step"] == states[1]["global_step"] == 1
