@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +18,7 @@ from src.data.volume_pairs import assign, find_pairs, split_folder
 from src.errors import UserError
 
 
-class VolumeSlices:
+class VolumeSlices(ABC):
     """One split of a set of volumes with label volumes; a sample is a slice. Formats say how a volume is opened.
 
     Splits are, in this order: folders, where `images` has `{split}`; the volumes in the lists `val` and `test`; a
@@ -122,6 +123,7 @@ class VolumeSlices:
             why = "no slice has a labelled pixel" if skip_empty else f"blocks of {block} slices leave none"
             raise UserError(f"data.dataset: the split {self.split!r} is empty: {why}; check labels, block and gap")
 
+    @abstractmethod
     def prepare(self) -> None:
         """Imports what the format needs.
 
@@ -129,21 +131,21 @@ class VolumeSlices:
             UserError: it is not installed.
         """
 
+    @abstractmethod
     def is_image(self, path: Path) -> bool:
         """Whether a path is an image volume."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_mask(self, path: Path) -> bool:
         """Whether a path is a label volume."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open_image(self, path: Path) -> Volume:
         """An image volume; voxels are not read yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open_mask(self, path: Path, image: Volume) -> Volume:
         """A label volume; voxels are not read yet."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self._slice_of)
