@@ -17,13 +17,14 @@ or no scalar where all pixels are ignored.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-import torch.distributed as dist
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from src.losses.devices import of_this_device, sum_over_devices
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _BITS_OF_TWO = 0x40000000  # of the float32
@@ -199,32 +200,6 @@ class Ohem(SegmentationLoss):
         ascending = probability.flatten().sort().values
         limit = torch.where(kept > 0, ascending[kept.clamp(1, len(ascending)) - 1], -torch.inf)
         return valid & ((probability < self.threshold) | (probability <= limit))
-
-
-class _SumOverDevices(torch.autograd.Function):
-    """Sums a tensor over devices. Each device's gradient is the sum of theirs, so that DDP's mean gives the right one."""
-
-    @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
-        total = local.detach().clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
-
-
-def of_this_device(local: Tensor) -> Tensor:
-    return local
-
-
-def sum_over_devices(local: Tensor) -> Tensor:
-    """The sum of a tensor over devices; every device has to call it. Gradients as in `SegmentationLoss`."""
-    together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return _SumOverDevices.apply(local) if together else local
 
 
 def cross_entropy(

@@ -22,7 +22,7 @@ from src.losses.adversarial import (
     one_hot,
     weighted_mean,
 )
-from src.losses.segmentation import sum_over_devices
+from src.losses.devices import sum_over_devices
 from src.models.base import Segmenter, entropy
 from src.models.noise import Noise
 from src.models.optimization import Optimization

@@ -9,7 +9,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.losses.segmentation import ratio, sum_over_devices
+from src.losses.devices import sum_over_devices
+from src.losses.segmentation import ratio
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _CUT = (0.02, 0.4)  # CutMix: share of the image that is pasted in, as UniMatch draws it
