@@ -56,7 +56,7 @@ def run(arm: str, seed: int, overrides: list[str], folder: Path, threads: int | 
 
 def spread(values: Iterable[float]) -> str:
     listed = list(values)
-    return f"{statistics.mean(listed):.4f} ± {statistics.stdev(listed) if len(listed) > 1 else 0:.4f}"
+    return f"{statistics.mean(listed):.4f}" + (f" ± {statistics.stdev(listed):.4f}" if len(listed) > 1 else "")
 
 
 def table(results: dict[str, list[dict[str, object]]]) -> str:
