@@ -18,6 +18,7 @@ METRICS = "metrics.json"
 TENSORBOARD = "tensorboard"
 CONFIG = ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
+HYDRA = ".hydra/hydra.yaml"
 LOG = "train.log"
 
 
@@ -50,8 +51,12 @@ def keep_previous(last: Path, previous: Path) -> None:
 
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
     """Writes metrics.json; numbers that JSON has no word for become null."""
-    text = json.dumps(_plain(metrics), indent=2) + "\n"
-    write_atomically(run_dir / METRICS, lambda stream: _write(stream, text))
+    write_text(run_dir / METRICS, json.dumps(_plain(metrics), indent=2) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    write_atomically(file, lambda stream: _write(stream, text))
 
 
 def _write(stream: BinaryIO, text: str) -> None:

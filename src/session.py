@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -119,7 +120,21 @@ def _training_record(trainer: L.Trainer, model: Segmenter) -> dict[str, Any]:
         "steps": trainer.global_step,
         "train": {"images_per_second": monitor and monitor.images_per_second, "loss": monitor and monitor.loss},
         "val": dict(best),
+        "memory": _peak_memory(),
     }
+
+
+def _peak_memory() -> dict[str, float]:
+    """Peaks of the main process since it started, in GiB: its resident memory, and its GPU's allocated one."""
+    peaks = {}
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
+        peaks["process_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
+    if torch.cuda.is_available():
+        peaks["gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    return peaks
 
 
 def _finish(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src import run_folder
+from src import cli, run_folder
 from src.errors import UserError
+from src.report import report
 from src.train import train
 from tests.conftest import SMALL, settings
 from tests.data.test_folder import NAMES, write
@@ -104,6 +106,12 @@ def test_a_sweep_gives_each_job_its_folder(run: Run, tmp_path: Path) -> None:
         metrics = run_folder.read_metrics(sweep / job)
         assert metrics is not None
         assert (metrics["status"], metrics["seed"]) == ("completed", seed)
+    report(cli.compose("report", [f"dir={sweep}"]))
+    rows = list(csv.DictReader((sweep / "report.csv").open(encoding="utf-8")))
+    assert sorted((row["run"], row["seed"]) for row in rows) == [("0", "1"), ("1", "2")]
+    assert rows[0]["completed_seeds"] == "2"
+    assert float(rows[0]["memory_gib"]) > 0.05
+    assert float(rows[0]["best_val"]) == max(float(row["val/miou"]) for row in rows)
 
 
 def test_overfitting_one_batch(tmp_path: Path) -> None:
