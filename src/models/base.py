@@ -189,7 +189,7 @@ class Segmenter(L.LightningModule):
             return self.outputs(batch["image"]), None
         weak, strong, mask = unlabeled(batch)
         ignored = self.label_set.ignore_index
-        label = self.pseudo_labels(weak, mask)
+        label, trusted = self.pseudo_labels(weak, mask)
         strong, label = cutmix(strong, label, self.semi.cutmix)
         count = len(batch["image"])
         if strong.shape[1:] == batch["image"].shape[1:]:  # one pass, so that batch norm sees both
@@ -197,20 +197,23 @@ class Segmenter(L.LightningModule):
             outputs, logits = {k: v[:count] for k, v in together.items()}, together["logits"][count:]
         else:
             outputs, logits = self.outputs(batch["image"]), self.outputs(strong)["logits"]
-        self.log("train/pseudo_labels", (label != ignored).float().mean())
+        self.log("train/pseudo_labels", trusted.float().mean())
         return outputs, weight * unlabeled_loss(logits, label, mask != ignored, ignored)
 
     @torch.no_grad()
-    def pseudo_labels(self, weak: Tensor, mask: Tensor) -> Tensor:
-        """Predicted classes int64 [U, H, W] of raw images [U, C, H, W], by the averaged weights if there are any; the
-        ignore index where they are not trusted or `mask` has it."""
+    def pseudo_labels(self, weak: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Predictions for raw images [U, C, H, W], by the averaged weights if there are any, and where they are trusted,
+        bool [U, H, W] (nowhere that `mask` is ignored): classes int64 [U, H, W], elsewhere the ignore index, or with
+        `semi.soft` probabilities float [U, K, H, W], elsewhere 0."""
         self.eval()
         try:
             probability = self.logits(weak).float().softmax(dim=1)
             trusted = (mask != self.label_set.ignore_index) & self.trusts(weak, probability, mask)
         finally:
             self.train()
-        return probability.argmax(dim=1).masked_fill(~trusted, self.label_set.ignore_index)
+        if self.semi.soft:
+            return probability * trusted.unsqueeze(1), trusted
+        return probability.argmax(dim=1).masked_fill(~trusted, self.label_set.ignore_index), trusted
 
     def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
         """Where a prediction may serve as a label, bool [U, H, W]: where its probability reaches `semi.threshold`."""

@@ -25,10 +25,13 @@ class Semi:
             predictions are labels where the discriminator takes them for real.
         weight: of the loss on unlabelled images.
         threshold: fixmatch: least probability of a predicted class for it to be a label.
+        soft: fixmatch: the label is the predicted distribution itself, not its largest class: with threshold=0 and
+            `model.ema_decay` a mean teacher (Tarvainen and Valpola 2017), with CutMix that of French et al. 2020. Rare
+            classes, which are seldom the largest, keep their share.
         discriminator_threshold: least confidence of the discriminator for that; null asks none ("adversarial" needs
             one; 0.2 in the paper).
         adversarial_weight: of the adversarial loss on unlabelled images (model=gan; 0.001 in the paper).
-        cutmix: fixmatch: probability that a strong image gets a box of another one, with its labels (Yun et al. 2019).
+        cutmix: fixmatch: probability that a strong image gets a box of another one, with its label (Yun et al. 2019).
         start: optimizer steps before the unlabelled images count.
         ramp: steps over which their weight then grows to its full value.
     """
@@ -41,12 +44,13 @@ class Semi:
         discriminator_threshold: Share | None = None,
         adversarial_weight: NonNegativeFloat = 0.0,
         cutmix: Share = 0.5,
+        soft: bool = False,
         start: NonNegativeInt = 0,
         ramp: NonNegativeInt = 0,
     ) -> None:
         self.method, self.weight, self.threshold = method, weight, threshold
         self.discriminator_threshold, self.adversarial_weight = discriminator_threshold, adversarial_weight
-        self.cutmix, self.start, self.ramp = cutmix, start, ramp
+        self.cutmix, self.soft, self.start, self.ramp = cutmix, soft, start, ramp
 
     def weight_at(self, step: int) -> float:
         """The unlabelled images' weight after so many optimizer steps."""
@@ -65,7 +69,7 @@ def cutmix(strong: Tensor, label: Tensor, probability: float) -> tuple[Tensor, T
 
     Args:
         strong: images [B, C, H, W].
-        label: int64 [B, H, W].
+        label: classes int64 [B, H, W] or probabilities float [B, K, H, W].
     """
     count, (height, width) = len(strong), strong.shape[-2:]
     share, stretch, top, left, chance = torch.rand(5, count)
@@ -78,13 +82,17 @@ def cutmix(strong: Tensor, label: Tensor, probability: float) -> tuple[Tensor, T
     inside = (rows >= y0.view(-1, 1, 1)) & (rows < (y0 + box_height).view(-1, 1, 1))
     inside = inside & (columns >= x0.view(-1, 1, 1)) & (columns < (x0 + box_width).view(-1, 1, 1))
     inside = (inside & (chance < probability).view(-1, 1, 1)).to(strong.device)
-    return torch.where(inside.unsqueeze(1), strong.roll(1, 0), strong), torch.where(inside, label.roll(1, 0), label)
+    of_label = inside if label.ndim == 3 else inside.unsqueeze(1)
+    return torch.where(inside.unsqueeze(1), strong.roll(1, 0), strong), torch.where(of_label, label.roll(1, 0), label)
 
 
 def unlabeled_loss(logits: Tensor, label: Tensor, valid: Tensor, ignore_index: int) -> Tensor:
-    """Cross entropy of `logits` [B, K, H, W] to labels int64 [B, H, W] where there is one, over all valid pixels (so
-    that few confident pixels weigh little, as in FixMatch)."""
-    loss = F.cross_entropy(logits.float(), label, ignore_index=ignore_index, reduction="none")
+    """Cross entropy of `logits` [B, K, H, W] to labels int64 [B, H, W], or distributions float [B, K, H, W] that are 0
+    throughout where there is none, over all valid pixels (so that few confident pixels weigh little, as in FixMatch)."""
+    if label.is_floating_point():
+        loss = F.cross_entropy(logits.float(), label, reduction="none")
+    else:
+        loss = F.cross_entropy(logits.float(), label, ignore_index=ignore_index, reduction="none")
     return ratio(sum_over_devices(loss.sum()), sum_over_devices(valid.sum()))
 
 

@@ -210,6 +210,7 @@ TRAINS = {
     "fixmatch, asked": [
         "model.semi=fixmatch", "model.semi.threshold=0.2", "model.semi.discriminator_threshold=0.1", *SEMI,
     ],
+    "mean teacher": ["model.semi=fixmatch", "model.semi.threshold=0", "model.semi.soft=true", "model.ema_decay=0.9", *SEMI],
     "adversarial": [
         "model.semi=adversarial", "model.semi.discriminator_threshold=0.1", "model.semi.adversarial_weight=0.001", *SEMI,
     ],
@@ -220,6 +221,7 @@ FIGURES = {
     "segan": {"feature_loss"},
     "distances": {"l1_loss", "l2_loss"},
     "fixmatch": {"unlabeled_loss", "pseudo_labels"},
+    "mean teacher": {"unlabeled_loss", "pseudo_labels"},
     "adversarial": {"unlabeled_loss", "pseudo_labels"},
 }
 ALWAYS = {"loss", "generator_loss", "discriminator_loss", "adversarial_loss", "d_real", "d_fake", "gradient_norm"}

@@ -35,6 +35,14 @@ class TestCutMix:
             for i in range(4):
                 assert set(origin[i].flatten().tolist()) <= {i, (i - 1) % 4}
 
+    def test_distributions_move_as_classes_do(self) -> None:
+        image, label = coded()
+        torch.manual_seed(0)
+        moved = cutmix(image, label, 1.0)[1]
+        torch.manual_seed(0)
+        distribution = torch.stack([label, -label], dim=1)
+        assert torch.equal(cutmix(image, distribution, 1.0)[1], torch.stack([moved, -moved], dim=1))
+
     def test_what_is_pasted_is_one_box_of_a_moderate_size(self) -> None:
         image, label = coded()
         for seed in range(30):
@@ -71,6 +79,10 @@ def test_unlabeled_loss_is_cross_entropy_over_all_valid_pixels() -> None:
     cost = [-log_probability[b, label[b, y, x], y, x] for b, y, x in np.argwhere(label.numpy() != VOID)]
     expected = sum(cost) / int(valid.sum())
     assert float(unlabeled_loss(logits, label, valid, VOID)) == pytest.approx(expected, rel=1e-5)
+    distribution = torch.zeros(2, 4, 5, 6).scatter_(1, label.clamp_max(3).unsqueeze(1), 1.0) * (
+        label != VOID
+    ).unsqueeze(1)
+    assert float(unlabeled_loss(logits, distribution, valid, VOID)) == pytest.approx(expected, rel=1e-5)
     nothing = unlabeled_loss(logits.requires_grad_(), torch.full_like(label, VOID), torch.zeros_like(valid), VOID)
     nothing.backward()
     assert float(nothing.detach()) == 0
@@ -96,7 +108,7 @@ class TestPseudoLabels:
         model, weak, mask = self.build(tmp_path, f"model.batch_norm={batch_norm}")
         before = {key: value.clone() for key, value in model.state_dict().items()}
         modes = {name: module.training for name, module in model.named_modules()}
-        label = model.pseudo_labels(weak, mask)
+        label, _ = model.pseudo_labels(weak, mask)
         assert model.training and not label.requires_grad
         assert {name: module.training for name, module in model.named_modules()} == modes
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -109,17 +121,23 @@ class TestPseudoLabels:
             own = model.network(model.normalization(weak))["logits"].argmax(dim=1)
         model.semi.threshold = float(probability.amax(dim=1).median())
         trusted = (probability.amax(dim=1) >= model.semi.threshold) & (mask != VOID)
-        label = model.pseudo_labels(weak, mask)
+        label, found = model.pseudo_labels(weak, mask)
+        assert torch.equal(found, trusted)
         assert torch.equal(label, probability.argmax(dim=1).where(trusted, torch.tensor(VOID)))
         assert 0.2 < trusted.float().mean() < 0.8
         assert not torch.equal(label[trusted], own[trusted])
+        model.semi.soft = True
+        soft, found = model.pseudo_labels(weak, mask)
+        assert torch.equal(found, trusted)
+        assert torch.equal(soft, probability.where(trusted.unsqueeze(1), torch.tensor(0.0)))
 
     def test_the_discriminator_may_be_asked_too(self, tmp_path: Path) -> None:
         options = ["model=gan", "model.semi.threshold=0", "model.semi.discriminator_threshold=0.5"]
         model, weak, mask = self.build(tmp_path, *options)
-        label = model.pseudo_labels(weak, mask)
+        label, trusted = model.pseudo_labels(weak, mask)
         with torch.no_grad():
             model.eval()
             valid = (mask != VOID).unsqueeze(1).float()
             confidence = model.confidence(model.probabilities(weak), model.normalization(weak), valid)  # type: ignore[operator]
-        assert torch.equal(label != VOID, (confidence > 0.5) & (mask != VOID))
+        assert torch.equal(label != VOID, trusted)
+        assert torch.equal(trusted, (confidence > 0.5) & (mask != VOID))
