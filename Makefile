@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format dashboard bench notebooks clean
+.PHONY: help setup train test test-all lint format dashboard audit bench notebooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,7 +39,12 @@ format: $(READY) ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 dashboard: $(READY) ## TensorBoard over all runs, on this machine only; another port: make dashboard ARGS="--port 6007"
-	$(BIN)/tensorboard --logdir logs --bind_all=false --host localhost $(ARGS)
+	$(BIN)/tensorboard --logdir logs --host localhost $(ARGS)
+
+audit: $(READY) ## known vulnerabilities of the packages in requirements.lock; asks the package index
+	@test -x $(VENV)/audit/bin/pip-audit || \
+	  { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit; }
+	$(VENV)/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip $(ARGS)
 
 bench: $(READY) ## time a training step beside the rival's: make bench ROOT=path/to/camvid
 	$(BIN)/python benchmarks/camvid_step.py --root $(ROOT) $(ARGS)

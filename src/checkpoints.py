@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
-from omegaconf import OmegaConf
 
 from src import run_folder
 from src.config.check import check_node
@@ -100,22 +99,6 @@ def describe(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], Label
 def previous_of(run_dir: Path) -> list[Path]:
     """Checkpoints to go on from, newest first."""
     return [f for f in (run_dir / run_folder.LAST, run_dir / run_folder.PREVIOUS) if f.is_file()]
-
-
-def run_config(run_dir: Path) -> dict[str, Any]:
-    """The config that a run was started with, with its output folder put in.
-
-    Raises:
-        UserError: the folder is no run folder.
-    """
-    file = run_dir / run_folder.CONFIG
-    if not file.is_file():
-        raise UserError(f"resume: {run_dir} is no run folder (no {run_folder.CONFIG} in it)")
-    config = OmegaConf.load(file)
-    OmegaConf.update(config, "paths.output_dir", str(run_dir))
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(k): v for k, v in plain.items()}
 
 
 def _allow(node: Any, group: str, file: Path) -> None:

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src import run_folder
 from src.config.check import explain
 from src.errors import UserError
 
@@ -26,8 +27,12 @@ _HYDRA_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-m"
 _SHORT = {"model.semi": "model.semi.method"}
 
 
-def start(config_name: str, task: Callable[[DictConfig], Any], check: Callable[[Mapping[str, Any]], None]) -> None:
-    """Runs `task` with the config that the command line composes from `conf/<config_name>.yaml`.
+def start(
+    config_name: str, task: Callable[[DictConfig], Any], check: Callable[[Mapping[str, Any]], None],
+    like: Path | None = None,
+) -> None:  # fmt: skip
+    """Runs `task` with the config that the command line composes from `conf/<config_name>.yaml`, or that it makes of the
+    config in the run folder `like`.
 
     A plain run's config is checked before Hydra makes a folder, so that a bad one leaves nothing behind; other ways to
     start (`-m`, `--config-dir` …) are checked by the task itself.
@@ -36,8 +41,14 @@ def start(config_name: str, task: Callable[[DictConfig], Any], check: Callable[[
     overrides = sys.argv[1:] = written_out(sys.argv[1:])
 
     def run() -> None:
+        if any(o.startswith("--experimental-rerun") for o in overrides):
+            raise UserError(
+                "--experimental-rerun: opens a pickle, which can run code; python -m src.train like=RUN_DIR does it"
+            )
         if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
-            check(compose(config_name, overrides))
+            check(compose(config_name, overrides, like))
+        if like is not None:
+            sys.argv[1:] = [*_composed_like(like), *overrides]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
         mistakes: list[UserError] = []
 
@@ -54,7 +65,7 @@ def start(config_name: str, task: Callable[[DictConfig], Any], check: Callable[[
         if mistakes:
             raise mistakes[0]
 
-    report_user_errors(run, lambda error: _message(config_name, error))
+    report_user_errors(run, lambda error: _message(config_name, error, like))
 
 
 def written_out(overrides: list[str]) -> list[str]:
@@ -78,11 +89,12 @@ def report_user_errors(action: Callable[[], None], say: Callable[[Exception], st
             os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
-def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
+def compose(config_name: str, overrides: list[str], like: Path | None = None) -> dict[str, Any]:
     """The config as plain containers, interpolations resolved, without starting a job (so without a run folder)."""
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    file = CONFIG_DIR / config_name if like is None else like / run_folder.CONFIG
+    with hydra.initialize_config_dir(str(file.parent.absolute()), version_base="1.3"):
         try:
-            config = hydra.compose(config_name, written_out(overrides))
+            config = hydra.compose(file.stem, written_out(overrides))
         except ValueError as error:  # Hydra's word for group=null
             if "Config group override" not in str(error):
                 raise
@@ -100,12 +112,18 @@ def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def _message(config_name: str, error: Exception) -> str:
+def _composed_like(run_dir: Path) -> list[str]:
+    """Options with which Hydra begins with a run's config; only where the new run goes to is not in it."""
+    file = (run_dir / run_folder.CONFIG).absolute()
+    return ["--config-dir", str(file.parent), "--config-name", file.stem, "+hydra=default"]
+
+
+def _message(config_name: str, error: Exception, like: Path | None = None) -> str:
     if isinstance(error, UserError):
         return str(error)
     try:
-        groups = [o for o in sys.argv[1:] if (CONFIG_DIR / o.partition("=")[0]).is_dir()]
-        keys = compose(config_name, groups)
+        groups = [o for o in sys.argv[1:] if (CONFIG_DIR / o.partition("=")[0]).is_dir()] if like is None else []
+        keys = compose(config_name, groups, like)
     except Exception:
         keys = None
     return explain(error, keys)

@@ -11,7 +11,9 @@ from omegaconf import DictConfig
 from pydantic import NonNegativeInt, PositiveInt
 
 from src import cli
-from src.config.check import TRAINER, check_keys, check_node
+from src.config.check import TRAINER, Share, check_keys, check_node
+from src.config.trusted import check_targets, find_path
+from src.errors import UserError
 
 _log = logging.getLogger(__name__)
 _KEYS: dict[str, Any] = {"ckpt": str, "splits": list[Literal["val", "test"]], "data": Any, "trainer": Any, "paths": Any}
@@ -21,6 +23,12 @@ _DATA: dict[str, Any] = {
 }  # fmt: skip
 _TRAINER: dict[str, Any] = {
     **{key: TRAINER[key] | None for key in ("accelerator", "precision", "devices")}, "strategy": str,
+}  # fmt: skip
+
+# What of the training's settings bears on the scores.
+_OF_TRAINING: dict[str, Any] = {
+    **{key: TRAINER[key] for key in ("accelerator", "precision")}, "deterministic": bool | Literal["warn"],
+    "benchmark": bool, "limit_val_batches": NonNegativeInt | Share, "limit_test_batches": NonNegativeInt | Share,
 }  # fmt: skip
 
 
@@ -42,13 +50,12 @@ def evaluate(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """
     check(settings)
     from src import build, checkpoints, run_folder
-    from src.errors import UserError
     from src.tables import score_table
 
     file = checkpoints.find(settings["ckpt"])
     model, config = build.model_from_checkpoint(file)
     chosen = settings["data"]
-    data = chosen if "dataset" in chosen else config["data"] | {k: v for k, v in chosen.items() if v is not None}
+    data = chosen if "dataset" in chosen else data_of(config, chosen, file)
     datamodule = build.build_data(data, int(config["seed"]))
     datamodule.prepare(tuple(settings["splits"]))
     for split in settings["splits"]:
@@ -58,8 +65,7 @@ def evaluate(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
                 f"ckpt: {file} knows {len(model.label_set.names)} classes ({', '.join(model.label_set.names)}), "
                 f"the data has {len(names)} ({', '.join(names)}); they must be the same"
             )
-    chosen_trainer = {k: v for k, v in settings["trainer"].items() if v is not None}
-    on = config["trainer"] | {"num_nodes": 1} | chosen_trainer
+    on = trainer_of(config, settings["trainer"], file)
     build.check_devices(on)
     trainer = build.build_trainer(
         {
@@ -81,6 +87,50 @@ def evaluate(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         run_folder.write_metrics(run_dir, {"status": "completed", "checkpoint": str(file), **results})
         _log.info("%s; written to %s", file, run_dir / run_folder.METRICS)
     return results
+
+
+def data_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The data that a checkpoint was trained on, with the keys that were chosen on the command line.
+
+    The checkpoint may be a stranger's: only this program's data sets are built, and no path is taken out of it.
+
+    Raises:
+        UserError: it names anything else, or the data's folder is needed and was not given.
+    """
+    data = config.get("data")
+    if not isinstance(data, Mapping) or not isinstance(data.get("dataset"), Mapping):
+        raise UserError(f"ckpt: {file} does not say what data it was trained on; choose it: data=…")
+    trained_in = data.get("root")
+    data = {**data, "root": None, "download": False, **{k: v for k, v in chosen.items() if v is not None}}
+    check_targets(data, f"ckpt: {file}", "choose the data yourself: data=…")
+    if elsewhere := find_path({key: value for key, value in data.items() if key != "root"}, "data"):
+        raise UserError(
+            f"ckpt: {file} has a path in its data ({elsewhere[0]}: {elsewhere[1]}), and none is taken out of a checkpoint; "
+            "choose the data yourself: data=…"
+        )
+    if trained_in is not None and data["root"] is None:
+        raise UserError(
+            "data.root: must be given, since no path is taken out of a checkpoint; this one was trained on "
+            f"data.root={trained_in}"
+        )
+    check_node("data", data)
+    return data
+
+
+def trainer_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Lightning's Trainer with what of a checkpoint's settings bears on the scores, and what was chosen instead.
+
+    Raises:
+        UserError: the checkpoint's are no such settings.
+    """
+    trained = config.get("trainer") or {}
+    kept = {key: trained[key] for key in _OF_TRAINING if trained.get(key) is not None}
+    try:
+        check_keys(kept, _OF_TRAINING, "trainer")
+    except UserError as error:
+        raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error})") from None
+    still = {"_target_": "lightning.Trainer", "num_nodes": 1, "enable_model_summary": False}
+    return still | kept | {key: value for key, value in chosen.items() if value is not None}
 
 
 def _task(config: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""Trains a segmenter: `python -m src.train [overrides]`, `python -m src.train resume=RUN_DIR`."""
+"""Trains a segmenter: `python -m src.train [overrides]`, `… resume=RUN_DIR` goes on, `… like=RUN_DIR` starts anew."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import cli
 from src.config.check import check
+from src.config.trusted import run_config
 from src.errors import UserError
 
 if TYPE_CHECKING:  # importing torch takes seconds: --help and a config error do without
@@ -52,14 +53,10 @@ def _task(config: DictConfig) -> float | None:
 
 def _resume(arguments: list[str]) -> None:
     """Goes on with a run, in its folder, with its config; only where and how fast it runs may change."""
-    from src.checkpoints import run_config
-
-    run_dir = Path(next(a for a in arguments if a.startswith("resume=")).partition("=")[2]).expanduser().resolve()
-    settings = OmegaConf.create(run_config(run_dir))
-    for override in arguments:
+    run_dir, trust, overrides = _taken_out(arguments, "resume")
+    settings = OmegaConf.create(run_config(run_dir, "resume", trust))
+    for override in overrides:
         key, _, value = override.partition("=")
-        if key == "resume":
-            continue
         if key not in _MAY_CHANGE:
             raise UserError(
                 f"{key}: a resumed run keeps its config (only {', '.join(_MAY_CHANGE)} may change); to start anew from its "
@@ -74,10 +71,37 @@ def _resume(arguments: list[str]) -> None:
         sys.exit(130)
 
 
+def _like(arguments: list[str]) -> None:
+    """Starts anew, in a folder of its own, with the config that another run had."""
+    run_dir, trust, sys.argv[1:] = _taken_out(arguments, "like")
+    groups = [key for key in (o.partition("=")[0].lstrip("+") for o in sys.argv[1:]) if (cli.CONFIG_DIR / key).is_dir()]
+    if groups:
+        raise UserError(
+            f"{groups[0]}: with like= the options are those of that run; change its keys, e.g. {groups[0]}.…=…, or start "
+            "from conf/ without like="
+        )
+    run_config(run_dir, "like", trust)  # what is in it may be a stranger's
+    cli.start("train", _task, check, run_dir)
+
+
+def _taken_out(arguments: list[str], key: str) -> tuple[Path, list[str], list[str]]:
+    """The run folder that `key=…` names, the packages that `trust=…` names, and the other arguments."""
+    given = {a.partition("=")[0]: a.partition("=")[2] for a in arguments}
+    trust = [part for part in given.get("trust", "").split(",") if part]
+    others = [a for a in arguments if a.partition("=")[0] not in (key, "trust")]
+    return Path(given[key]).expanduser().resolve(), trust, others
+
+
+def _given(arguments: list[str], key: str) -> bool:
+    return any(a.startswith(f"{key}=") and a != f"{key}=null" for a in arguments)
+
+
 def main() -> None:
     arguments = sys.argv[1:]
-    if any(a.startswith("resume=") and a != "resume=null" for a in arguments):
+    if _given(arguments, "resume"):
         cli.report_user_errors(lambda: _resume(arguments))
+    elif _given(arguments, "like"):
+        cli.report_user_errors(lambda: _like(arguments))
     else:
         cli.start("train", _task, check)
 

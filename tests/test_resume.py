@@ -174,6 +174,17 @@ def test_a_resumed_run_keeps_its_config(undisturbed: Path, run: Run) -> None:
     assert len(refused.stderr.strip().splitlines()) <= 2
 
 
+def test_a_run_like_another_ends_with_its_bits(undisturbed: Path, tmp_path: Path, run: Run) -> None:
+    refused = run("src.train", f"like={undisturbed}", "network=small")
+    assert refused.returncode == 2
+    assert "network: with like= the options are those of that run" in refused.stderr
+    again = run("src.train", f"like={undisturbed}")
+    assert again.returncode == 0, again.stderr
+    (run_dir,) = (tmp_path / "logs/train/runs").iterdir()
+    assert_same_end(run_dir, undisturbed)
+    assert (run_dir / run_folder.CONFIG).read_text() == (undisturbed / run_folder.CONFIG).read_text()
+
+
 def test_resuming_what_is_no_run_is_refused(tmp_path: Path, run: Run) -> None:
     refused = run("src.train", f"resume={tmp_path}")
     assert refused.returncode == 2

@@ -28,6 +28,7 @@ TOP_LEVEL: dict[str, Any] = {
     "test": bool,
     "init_from": str | None,
     "resume": None,
+    "like": None,
     "optimized_metric": str,
 }
 GROUPS = (

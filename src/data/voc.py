@@ -139,6 +139,8 @@ def _has_test(folder: Path) -> bool:
 
 def _download(root: Path, year: int) -> None:
     """torchvision's own downloader; one process of a machine loads, the others wait."""
+    from tarfile import TarError
+
     from filelock import FileLock
     from torchvision.datasets import VOCSegmentation
     from torchvision.datasets.voc import DATASET_YEAR_DICT
@@ -150,7 +152,8 @@ def _download(root: Path, year: int) -> None:
         with FileLock(root / ".download.lock"):
             if _release(root, year) is None:
                 VOCSegmentation(str(root), str(year), "train", download=True)
-    except (OSError, RuntimeError) as error:  # torchvision raises RuntimeError where the file is not what it should be
+    except (OSError, RuntimeError, TarError) as error:
+        # RuntimeError where the file is not what it should be, TarError where a member would leave the folder
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise UserError(
             f"data.download: {release['url']} could not be fetched ({reason}); fetch {release['filename']} elsewhere "
