@@ -201,6 +201,11 @@ def check_devices(trainer: Settings) -> None:
     if str(trainer.get("precision")) == "16-mixed" and not torch.accelerator.is_available():
         raise UserError("trainer.precision: 16-mixed needs a GPU and there is none here; take bf16-mixed or 32-true")
     devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if on_gpu and str(trainer.get("precision")).startswith("bf16") and not torch.cuda.is_bf16_supported():
+        raise UserError(
+            f"trainer.precision: {torch.cuda.get_device_name()} has no bfloat16; take 16-mixed (model=cnn) or 32-true"
+        )
     if "LOCAL_RANK" in os.environ or accelerator in ("cpu", "mps") or devices in ("auto", -1):
         available = torch.cuda.device_count() if accelerator in ("gpu", "cuda") else None
         if available == 0:

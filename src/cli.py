@@ -18,6 +18,7 @@ from src.config.check import explain
 from src.errors import UserError
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
+_COMPLETION = Path(__file__).with_name("completion.bash")
 USER_ERROR_STATUS = 2
 # With one of these Hydra does more (or less) than run one job: the config is then not composed ahead.
 _HYDRA_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-m", "--multirun", "-i", "--info", "-sc",
@@ -45,6 +46,9 @@ def start(
             raise UserError(
                 "--experimental-rerun: opens a pickle, which can run code; python -m src.train like=RUN_DIR does it"
             )
+        if overrides[:1] in (["-sc"], ["--shell-completion"]) and overrides[1:] == ["install=bash"]:
+            print(_COMPLETION.read_text(encoding="utf-8"))  # Hydra's own knows no `python -m`
+            return
         if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
             check(compose(config_name, overrides, like))
         if like is not None:
@@ -96,9 +100,9 @@ def compose(config_name: str, overrides: list[str], like: Path | None = None) ->
         try:
             config = hydra.compose(file.stem, written_out(overrides))
         except ValueError as error:  # Hydra's word for group=null
-            if "Config group override" not in str(error):
-                raise
-            group = next(o.partition("=")[0] for o in overrides if o.endswith("=null") and "." not in o)
+            group = next((o.partition("=")[0] for o in overrides if o.endswith("=null") and "." not in o), None)
+            if group is None:
+                raise UserError(f"an override should be key=value ({error})") from None
             raise UserError(f"{group}: a group cannot be null; leave it out with ~{group}") from None
     return plain(config, output_dir="")
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from src.config import signatures
+from src.config.consistency import check_consistency
 from src.config.shares import parse_share
 from src.errors import UserError
 
@@ -21,7 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 # What an entry point's own keys (those outside the groups) must be.
 TOP_LEVEL: dict[str, Any] = {
-    "seed": NonNegativeInt,
+    "seed": Annotated[int, Field(ge=0, lt=2**63)],
     "monitor": str,
     "monitor_mode": Literal["min", "max"],
     "compile": bool,
@@ -40,7 +41,7 @@ OPTIMIZER: dict[str, Any] = {
     "lr": PositiveFloat,
     "weight_decay": NonNegativeFloat,
     "momentum": Annotated[float, Field(ge=0, lt=1)],
-    "betas": list[Annotated[float, Field(ge=0, lt=1)]],
+    "betas": Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)],
     "eps": NonNegativeFloat,
     "alpha": Share,
     "nesterov": bool,
@@ -62,6 +63,30 @@ TRAINER: dict[str, Any] = {
     "gradient_clip_val": NonNegativeFloat | None,
     "check_val_every_n_epoch": PositiveInt,
     "log_every_n_steps": PositiveInt,
+    "strategy": Literal[
+        "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "fsdp_cpu_offload",
+        "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload", "deepspeed_stage_3",
+        "deepspeed_stage_3_offload",
+    ],
+    "min_epochs": PositiveInt | None,
+    "min_steps": PositiveInt | None,
+    "limit_train_batches": NonNegativeInt | Share | None,
+    "limit_val_batches": NonNegativeInt | Share | None,
+    "limit_test_batches": NonNegativeInt | Share | None,
+    "val_check_interval": PositiveInt | Annotated[float, Field(gt=0, le=1)] | None,
+    "num_sanity_val_steps": NonNegativeInt | Literal[-1],
+    "deterministic": bool | Literal["warn"] | None,
+    "profiler": Literal["simple", "advanced", "pytorch"] | None,
+}  # fmt: skip
+# Lightning's keys that would do nothing here, or something else than they say; and what to take instead.
+REFUSED: dict[str, dict[str, str]] = {
+    "trainer": {
+        "gradient_clip_algorithm": "gradients are clipped by their norm; leave it out",
+        "fast_dev_run": "take debug=fast",
+        "overfit_batches": "take debug=overfit, or data.limit",
+        "barebones": "take callbacks and loggers out one by one, e.g. callbacks.pictures=null",
+        "reload_dataloaders_every_n_epochs": "the order of the data is the program's; leave it out",
+    },
 }
 # Names that code gives, never the YAML.
 GIVEN_BY_CODE = {
@@ -72,6 +97,7 @@ GIVEN_BY_CODE = {
     "scheduler": {"optimizer", "total_steps"},
     "data": {"seed", "use_unlabeled"},
     "data.dataset": {"split", "root", "download"},
+    "trainer": {"callbacks", "logger", "use_distributed_sampler", "enable_checkpointing", "default_root_dir"},
     "model": {"network", "loss", "label_set", "channels", "intensity", "optimization", "seed", "discriminator"},
 }
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
@@ -100,6 +126,12 @@ def check(config: Mapping[str, Any]) -> None:
         for name, node in (config.get(group) or {}).items():
             if isinstance(node, Mapping):
                 check_node(f"{group}.{name}", node)
+            elif node is not None:
+                raise UserError(
+                    f"{group}.{name}: should be a class with its keys ({{_target_: …}}) or null, not {node!r}"
+                )
+    for name, value in (config.get("paths") or {}).items():
+        _expect(f"paths.{name}", str | None, value)
     check_together(config)
 
 
@@ -135,6 +167,8 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
         where = f"{path}.{key}"
         if key in GIVEN_BY_CODE.get(path, ()):
             raise UserError(f"{where}: is set by the program; leave it out")
+        if mend := REFUSED.get(path, {}).get(key):
+            raise UserError(f"{where}: has no place here; {mend}")
         known = signature is None or signature.takes_any or key in signature.parameters or key in ours
         if not known:
             assert signature is not None
@@ -180,6 +214,7 @@ def check_together(config: Mapping[str, Any]) -> None:
             f"data.crop: {crop} is no multiple of this network's stride {divisor}; take e.g. data.crop={mend}"
         )
     _check_learning(config)
+    check_consistency(config)
     if trainer.get("max_epochs") is None and trainer.get("max_steps", -1) == -1:
         raise UserError("trainer.max_epochs: without it and without trainer.max_steps a run never ends; give one")
 
@@ -256,8 +291,12 @@ def explain(error: Exception, keys: Mapping[str, Any] | None) -> str:
         if match[1].partition(".")[0] == "discriminator" and "discriminator" not in (keys or {}):
             return f"{match[1]}: this model has no discriminator; take model=gan"
         node: Any = keys
+        so_far = ""
         for part in path.split(".") if path else []:
+            if isinstance(node, Mapping) and node and part not in node:
+                return _unknown(part, so_far, list(node))
             node = node.get(part) if isinstance(node, Mapping) else None
+            so_far = f"{so_far}.{part}".lstrip(".")
         return _unknown(key, path, list(node) if isinstance(node, Mapping) else [])
     if match := re.search(r"Could not find '([^']+)'\n\nAvailable options in '([^']+)':\n((?:\t.*\n?)+)", text):
         options = match[3].split()

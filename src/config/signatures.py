@@ -11,6 +11,7 @@ import ast
 import functools
 import importlib.util
 import json
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,16 +134,24 @@ def mismatch(annotation: Any, value: Any) -> str | None:
     """Why `value` (plain YAML data) does not fit `annotation`, in words; None where it fits or cannot be judged."""
     if annotation is _Unknown or annotation is Any or _is_open(annotation):
         return None
+    config = pydantic.ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
-        adapter = TypeAdapter[Any](annotation, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
-        adapter.validate_json(json.dumps(value), strict=True)
+        TypeAdapter[Any](annotation, config=config).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        first = next((e for e in error.errors() if "_NeverGiven" not in str(e["loc"])), error.errors()[0])
-        message = first["msg"].removeprefix("Input should be ")
-        return f"should be {message}"
+        possible = [
+            e["msg"] for e in error.errors() if "_NeverGiven" not in str(e["loc"]) and e["type"] != "none_required"
+        ]
+        # each once, in order: one for every alternative of a union
+        return f"should be {' or '.join(dict.fromkeys(map(_in_words, possible)))}" if possible else "should be left out"
     except Exception:  # an annotation that pydantic cannot turn into a check
         return None
     return None
+
+
+def _in_words(message: str) -> str:
+    message = message.removeprefix("Input should be ").replace("a valid array", "a list")
+    length = re.fullmatch(r"List should have at (least|most) (\d+) items? after validation, not \d+", message)
+    return f"a list of at {length[1]} {length[2]}" if length else message
 
 
 def _is_open(annotation: Any) -> bool:

@@ -16,6 +16,7 @@ from src.networks.base import SegmentationNetwork
 from src.networks.weights import load_encoder, pixel_statistics
 
 SIZE_DIVISOR = 32  # the config check refuses training crops that are no multiple of it
+POOLED_BATCH_NORM = ("deeplabv3plus",)  # and one image a device for these
 
 
 def unet(

@@ -10,6 +10,8 @@ from torchvision.models import segmentation
 from src.networks.base import SegmentationNetwork
 from src.networks.weights import load_torchvision
 
+POOLED_BATCH_NORM = ("deeplabv3",)  # the config check refuses one image a device
+
 
 class _Core(nn.Module):
     """A torchvision segmentation model with our names for its outputs."""

@@ -79,7 +79,49 @@ BAD = {
     "model.semi.threshold=1.1": "model.semi.threshold: should be less than or equal to 1",
     "+model.semi.treshold=0.5": "model.semi.treshold: no such key, did you mean 'threshold'?",
 }
-EXTRA = {"network.width=wide": ["network=tiny"], "scheduler.power=two": ["scheduler=poly"]}
+BAD |= {
+    "trainer.strategy=ddpp": "trainer.strategy: should be 'auto', 'ddp',",
+    "trainer.devices=0": "trainer.devices: should be 'auto' or greater than 0 or a list or -1, not 0",
+    "trainer.devices=[]": "trainer.devices: should name each device once, not []",
+    "trainer.devices=[0,0]": "trainer.devices: should name each device once",
+    "trainer.limit_val_batches=2.5": "trainer.limit_val_batches: should be a valid integer or less than or equal to 1",
+    "trainer.val_check_interval=0": "trainer.val_check_interval: should be greater than 0",
+    "trainer.num_sanity_val_steps=-5": "trainer.num_sanity_val_steps: should be",
+    "trainer.deterministic=maybe": "trainer.deterministic: should be a valid boolean or 'warn'",
+    "trainer.profiler=fast": "trainer.profiler: should be 'simple', 'advanced' or 'pytorch'",
+    "+trainer.gradient_clip_algorithm=value": "trainer.gradient_clip_algorithm: has no place here; gradients are clipped by",
+    "+trainer.fast_dev_run=true": "trainer.fast_dev_run: has no place here; take debug=fast",
+    "+trainer.callbacks=[]": "trainer.callbacks: is set by the program; leave it out",
+    "+callbacks.mine=3": "callbacks.mine: should be a class with its keys",
+    "+logger.csv=true": "logger.csv: should be a class with its keys",
+    "+paths.more=1": "paths.more: should be a valid string",
+    "optimizer.betas=[0.9]": "optimizer.betas: should be a list of at least 2",
+    "optimizer.lr=inf": "optimizer.lr: should be a finite number",
+    "optimizer.lr=nan": "optimizer.lr: should be a finite number",
+    "+optimizer.nesterov=true": "optimizer.nesterov: no such key",
+    "optimizer.nesterov=true": "optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9",
+    "data.crop=[64]": "data.crop: should be [height, width], not [64]",
+    "data.crop=64": "data.crop: should be a list, not 64",
+    "data.augment.scale=[2,0.5]": "data.augment.scale: should be [smallest, largest], not [2, 0.5]",
+    "monitor=val/loss": "monitor_mode: max would keep the worst checkpoint by val/loss; take monitor_mode=min",
+    "monitor_mode=min": "monitor_mode: min would keep the worst checkpoint by val/miou; take monitor_mode=max",
+    "data.batch_size=1": "needs 2 images on each device",
+    "seed=99999999999999999999": "seed: should be less than",
+    "data.dataset.names=[a,a]": "data.dataset.names: 'a' is there twice",
+    "data.dataset.names=[a]": "data.dataset.names: 1 classes",
+    "data.dataset.colors=[[1,2,3]]": "data.dataset.colors: 1 for 2 classes (a, b); give one for each class",
+    "model.class_weights=[1,2,3]": "model.class_weights: 3 for 2 classes (a, b)",
+    "monitor=val/iou/dog": "monitor: no class is called 'dog'; classes: a, b",
+}
+FOLDER = ["data=folder", "data.root=/none", "data.dataset.names=[a,b]"]
+EXTRA = {
+    "network.width=wide": ["network=tiny"],
+    "scheduler.power=two": ["scheduler=poly"],
+    "optimizer.nesterov=true": ["optimizer=sgd", "optimizer.momentum=0"],
+    "data.batch_size=1": ["network=deeplabv3plus"],
+    **dict.fromkeys((key for key in BAD if key.startswith("data.dataset.names")), FOLDER[:2]),
+    **dict.fromkeys(("data.dataset.colors=[[1,2,3]]", "model.class_weights=[1,2,3]", "monitor=val/iou/dog"), FOLDER),
+}
 # With model=gan.
 BAD_ADVERSARY = {
     "model.adversarial_weight=-0.1": "model.adversarial_weight: should be greater than or equal to 0, not -0.1",
@@ -168,6 +210,23 @@ def test_what_an_adversary_needs_is_enough(overrides: list[str]) -> None:
     check(cli.compose("train", ["model=gan", *overrides]))
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["monitor=val/loss", "monitor_mode=min"],
+        ["optimizer=sgd", "optimizer.nesterov=true"],
+        ["trainer=gpu", "trainer.devices=[0,2]"],
+        ["network=deeplabv3", "data.batch_size=1", "model.batch_norm=frozen"],
+        ["network=deeplabv3plus", "trainer=ddp", "trainer.devices=4", "data.batch_size=4"],  # statistics of all devices
+        ["trainer.limit_val_batches=3", "trainer.val_check_interval=0.5", "trainer.deterministic=warn"],
+        ["+paths.data=/data", "data=camvid", "data.root=${paths.data}"],
+        ["callbacks.pictures=null", "+callbacks.timer={_target_: lightning.pytorch.callbacks.Timer, duration: '01:00:00:00'}"],
+    ],
+)  # fmt: skip
+def test_what_fits_together_passes(overrides: list[str]) -> None:
+    check(cli.compose("train", overrides))
+
+
 def test_a_short_key_is_the_long_one() -> None:
     short, long = (
         cli.compose("train", [f"{key}=fixmatch", "data.labeled_fraction=1/8"])
@@ -183,6 +242,8 @@ def test_a_short_key_is_the_long_one() -> None:
     [
         (["model.lrr=1"], "model.lrr: no such key; keys of model: "),
         (["optimizer.weight_dacay=1"], "did you mean 'weight_decay'?"),
+        (["optimiser.lr=1"], "optimiser: no such key, did you mean 'optimizer'?"),
+        (["=3"], "an override should be key=value"),
         (["network=fcm"], "network=fcm: no such option, did you mean 'fcn'?; choose one of: deeplabv3, "),
         (["+data.batch_size=4"], "data.batch_size: is there already; leave out the '+'"),
         (["optimizer.lr=[1"], "no viable alternative"),
