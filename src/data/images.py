@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,17 @@ _QUARTER_TURNS = {
 }
 
 
-def read_rgb(file: Path) -> Tensor:
+class Encoded(NamedTuple):
+    """The bytes of an image file that lies in some other file, and what a message calls it."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read_rgb(file: Path | Encoded) -> Tensor:
     """Any image file as uint8 [3, H, W], turned upright as its EXIF tag says.
 
     Raises:
@@ -40,7 +51,7 @@ def read_rgb(file: Path) -> Tensor:
     return _read_upright(file)[0]
 
 
-def read_pair(image_file: Path, mask: npt.NDArray[np.uint8], mask_name: str) -> tuple[Tensor, Tensor]:
+def read_pair(image_file: Path | Encoded, mask: npt.NDArray[np.uint8], mask_name: str) -> tuple[Tensor, Tensor]:
     """An image, uint8 [3, H, W], upright, and its mask, uint8 [H, W].
 
     A photo that a camera turned by its EXIF tag is shown upright by viewers and labelling tools, so that its mask is
@@ -66,7 +77,7 @@ def read_pair(image_file: Path, mask: npt.NDArray[np.uint8], mask_name: str) -> 
     return image, torch.from_numpy(np.ascontiguousarray(mask))
 
 
-def read_index_mask(file: Path, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def read_index_mask(file: Path | Encoded, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """A mask of one value a pixel as class indices, uint8 [H, W]; a palette does not matter.
 
     Args:
@@ -83,6 +94,11 @@ def read_index_mask(file: Path, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np
                 "are the classes take data=folder with data.dataset.mask_format=rgb and data.dataset.colors"
             )
         values = np.asarray(ImageOps.exif_transpose(image))
+    return look_up(values, lookup, file)
+
+
+def look_up(values: npt.NDArray[Any], lookup: npt.NDArray[np.uint8], file: Path | Encoded) -> npt.NDArray[np.uint8]:
+    """Class indices of mask values of any dtype of whole numbers, as `read_index_mask` gives them; messages name `file`."""
     values = values.astype(np.uint8) if values.dtype == bool else values
     if values.dtype != np.uint8:
         outside = (values < 0) | (values >= len(lookup))
@@ -104,21 +120,21 @@ def index_lookup(classes: int, ignored: list[int], ignore_index: int) -> npt.NDA
 
 
 @contextmanager
-def opened(file: Path, kind: str) -> Iterator[Image.Image]:
+def opened(file: Path | Encoded, kind: str) -> Iterator[Image.Image]:
     """PIL's image of a file; whatever goes wrong while it is opened or decoded is a `UserError`."""
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(file.content) if isinstance(file, Encoded) else file) as image:
             yield image
     except _FAILURES as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        if file.is_dir():
+        if isinstance(file, Path) and file.is_dir():
             reason = "it is a folder"
-        elif file.is_file() and not file.stat().st_size:
+        elif isinstance(file, Path) and file.is_file() and not file.stat().st_size:
             reason = "it is empty"
         raise UserError(f"{file}: cannot be read as {kind} ({reason}); replace or remove it") from None
 
 
-def _read_upright(file: Path) -> tuple[Tensor, Any]:
+def _read_upright(file: Path | Encoded) -> tuple[Tensor, Any]:
     with opened(file, "an image") as image:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         upright = ImageOps.exif_transpose(image)
@@ -131,7 +147,7 @@ def _read_upright(file: Path) -> tuple[Tensor, Any]:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous(), orientation
 
 
-def _out_of_range(file: Path, value: np.generic, lookup: npt.NDArray[np.uint8]) -> str:
+def _out_of_range(file: Path | Encoded, value: np.generic, lookup: npt.NDArray[np.uint8]) -> str:
     values = np.flatnonzero(lookup < NO_CLASS)
     return (
         f"{file}: label {value} is out of range; {lookup[values].max() + 1} classes are {values[0]} to {values[-1]}; correct "
