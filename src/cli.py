@@ -25,7 +25,11 @@ _HYDRA_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-m"
                 "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "-p", "-r",
                 "--package", "--run", "--resolve", "--experimental-rerun")  # fmt: skip
 # A method chosen by the name of its node: `model.semi=fixmatch` keeps the node's other keys.
-_SHORT = {"model.semi": "model.semi.method"}
+_SHORT = {"model.semi": "model.semi.method", "launcher": "hydra/launcher", "sweep.dir": "hydra.sweep.dir",
+          "sweep.subdir": "hydra.sweep.subdir", "sweep/sampler": "hydra/sweeper/sampler",
+          "sweep/pruner": "hydra/sweeper/pruner"}  # fmt: skip
+# What the launchers and sweepers of Hydra are told.
+_SHORT_PREFIXES = {"launcher.": "hydra.launcher.", "sweep.": "hydra.sweeper."}
 
 
 def start(
@@ -39,7 +43,10 @@ def start(
     start (`-m`, `--config-dir` …) are checked by the task itself.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    overrides = sys.argv[1:] = written_out(sys.argv[1:])
+    overrides = written_out(sys.argv[1:])
+    if any(o.startswith("sweep=") for o in overrides) and not {"-m", "--multirun", "hydra.mode=RUN"} & set(overrides):
+        overrides.insert(0, "-m")
+    sys.argv[1:] = overrides
 
     def run() -> None:
         if any(o.startswith("--experimental-rerun") for o in overrides):
@@ -49,10 +56,15 @@ def start(
         if overrides[:1] in (["-sc"], ["--shell-completion"]) and overrides[1:] == ["install=bash"]:
             print(_COMPLETION.read_text(encoding="utf-8"))  # Hydra's own knows no `python -m`
             return
+        if {"-m", "--multirun"} & set(overrides):
+            from src.sweep import plugins
+
+            plugins.register()
         if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
             check(compose(config_name, overrides, like))
         if like is not None:
-            sys.argv[1:] = [*_composed_like(like), *overrides]
+            options = [o for o in overrides if o.startswith("-")]  # argparse wants them all before the overrides
+            sys.argv[1:] = [*options, *_composed_like(like), *(o for o in overrides if not o.startswith("-"))]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
         mistakes: list[UserError] = []
 
@@ -75,7 +87,14 @@ def start(
 def written_out(overrides: list[str]) -> list[str]:
     """Overrides with short keys in their long form."""
     parts = [override.partition("=") for override in overrides]
-    return [f"{_SHORT.get(key, key)}{equals}{value}" for key, equals, value in parts]
+    return [f"{_long(key)}{equals}{value}" for key, equals, value in parts]
+
+
+def _long(key: str) -> str:
+    if key in _SHORT or key == "sweep.resume":
+        return _SHORT.get(key, key)
+    prefix = next((short for short in _SHORT_PREFIXES if key.startswith(short)), "")
+    return _SHORT_PREFIXES.get(prefix, "") + key.removeprefix(prefix)
 
 
 def report_user_errors(action: Callable[[], None], say: Callable[[Exception], str] = str) -> None:
@@ -95,16 +114,19 @@ def report_user_errors(action: Callable[[], None], say: Callable[[Exception], st
 
 def compose(config_name: str, overrides: list[str], like: Path | None = None) -> dict[str, Any]:
     """The config as plain containers, interpolations resolved, without starting a job (so without a run folder)."""
+    return plain(_composed(config_name, overrides, like), output_dir="")
+
+
+def _composed(config_name: str, overrides: list[str], like: Path | None, with_hydra: bool = False) -> DictConfig:
     file = CONFIG_DIR / config_name if like is None else like / run_folder.CONFIG
     with hydra.initialize_config_dir(str(file.parent.absolute()), version_base="1.3"):
         try:
-            config = hydra.compose(file.stem, written_out(overrides))
+            return hydra.compose(file.stem, written_out(overrides), return_hydra_config=with_hydra)
         except ValueError as error:  # Hydra's word for group=null
             group = next((o.partition("=")[0] for o in overrides if o.endswith("=null") and "." not in o), None)
             if group is None:
                 raise UserError(f"an override should be key=value ({error})") from None
             raise UserError(f"{group}: a group cannot be null; leave it out with ~{group}") from None
-    return plain(config, output_dir="")
 
 
 def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
@@ -119,15 +141,20 @@ def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
 def _composed_like(run_dir: Path) -> list[str]:
     """Options with which Hydra begins with a run's config; only where the new run goes to is not in it."""
     file = (run_dir / run_folder.CONFIG).absolute()
-    return ["--config-dir", str(file.parent), "--config-name", file.stem, "+hydra=default"]
+    sweeps = ["hydra/launcher=process", "hydra/sweeper=grid"]
+    return ["--config-dir", str(file.parent), "--config-name", file.stem, "+hydra=default", *sweeps]
 
 
 def _message(config_name: str, error: Exception, like: Path | None = None) -> str:
     if isinstance(error, UserError):
         return str(error)
     try:
-        groups = [o for o in sys.argv[1:] if (CONFIG_DIR / o.partition("=")[0]).is_dir()] if like is None else []
-        keys = compose(config_name, groups, like)
+        groups = [o for o in sys.argv[1:] if (CONFIG_DIR / o.partition("=")[0]).is_dir() and "," not in o]
+        composed = _composed(config_name, groups if like is None else [], like, with_hydra=True)
+        keys: Any = OmegaConf.to_container(composed, resolve=False)
     except Exception:
         keys = None
-    return explain(error, keys)
+    text = explain(error, keys)
+    for short, long in _SHORT_PREFIXES.items():  # as the user wrote it
+        text = text.replace(long, short).replace(f"{long.rstrip('.')}:", f"{short.rstrip('.')}:")
+    return text

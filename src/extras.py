@@ -1,4 +1,4 @@
-"""Packages that only some data formats need: imported when such data is read, named with their extra where missing."""
+"""Packages that only some options need: imported when such an option is taken, named with their extra where missing."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def needs(module: str, extra: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise UserError(
-            f'{package} is needed for this data and cannot be imported ({error}); pip install "pixelwise[{extra}]"'
+            f'{package} is needed for this and cannot be imported ({error}); pip install "pixelwise[{extra}]"'
         ) from None

@@ -72,6 +72,13 @@ def read_metrics(run_dir: Path) -> dict[str, Any] | None:
     return content
 
 
+def score(metrics: Mapping[str, Any], name: str) -> float | None:
+    """A figure of metrics.json by its name, e.g. "val/miou"; None where there is none."""
+    stage, _, key = name.partition("/")
+    value = (metrics.get(stage) or {}).get(key)
+    return None if value is None else float(value)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}

@@ -18,15 +18,17 @@ from src import build, checkpoints, run_folder
 from src.callbacks.checkpoint import Interrupted, RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.monitor import Monitor
+from src.callbacks.pruning import Pruned, Pruning
 from src.config.check import uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
 from src.errors import NonFiniteLoss, UserError
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
+from src.sweep.trial import trial_of_this_job
 from src.tables import score_table
 
 _log = logging.getLogger(__name__)
-Status = Literal["completed", "failed", "interrupted"]
+Status = Literal["completed", "pruned", "failed", "interrupted"]
 
 
 @dataclass
@@ -61,6 +63,8 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         datamodule.prepare()
         of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
         trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch())
+        if (trial := trial_of_this_job()) is not None:
+            trainer.callbacks.append(Pruning(*trial))  # type: ignore[attr-defined]
         train_source = datamodule.source("train")
         weights = build.class_weights(
             settings["model"].get("class_weights"), train_source, run_dir / "class_counts.txt"
@@ -81,6 +85,9 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         except (Interrupted, KeyboardInterrupt) as stop:
             status = "interrupted"
             _say(f"interrupted ({stop}); go on with: python -m src.train resume={run_dir}")
+        except Pruned as pruned:
+            status = "pruned"
+            _say(str(pruned))
         except NonFiniteLoss as error:
             good = next((f for f in (run_dir / run_folder.LAST, run_dir / run_folder.BEST) if f.is_file()), "none yet")
             raise NonFiniteLoss(
@@ -93,7 +100,7 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         record["wall_seconds"] = round(_spent_before(trainer) + time.monotonic() - begun, 1)
         if trainer.is_global_zero:
             _finish(settings, run_dir, record, trainer, model, datamodule)
-        optimized = _look_up(record, settings["optimized_metric"])
+        optimized = run_folder.score(record, settings["optimized_metric"])
         return Outcome(status, record, run_dir, trainer, model, datamodule, optimized)
     except BaseException as error:
         if build.is_main_process() and record["status"] == "failed":
@@ -224,12 +231,6 @@ def _spent_before(trainer: L.Trainer) -> float:
 
 def _in_words(error: BaseException) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-def _look_up(record: Mapping[str, Any], name: str) -> float | None:
-    stage, _, key = name.partition("/")
-    value = record.get(stage, {}).get(key)
-    return None if value is None else float(value)
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Trains a segmenter: `python -m src.train [overrides]`, `… resume=RUN_DIR` goes on, `… like=RUN_DIR` starts anew."""
+"""Trains: `python -m src.train [overrides]`; `resume=RUN_DIR` goes on, `like=RUN_DIR` starts anew, `-m` sweeps."""
 
 from __future__ import annotations
 
@@ -96,6 +96,12 @@ def _given(arguments: list[str], key: str) -> bool:
     return any(a.startswith(f"{key}=") and a != f"{key}=null" for a in arguments)
 
 
+def _resume_sweep(arguments: list[str]) -> None:
+    from src.sweep.resume import arguments_to_resume
+
+    sys.argv[1:] = arguments_to_resume(cli.written_out(arguments), _MAY_CHANGE)
+
+
 def main() -> None:
     arguments = sys.argv[1:]
     if _given(arguments, "resume"):
@@ -103,6 +109,8 @@ def main() -> None:
     elif _given(arguments, "like"):
         cli.report_user_errors(lambda: _like(arguments))
     else:
+        if any(a.startswith("sweep.resume=") for a in arguments):
+            cli.report_user_errors(lambda: _resume_sweep(arguments))
         cli.start("train", _task, check)
 
 

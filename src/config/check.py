@@ -196,6 +196,16 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"monitor: no metric is called {monitor!r}{_suggest(monitor, _METRICS)}; metrics: {', '.join(_METRICS)}"
         )
+    optimized = config["optimized_metric"]
+    if not re.fullmatch(
+        r"train/loss|(val|test)/(loss|miou|mean_accuracy|pixel_accuracy|dice|fw_iou|iou/.+)", optimized
+    ):
+        raise UserError(
+            f"optimized_metric: no metric is called {optimized!r}{_suggest(optimized, _METRICS)}; metrics: "
+            f"{', '.join(_METRICS)}, and the same of test/"
+        )
+    if optimized.startswith("test/") and not config["test"]:
+        raise UserError(f"optimized_metric: {optimized} needs test=true")
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
     count = len(devices) if isinstance(devices, list) else devices
     batch = data["batch_size"]

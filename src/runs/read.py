@@ -18,8 +18,8 @@ import yaml
 from src import run_folder
 from src.runs import events
 
-Status = Literal["completed", "interrupted", "failed", "running", "stopped"]
-_ENDS = ("completed", "interrupted", "failed")
+Status = Literal["completed", "pruned", "interrupted", "failed", "running", "stopped"]
+_ENDS = ("completed", "pruned", "interrupted", "failed")
 _QUIET = 15 * 60.0  # seconds without a word after which a run without an end counts as stopped
 _SLACK = 60.0  # seconds in which an ending run may still write
 _PARTS = {".hydra", run_folder.CHECKPOINTS, run_folder.TENSORBOARD}

@@ -1,0 +1,76 @@
+"""What each job of a sweep will run with and where, known before it is started."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from src import cli
+from src.config.trusted import check_paths, check_targets
+from src.errors import UserError
+from src.sweep import resume
+from src.sweep.record import FILE, Job, Record
+
+
+class Refused(UserError):
+    """Not a mistake in one job, but nothing that any should run with."""
+
+
+class Plan:
+    """Composes the jobs' configs, each once.
+
+    Args:
+        loader: Hydra's.
+        config: the sweep's own.
+        record: the sweep.
+        resumed: whether the jobs come out of a folder, which may be a stranger's.
+    """
+
+    def __init__(self, loader: ConfigLoader, config: DictConfig, record: Record, resumed: bool) -> None:
+        self._loader, self._config, self._record, self._resumed = loader, config, record, resumed
+        self._composed: dict[int, dict[str, Any]] = {}
+
+    def settings(self, job: Job) -> dict[str, Any]:
+        """The job's config, composed as its own process will."""
+        if job.number in self._composed:
+            return self._composed[job.number]
+        config = self._loader.load_sweep_config(self._config, [*job.overrides, *self._record.changes])
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = str(job.number), job.number
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)  # for ${hydra:…}
+        try:
+            job.folder = self._folder_of(job, str(config.hydra.sweep.subdir))
+            task = copy.deepcopy(config)
+            with open_dict(task):
+                del task["hydra"]
+            settings = cli.plain(task, output_dir=str(self._record.folder / job.folder))
+        finally:
+            HydraConfig.instance().cfg = before
+        if self._resumed:
+            self._refuse_strangers_code(settings, self._record.folder / job.folder)
+        self._composed[job.number] = settings
+        return settings
+
+    def _refuse_strangers_code(self, settings: Mapping[str, Any], folder: Path) -> None:
+        """The overrides come out of a folder that may be anyone's."""
+        of = f"sweep.resume: {self._record.folder / FILE}"
+        try:
+            check_targets(settings, of, "if you trust it, name its package: trust=…", resume.trusted)
+            check_paths(settings, of, folder)
+        except UserError as error:
+            raise Refused(str(error)) from None
+
+    def _folder_of(self, job: Job, wanted: str) -> str:
+        """What `sweep.subdir` says; jobs for which it says the same get their number behind it."""
+        inside = (self._record.folder / wanted).resolve()
+        if self._record.folder.resolve() not in inside.parents:
+            raise Refused(f"hydra.sweep.subdir: {wanted} is no folder below the sweep's")
+        taken = any(other.folder == wanted for other in self._record.jobs if other.number != job.number)
+        return f"{wanted}_{job.number}" if taken else wanted

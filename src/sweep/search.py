@@ -1,0 +1,154 @@
+"""A search for the best settings with Optuna: trials are jobs, poor ones are pruned, the study outlives the sweep."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.utils import JobReturn
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+from pydantic import NonNegativeInt, PositiveInt
+
+from src import cli
+from src.errors import UserError
+from src.extras import needs
+from src.seeding import derive
+from src.sweep.launcher import NAMESPACE
+from src.sweep.record import DONE, Job
+from src.sweep.sweepers import GridSweeper, exit_unless_good
+from src.sweep.trial import open_study, tell_job
+
+_EXAMPLE = "optimizer.lr='tag(log,interval(1e-4,1e-1))' network=unet,fpn"
+
+
+class OptunaSweeper(GridSweeper):
+    """Asks Optuna for each job's values; a job that frees its place gets the next trial at once.
+
+    Args:
+        n: trials, those included that are pruned or fail.
+        direction: whether the metric is to grow or to fall; None: to fall for a loss, else to grow.
+        seed: each trial's draws are a function of it, the trial's number and the results so far.
+        sampler: `_target_` and keys of one of Optuna's samplers.
+        pruner: likewise; None prunes none.
+        params: the search space by key: `interval(low, high)`, `tag(log, interval(low, high))`,
+            `int(interval(low, high))`, `range(start, stop, step)`, `choice(a, b)` or `a,b`.
+    """
+
+    __module__ = NAMESPACE
+    keys: Mapping[str, Any] = {
+        "n": PositiveInt,
+        "direction": Literal["minimize", "maximize"] | None,
+        "seed": NonNegativeInt,
+        "sampler": dict[str, Any],
+        "pruner": dict[str, Any] | None,
+        "params": dict[str, Any] | None,
+    }
+
+    def __init__(
+        self,
+        sampler: Mapping[str, Any],
+        pruner: Mapping[str, Any] | None = None,
+        n: int = 20,
+        direction: Literal["minimize", "maximize"] | None = None,
+        seed: int = 42,
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(params)
+        self.sampler = cli.plain(OmegaConf.create(dict(sampler)))
+        self.pruner = None if pruner is None else cli.plain(OmegaConf.create(dict(pruner)))
+        self.n, self.direction, self.seed = n, direction, seed
+        for key, node in (("sampler", self.sampler), ("pruner", self.pruner)):
+            if node is not None and not re.fullmatch(rf"optuna\.{key}s\.[A-Z]\w*", str(node.get("_target_"))):
+                raise UserError(f"sweep.{key}._target_: should be one of optuna.{key}s, not {node.get('_target_')!r}")
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Runs trials until there are n; ends with status 1 if one failed."""
+        optuna, record = needs("optuna", "optuna"), self.launcher.record
+        given = {o.get_key_element(): o for o in self.parsed(self.written(arguments))}
+        self.space = {key: _distribution(optuna, o) for key, o in given.items() if o.is_sweep_override()}
+        self.fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in given.items() if key not in self.space]
+        if not self.space:
+            raise UserError(f"sweep=optuna: nothing to search; give values or ranges, e.g. {_EXAMPLE}")
+        if self.pruner is not None and not record.metric.startswith("val/"):
+            raise UserError(f"sweep.pruner: {record.metric} is no validation score; take sweep.pruner=null")
+        self._try_out()
+        falls = record.metric.endswith("/loss")
+        self.study = open_study(record.folder, self.direction or ("minimize" if falls else "maximize"))
+        self._fail_lost_trials()
+        self.launcher.trial = lambda job: tell_job(record.folder, job.trial, record.metric, self.pruner)
+        self.launcher.run(self._jobs(), self._tell)
+        exit_unless_good(self.launcher)
+        return []
+
+    def _try_out(self) -> None:
+        """Checks each value, or the ends of each range, before anything is written."""
+        ends = {key: d.choices if hasattr(d, "choices") else (d.low, d.high) for key, d in self.space.items()}
+        first = {key: values[0] for key, values in ends.items()}
+        numbers = itertools.count(-1, -1)  # of no real job
+        for key, values in ends.items():
+            for value in values:
+                mistake = self.launcher.mistake_in(Job(next(numbers), self._overrides({**first, key: value})))
+                if mistake is not None:
+                    raise mistake
+
+    def _fail_lost_trials(self) -> None:
+        """Those that a killed sweep had asked for and not yet recorded."""
+        recorded = {job.trial for job in self.launcher.record.jobs}
+        for trial in self.study.get_trials(deepcopy=False):
+            if not trial.state.is_finished() and trial.number not in recorded:
+                self.study.tell(trial.number, state=needs("optuna", "optuna").trial.TrialState.FAIL)
+
+    def _jobs(self) -> Iterator[Job]:
+        """Those of before that are not done, then new ones."""
+        record = self.launcher.record
+        for job in [job for job in record.jobs if job.status not in DONE]:
+            trial = self.study.get_trials(deepcopy=False)[job.trial]
+            if trial.state.is_finished():  # it failed: the same values as a trial of its own
+                self.study.enqueue_trial(trial.params)
+                job.trial = self._ask(job).number
+            yield job
+        while len(record.jobs) < self.n:
+            job = Job(len(record.jobs), [])
+            trial = self._ask(job)
+            job.trial, job.overrides = trial.number, self._overrides(trial.params)
+            record.jobs.append(job)
+            self.launcher.mistake_in(job)
+            yield job
+
+    def _ask(self, job: Job) -> Any:
+        made = {key: value for key, value in self.sampler.items() if key != "_target_"}
+        seed = derive(self.seed, "trial", len(self.study.get_trials(deepcopy=False))) % 2**32
+        self.study.sampler = get_object(self.sampler["_target_"])(**made, seed=seed)
+        return self.study.ask(self.space)
+
+    def _overrides(self, values: Mapping[str, Any]) -> list[str]:
+        return [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
+
+    def _tell(self, job: Job) -> None:
+        state = needs("optuna", "optuna").trial.TrialState
+        if job.status == "pruned":
+            self.study.tell(job.trial, state=state.PRUNED)
+        elif job.status == "completed" and job.value is not None:
+            self.study.tell(job.trial, job.value)
+        elif job.status != "interrupted":  # which goes on as the same trial
+            self.study.tell(job.trial, state=state.FAIL)
+
+
+def _distribution(optuna: Any, override: Override) -> Any:
+    sweep, kinds = override.value(), optuna.distributions
+    if isinstance(sweep, IntervalSweep):
+        assert sweep.start is not None and sweep.end is not None
+        whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
+        kind = kinds.IntDistribution if whole else kinds.FloatDistribution
+        return kind(sweep.start, sweep.end, log="log" in sweep.tags)
+    if isinstance(sweep, RangeSweep) and sweep.step and not sweep.shuffle:
+        values = list(sweep.range())
+        whole = all(isinstance(value, int) for value in values)
+        kind = kinds.IntDistribution if whole else kinds.FloatDistribution
+        return kind(min(values), max(values), step=abs(sweep.step))
+    assert isinstance(sweep, ChoiceSweep | RangeSweep)
+    return kinds.CategoricalDistribution(list(override.sweep_string_iterator()))

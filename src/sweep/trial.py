@@ -1,0 +1,56 @@
+"""A trial of a search as its job knows it: the study is a file in the sweep folder that sweep and jobs share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.utils import get_object
+
+from src.extras import needs
+from src.sweep.process import TRIAL
+
+FILE, NAME = "optuna.log", "sweep"
+
+
+def open_study(folder: Path, direction: Literal["minimize", "maximize"]) -> Any:
+    """The study of a sweep folder, begun where there is none yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _mend(folder / FILE)
+    return needs("optuna", "optuna").create_study(
+        storage=_storage(folder), study_name=NAME, direction=direction, load_if_exists=True
+    )
+
+
+def tell_job(folder: Path, trial: int | None, metric: str, pruner: Mapping[str, Any] | None) -> str | None:
+    """What a job gets in its environment; None where nothing would prune it."""
+    if pruner is None:
+        return None
+    return json.dumps({"folder": str(folder), "trial": trial, "metric": metric, "pruner": pruner})
+
+
+def trial_of_this_job() -> tuple[Any, str] | None:
+    """The `optuna.Trial` that this process is, and the metric that it is pruned by; None where it is none."""
+    if TRIAL not in os.environ:
+        return None
+    told = json.loads(os.environ[TRIAL])
+    optuna, pruner = needs("optuna", "optuna"), dict(told["pruner"])
+    made = get_object(pruner.pop("_target_"))(**pruner)
+    study = optuna.load_study(storage=_storage(Path(told["folder"])), study_name=NAME, pruner=made)
+    frozen = study.get_trials(deepcopy=False)[told["trial"]]
+    return optuna.trial.Trial(study, frozen._trial_id), told["metric"]
+
+
+def _storage(folder: Path) -> Any:
+    optuna = needs("optuna", "optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / FILE)))
+
+
+def _mend(file: Path) -> None:
+    """Drops a last line that a kill cut off: Optuna would read no further than it."""
+    if file.is_file() and (content := file.read_bytes()) and not content.endswith(b"\n"):
+        file.write_bytes(content[: content.rfind(b"\n") + 1])
