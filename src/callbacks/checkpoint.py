@@ -163,6 +163,7 @@ class RunCheckpoint(Checkpoint):
         self._saved_at, self._due = time.monotonic(), False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._stop is not None:
-            raise KeyboardInterrupt  # asked twice: at once
-        self._stop = signal.Signals(number).name
+        if self._stop is None:
+            self._stop = signal.Signals(number).name
+        elif number == signal.SIGINT:  # by hand, twice: at once; schedulers and closed terminals repeat themselves
+            raise KeyboardInterrupt

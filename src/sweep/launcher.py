@@ -77,7 +77,7 @@ class ProcessLauncher(Launcher):
     ) -> None:
         self.devices, self.devices_per_job, self.jobs = devices, devices_per_job, jobs
         self.grace_seconds = grace_seconds
-        self.stop_asked = 0  # how often
+        self.stop_asked = 0  # 1: to save and end, 2: at once
         self.trial: Callable[[Job], str | None] = lambda job: None  # what a job is told that is a trial of a study
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -259,6 +259,8 @@ class ProcessLauncher(Launcher):
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.stop_asked += 1
-        if self.stop_asked == 1:
-            print(f"{signal.Signals(number).name}: jobs save and end; once more kills them", flush=True)
+        if not self.stop_asked:
+            self.stop_asked = 1
+            print(f"{signal.Signals(number).name}: jobs save and end; Ctrl-C kills them", flush=True)
+        elif number == signal.SIGINT:  # by hand; the others come in twos, of a closed terminal or a scheduler
+            self.stop_asked = 2

@@ -94,9 +94,11 @@ def test_jobs_have_devices_of_their_own(sweep: Sweep, where: str) -> None:
 def test_a_stopped_sweep_leaves_jobs_to_go_on_with(sweep: Sweep, where: str, tmp_path: Path, launcher: str) -> None:
     def interrupt() -> None:
         deadline = time.monotonic() + 60
-        while not (tmp_path / "sweep/1/stdout.txt").exists() and time.monotonic() < deadline:
+        said = [tmp_path / "sweep" / job / "stdout.txt" for job in "01"]
+        while not all(file.exists() and file.read_text() for file in said) and time.monotonic() < deadline:
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # as a terminal does that is closed
+            os.kill(os.getpid(), number)
 
     interrupter = threading.Thread(target=interrupt)
     interrupter.start()
@@ -105,7 +107,8 @@ def test_a_stopped_sweep_leaves_jobs_to_go_on_with(sweep: Sweep, where: str, tmp
     interrupter.join()
     assert status == 130
     assert statuses(jobs) == ["interrupted", "interrupted", "waiting"]
-    assert (run_folder.read_metrics(tmp_path / "sweep/0") or {})["status"] == "interrupted"
+    for job in "01":
+        assert run_folder.read_metrics(tmp_path / "sweep" / job) == {"status": "interrupted", "saved": True}
     (tmp_path / "sweep/mended").touch()
     status, jobs = sweep(f"sweep.resume={tmp_path / 'sweep'}")
     assert status == 0 and [job.value for job in jobs] == [0.1, 0.2, 0.3]
