@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 _KEYS: dict[str, Any] = {"ckpt": str, "splits": list[Literal["val", "test"]], "data": Any, "trainer": Any, "paths": Any}
 _DATA: dict[str, Any] = {
     "root": str | None, "eval_batch_size": PositiveInt | None, "num_workers": NonNegativeInt | None,
-    "cache": Literal["ram"] | None,
+    "cache": Literal["ram", "disk"] | None, "cache_dir": str | None,
 }  # fmt: skip
 _TRAINER: dict[str, Any] = {
     **{key: TRAINER[key] | None for key in ("accelerator", "precision", "devices")}, "strategy": str,

@@ -22,6 +22,7 @@ _MAY_CHANGE = (
     "data.root",
     "data.num_workers",
     "data.cache",
+    "data.cache_dir",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.strategy",

@@ -48,6 +48,8 @@ class _Annotations(Protocol):
     label_set: LabelSet
     images: FileList
 
+    def files(self, index: int) -> tuple[Path, ...]: ...
+
     def read_mask(self, index: int) -> npt.NDArray[np.uint8]: ...
 
     def mask_name(self, index: int) -> str:
@@ -108,6 +110,9 @@ class Coco:
     def name(self, index: int) -> str:
         return self._annotations.images.path(index).stem
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._annotations.images.path(index), *self._annotations.files(index)
+
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image uint8 [3, H, W] and mask uint8 [H, W]."""
         mask = self._annotations.read_mask(index)
@@ -125,6 +130,9 @@ class _Stuff:
         self._lookup = np.full(65536, NO_CLASS, np.uint8)
         self._lookup[[v for v in range(182) if v not in _UNUSED]] = range(len(_STUFF))
         self._lookup[255] = self.label_set.ignore_index
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return (self._masks.path(index),)
 
     def read_mask(self, index: int) -> npt.NDArray[np.uint8]:
         return read_index_mask(self._masks.path(index), self._lookup)

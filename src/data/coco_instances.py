@@ -67,6 +67,9 @@ class Instances:
             raise UserError(f"{self._file}: no image is left of {len(self._coco.imgs)}; the split is empty")
         _check_present(self.images, self._file)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        return (self._file,)
+
     def read_mask(self, index: int) -> npt.NDArray[np.uint8]:
         from pycocotools import mask as rle
 

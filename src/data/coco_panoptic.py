@@ -60,6 +60,9 @@ class Panoptic:
         chosen = colors if all(colors) else voc_colors(len(names))
         self.label_set = LabelSet(names, tuple((int(r), int(g), int(b)) for r, g, b in chosen))
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._masks.path(index), self._file
+
     def read_mask(self, index: int) -> npt.NDArray[np.uint8]:
         file = self._masks.path(index)
         with opened(file, "a panoptic mask") as image:

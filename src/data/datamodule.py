@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from src.config.shares import parse_share
 from src.data.dataset import Chosen, Kept, Samples, Source, collate, split_by_label, verify
+from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
 from src.data.samplers import EvaluationBatches, TrainingBatches
 from src.data.transforms import Augment, Strong
@@ -35,7 +38,9 @@ class SegmentationDataModule(L.LightningDataModule):
             their batch, so take 1 where sizes differ.
         num_workers: loader processes of each device; 0 loads in the training process.
         crop: height and width of training samples; None takes whole images.
-        cache: "ram" keeps decoded samples in memory.
+        cache: "ram" keeps decoded samples in memory; "disk" in memory-mapped files, which all processes and later runs
+            share (4 bytes a pixel of an RGB image; for data sets whose samples are files).
+        cache_dir: where those files lie; None for `pixelwise` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache).
         limit: use only the first so many training samples.
         labeled_fraction: share of the training samples whose labels are used, e.g. "1/8" or 0.125; None uses all. An
             epoch keeps its number of batches.
@@ -57,7 +62,8 @@ class SegmentationDataModule(L.LightningDataModule):
         eval_batch_size: PositiveInt = 1,
         num_workers: NonNegativeInt = 0,
         crop: list[PositiveInt] | None = None,
-        cache: Literal["ram"] | None = None,
+        cache: Literal["ram", "disk"] | None = None,
+        cache_dir: str | None = None,
         limit: PositiveInt | None = None,
         labeled_fraction: str | PositiveFloat | None = None,
         labeled_seed: NonNegativeInt = 0,
@@ -83,6 +89,10 @@ class SegmentationDataModule(L.LightningDataModule):
             raise UserError(f"data.crop: should be [height, width], not {list(crop)}")
         self.augment, self.crop, self.cache, self.limit, self.seed = augment, crop, cache, limit, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.cache_dir = Path(
+            cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pixelwise"
+        ).expanduser()
+        self._options = [*_described(dataset), root and str(Path(root).expanduser().resolve())]
         self._sources: dict[str, Source] = {}
         self._position = {"epoch": 0, "consumed": 0}
 
@@ -123,10 +133,8 @@ class SegmentationDataModule(L.LightningDataModule):
             source = self.source(split)
             if not len(source):
                 raise UserError(f"data: the split {split!r} is empty")
-            if self.cache == "ram" and not isinstance(source, Kept):
-                self._sources[split] = Kept(source)
-            elif not isinstance(source, Kept):
-                verify(source)
+            if not isinstance(source, Kept | OnDisk):
+                self._sources[split] = self._cached(source)
         if "train" in splits:
             train = self.source("train")
             self._prepare_unlabeled()
@@ -153,10 +161,16 @@ class SegmentationDataModule(L.LightningDataModule):
             raise UserError(
                 "model.semi.method: every training image is labelled; leave some without, e.g. data.labeled_fraction=1/8"
             )
+        self._unlabeled = self._cached(self._unlabeled)
+
+    def _cached(self, source: Source) -> Source:
+        """The source as `cache` says; its samples have been decoded, or without a cache some of them."""
         if self.cache == "ram":
-            self._unlabeled = Kept(self._unlabeled)
-        else:
-            verify(self._unlabeled)
+            return Kept(source)
+        if self.cache == "disk":
+            return OnDisk(source, self._options, self.cache_dir)
+        verify(source)
+        return source
 
     def batches_per_epoch(self) -> int:
         """Global training batches of an epoch, of labelled samples if only some are."""
@@ -215,3 +229,10 @@ class SegmentationDataModule(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
+
+
+def _described(dataset: Callable[..., Source]) -> list[Any]:
+    """What the source is made by, and with what, so that caches of different ones differ."""
+    made_by = dataset.func if isinstance(dataset, functools.partial) else dataset
+    given = sorted(dataset.keywords.items()) if isinstance(dataset, functools.partial) else []
+    return [f"{made_by.__module__}.{made_by.__qualname__}", given]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from src.data.labels import LabelSet
+from src.data.parallel import in_order
 from src.data.samplers import Key, UnlabeledKey
 from src.data.transforms import Augment, Strong
 from src.errors import UserError
@@ -47,6 +48,15 @@ class Source(Protocol):
         Raises:
             UserError: the file cannot be read or does not fit; names it and the mend.
         """
+        ...
+
+
+@runtime_checkable
+class OfFiles(Protocol):
+    """What a source also has whose samples are files, so that `data.cache=disk` sees them change."""
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files that a sample is made from."""
         ...
 
 
@@ -101,25 +111,24 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
             return {"image": image, "mask": mask, "strong": self.strong(image), "id": self.unlabeled.name(index)}
 
 
-class _Derived:
+class Derived:
     """A source made from another: same labels, same kind of image, same names."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self.source = source
         self.label_set, self.channels = source.label_set, source.channels
         self.intensity, self.split = source.intensity, source.split
 
     def name(self, index: int) -> str:
-        return self._source.name(index)
+        return self.source.name(index)
 
 
-class Kept(_Derived):
+class Kept(Derived):
     """A source whose decoded samples are kept in memory. Everything is read at once, in threads."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
-        with ThreadPoolExecutor() as pool:
-            self._samples = list(pool.map(source.read, range(len(source))))
+        self._samples = list(in_order(source.read, range(len(source))))
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -128,7 +137,7 @@ class Kept(_Derived):
         return self._samples[index]
 
 
-class Chosen(_Derived):
+class Chosen(Derived):
     """Some samples of a source, by index."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
@@ -139,10 +148,17 @@ class Chosen(_Derived):
         return len(self.indices)
 
     def name(self, index: int) -> str:
-        return self._source.name(int(self.indices[index]))
+        return self.source.name(int(self.indices[index]))
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._source.read(int(self.indices[index]))
+        return self.source.read(int(self.indices[index]))
+
+
+def files_of(source: Source, index: int) -> tuple[Path, ...] | None:
+    """The files that a sample is made from; None of a source whose samples are made, or cut out of larger files."""
+    if isinstance(source, Chosen):
+        return files_of(source.source, int(source.indices[index]))
+    return source.files(index) if isinstance(source, OfFiles) else None
 
 
 def split_by_label(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
@@ -168,9 +184,8 @@ def verify(source: Source) -> None:
         UserError: of the first bad sample.
     """
     count = min(len(source), _VERIFIED_AT_MOST)
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(source.read, np.linspace(0, len(source) - 1, count).astype(int).tolist()):
-            pass
+    for _ in in_order(source.read, np.linspace(0, len(source) - 1, count).astype(int).tolist()):
+        pass
 
 
 def class_counts(source: Source) -> npt.NDArray[np.int64]:
@@ -180,9 +195,7 @@ def class_counts(source: Source) -> npt.NDArray[np.int64]:
     def count(index: int) -> npt.NDArray[np.int64]:
         return np.bincount(source.read(index)[1].numpy().ravel(), minlength=256)[:classes]
 
-    with ThreadPoolExecutor() as pool:
-        total: npt.NDArray[np.int64] = np.sum(list(pool.map(count, range(len(source)))), axis=0, dtype=np.int64)
-    return total
+    return sum(in_order(count, range(len(source))), np.zeros(classes, np.int64))
 
 
 def collate(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class Nifti(VolumeSlices):
     def prepare(self) -> None:
         needs("nibabel", "medical")
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        volume = int(self._volume_of[index])
+        return self._images[volume].file, self._masks[volume].file
+
     def is_image(self, path: Path) -> bool:
         return is_nifti(path)
 

@@ -99,13 +99,13 @@ class _Permutations:
     def __init__(self, length: int, seed: int, name: str) -> None:
         self.length, self.seed, self.name = length, seed, name
         self._turn = -1
-        self._order: list[int] = []
+        self._order = torch.empty(0, dtype=torch.int64)  # no object per sample
 
     def within(self, turn: int, begin: int, count: int) -> list[tuple[int, int]]:
         if turn != self._turn:
             generator = torch.Generator().manual_seed(derive(self.seed, self.name, turn))
-            self._turn, self._order = turn, torch.randperm(self.length, generator=generator).tolist()
-        return [(turn, index) for index in self._order[begin : begin + count]]
+            self._turn, self._order = turn, torch.randperm(self.length, generator=generator)
+        return [(turn, index) for index in self._order[begin : begin + count].tolist()]
 
     def across(self, begin: int, count: int) -> list[tuple[int, int]]:
         keys: list[tuple[int, int]] = []

@@ -83,6 +83,9 @@ class VOC:
     def name(self, index: int) -> str:
         return self._images.path(index).stem
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._images.path(index), self._masks.path(index)
+
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image uint8 [3, H, W] and mask uint8 [H, W]."""
         file = self._masks.path(index)
