@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from src.data.dataset import Chosen, Samples
 from src.data.file_list import FileList
 from src.data.labels import LabelSet
-from src.data.samplers import Key, TrainingBatches
+from src.data.samplers import TrainingBatches
 
 FILES = 1_000_000
 
@@ -39,36 +40,31 @@ class Named:
         return torch.zeros(1, 1, 1, dtype=torch.uint8), torch.zeros(1, 1, dtype=torch.uint8)
 
 
-class Watched(Samples):
-    def __getitem__(self, key: Key) -> dict[str, object]:  # type: ignore[override]
-        sample = super().__getitem__(key)
-        return {"worker": get_worker_info().id, "private": private_mib(), "id": sample["id"]}
-
-
 def private_mib() -> float:
     """Memory of this process that it shares with no other, in MiB."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
+def watched(batch: list[dict[str, object]]) -> tuple[int, float]:
+    """Which worker made a batch, and what it held then."""
+    return get_worker_info().id, private_mib()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's accounts of memory")
 def test_workers_copy_nothing_of_a_million_files() -> None:
     source = Chosen(Named(), range(FILES))
-    after: dict[tuple[int, int], list[float]] = {}
+    held: dict[int, list[float]] = {0: [], 1: []}
     batches = TrainingBatches(FILES, 250, seed=0)
     loader = DataLoader(
-        Watched(source), batch_sampler=batches, num_workers=2, persistent_workers=True, collate_fn=lambda batch: batch[-1]
+        Samples(source), batch_sampler=batches, num_workers=2, persistent_workers=True, collate_fn=watched
     )
     for epoch in range(3):
         batches.set_epoch(epoch)
-        for number, last in enumerate(loader):
-            if number < 2:  # what each holds once it has begun
-                after.setdefault((0, last["worker"]), []).append(last["private"])
-            if number == 400:
-                break
-            after.setdefault((1, last["worker"]), []).append(last["private"])
-    for worker in (0, 1):
-        first, newest = after[0, worker][0], np.median(after[1, worker][-50:])
-        # 300,000 lookups; Python strings for the names alone would be 200 MiB in each worker
+        for worker, private in itertools.islice(loader, 400):
+            held[worker].append(private)
+    for worker, course in held.items():
+        first, newest = course[0], np.median(course[-50:])
+        # 300,000 lookups, half in each; Python strings of the names alone would be copied page by page: 200 MiB
         assert newest - first < 40, f"worker {worker} grew from {first:.0f} to {newest:.0f} MiB"
