@@ -25,7 +25,7 @@ from src.errors import UserError
 
 _VERSION = 1  # of the layout below
 _ALIGNED = 64  # bytes that each sample begins at a multiple of
-# One line a sample: where its image begins, its type (number in _TYPES), channels, height, width. The mask follows it.
+# One line a sample: where its image [H, W, C] begins, its type (number in _TYPES) and shape. The mask [H, W] follows.
 _LINE = np.dtype([("begin", "<i8"), ("type", "<i4"), ("channels", "<i4"), ("height", "<i4"), ("width", "<i4")])
 _TYPES = [np.dtype(name) for name in ("uint8", "int8", "int16", "uint16", "int32", "float16", "float32", "float64")]
 
@@ -80,9 +80,9 @@ class OnDisk(Derived):
         begin, number, channels, height, width = self._lines[index].item()
         dtype = _TYPES[number]
         between = begin + channels * height * width * dtype.itemsize
-        image = self._bytes[begin:between].view(dtype).reshape(channels, height, width)
+        image = self._bytes[begin:between].view(dtype).reshape(height, width, channels)
         mask = self._bytes[between : between + height * width].reshape(height, width)
-        return torch.from_numpy(image), torch.from_numpy(mask)
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
 
 
 def _build(source: Source, complete: Path, about: dict[str, Any]) -> None:
@@ -102,11 +102,11 @@ def _build(source: Source, complete: Path, about: dict[str, Any]) -> None:
             transient=True,
         )  # fmt: skip
         for image, mask in read:
-            pixels, classes = image.contiguous().numpy(), mask.contiguous().numpy()
+            pixels, classes = image.permute(1, 2, 0).contiguous().numpy(), mask.contiguous().numpy()
             begin = -(-end // _ALIGNED) * _ALIGNED
             samples.write(bytes(begin - end) + pixels.tobytes() + classes.tobytes())
             end = begin + pixels.nbytes + classes.nbytes
-            lines.write(np.array([(begin, _TYPES.index(pixels.dtype), *pixels.shape)], _LINE).tobytes())
+            lines.write(np.array([(begin, _TYPES.index(pixels.dtype), *image.shape)], _LINE).tobytes())
         for file in (samples, lines):
             file.flush()
             os.fsync(file.fileno())

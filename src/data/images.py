@@ -93,7 +93,7 @@ def read_index_mask(file: Path | Encoded, lookup: npt.NDArray[np.uint8]) -> npt.
                 f"{file}: mask is {image.mode}, not an index image (one value a pixel); convert it, or where its colours "
                 "are the classes take data=folder with data.dataset.mask_format=rgb and data.dataset.colors"
             )
-        values = np.asarray(ImageOps.exif_transpose(image))
+        values = np.asarray(_upright(image))
     return look_up(values, lookup, file)
 
 
@@ -104,7 +104,7 @@ def look_up(values: npt.NDArray[Any], lookup: npt.NDArray[np.uint8], file: Path 
         outside = (values < 0) | (values >= len(lookup))
         if outside.any():
             raise UserError(_out_of_range(file, values[outside][0], lookup))
-    mask: npt.NDArray[np.uint8] = lookup[values]
+    mask: npt.NDArray[np.uint8] = lookup.take(values)
     wrong = mask == NO_CLASS
     if wrong.any():
         raise UserError(_out_of_range(file, values[wrong][0], lookup))
@@ -136,15 +136,21 @@ def opened(file: Path | Encoded, kind: str) -> Iterator[Image.Image]:
 
 def _read_upright(file: Path | Encoded) -> tuple[Tensor, Any]:
     with opened(file, "an image") as image:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-        upright = ImageOps.exif_transpose(image)
+        orientation, upright = image.getexif().get(ExifTags.Base.Orientation), _upright(image)
         if upright.mode.startswith("I") or upright.mode == "F":
             raise UserError(
                 f"{file}: image has more than 8 bits a channel ({upright.mode}), which PIL would cut off at 255; "
                 "scale it to 8 bits"
             )
-        pixels = np.asarray(upright.convert("RGB"))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous(), orientation
+        pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+    # Stays in the file's order, all channels of a pixel together: only what is cropped is put into torch's.
+    return torch.from_numpy(pixels).permute(2, 0, 1), orientation
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As its EXIF tag says; without a copy where it is upright."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if turned else image
 
 
 def _out_of_range(file: Path | Encoded, value: np.generic, lookup: npt.NDArray[np.uint8]) -> str:

@@ -67,6 +67,7 @@ class Augment:
             ignore_index: fills the mask where the crop reaches over the image's edge.
         """
         image, mask = self._scale_and_crop(image, mask, crop, ignore_index)
+        image = image.contiguous()  # decoders give all channels of a pixel together, which colour changes are slow on
         if torch.rand(()) < self.flip:
             image, mask = F.horizontal_flip(image), F.horizontal_flip(mask)
         if torch.rand(()) < self.vertical_flip:

@@ -49,7 +49,7 @@ BAD = {
     "data.batch_size=2.5": "data.batch_size: should be a valid integer",
     "data.num_workers=-1": "data.num_workers: should be greater than or equal to 0",
     "data.crop=[100,128]": "data.crop: [100, 128] is no multiple of this network's stride 32; take e.g. data.crop=[96, 128]",
-    "data.cache=disc": "data.cache: should be 'ram', not 'disc'",
+    "data.cache=disc": "data.cache: should be 'ram' or 'disk', not 'disc'",
     "data.augment.flip=1.5": "data.augment.flip: should be less than or equal to 1",
     "data.dataset.height=3": "data.dataset.height: should be greater than or equal to 32",
     "monitor=val/mIoU": "did you mean 'val/miou'?",
