@@ -82,12 +82,13 @@ def albumentations_opencv(source: CamVid, crop: tuple[int, int]) -> Pipeline:
     from albumentations.pytorch import ToTensorV2
 
     cv2.setNumThreads(0)
+    strengths = [(1 - STRENGTH, 1 + STRENGTH)] * 3
     change = A.Compose([
         A.RandomScale((SCALE[0] - 1, SCALE[1] - 1), p=1.0),
         A.PadIfNeeded(*crop, border_mode=cv2.BORDER_CONSTANT, fill_mask=VOID),
         A.RandomCrop(*crop),
         A.HorizontalFlip(p=FLIP),
-        A.ColorJitter((1 - STRENGTH, 1 + STRENGTH), (1 - STRENGTH, 1 + STRENGTH), (1 - STRENGTH, 1 + STRENGTH), 0, p=PHOTOMETRIC),
+        A.ColorJitter(*strengths, 0, p=PHOTOMETRIC),
         ToTensorV2(),
     ])  # fmt: skip
 
