@@ -94,7 +94,7 @@ def albumentations_opencv(source: CamVid, crop: tuple[int, int]) -> Pipeline:
 
     def load(index: int) -> Pair:
         image_file, mask_file = source.files(index)
-        image = cv2.cvtColor(cv2.imread(str(image_file)), cv2.COLOR_BGR2RGB)
+        image = cv2.imread(str(image_file), cv2.IMREAD_COLOR_RGB)
         changed = change(image=image, mask=cv2.imread(str(mask_file), cv2.IMREAD_UNCHANGED))
         return changed["image"], changed["mask"]
 
@@ -120,7 +120,7 @@ def mmsegmentation(source: CamVid, crop: tuple[int, int]) -> Pipeline:
 
     def load(index: int) -> Pair:
         image_file, mask_file = source.files(index)
-        given = {
+        given: dict[str, Any] = {
             "img_path": str(image_file), "seg_map_path": str(mask_file), "seg_fields": [], "label_map": None,
             "reduce_zero_label": False,
         }  # fmt: skip

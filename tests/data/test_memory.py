@@ -48,7 +48,9 @@ def private_mib() -> float:
 
 def watched(batch: list[dict[str, object]]) -> tuple[int, float]:
     """Which worker made a batch, and what it held then."""
-    return get_worker_info().id, private_mib()
+    worker = get_worker_info()
+    assert worker is not None
+    return worker.id, private_mib()
 
 
 @pytest.mark.slow
