@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,12 +54,14 @@ class SegmentationNetwork(nn.Module):
         """
         height, width = image.shape[-2:]
         below, right = -height % self.size_divisor, -width % self.size_divisor
-        padded = F.pad(image, (0, right, 0, below)) if below or right else image
+        # One branch for all sizes in an exported graph; padding by nothing and cropping nothing change no value.
+        pads = (torch.compiler.is_exporting() and self.size_divisor > 1) or bool(below or right)
+        padded = F.pad(image, (0, right, 0, below)) if pads else image
         result = self.core(padded)
         outputs: dict[str, Tensor] = result if isinstance(result, dict) else {"logits": result}
         size = padded.shape[-2:]
         for name, logits in outputs.items():
             if logits.shape[-2:] != size:
                 logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-            outputs[name] = logits[..., :height, :width] if below or right else logits
+            outputs[name] = logits[..., :height, :width] if pads else logits
         return outputs

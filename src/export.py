@@ -1,0 +1,167 @@
+"""Writes a checkpoint's network as one file for other programs: `python -m src.export ckpt=… output=FILE [format=onnx|pt2]`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from omegaconf import DictConfig
+from pydantic import Field, PositiveInt
+
+from src import cli
+from src.config.check import check_keys
+from src.errors import UserError
+
+if TYPE_CHECKING:  # a config error must not wait for torch
+    import torch
+    from torch.export import ExportedProgram
+
+    from src.models.base import Segmenter
+
+_log = logging.getLogger(__name__)
+_KEYS: dict[str, Any] = {
+    "ckpt": str, "output": str, "format": Literal["onnx", "pt2"],
+    "size": Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None,
+}  # fmt: skip
+# Odd, so that the padding to the network's stride is part of the graph; then sizes of either kind to try it with.
+_TRACED, _TRIED = (2, 70, 133), ((1, 96, 160), (3, 33, 101), (2, 70, 133))
+_CLOSE = 1e-3  # of the largest logit
+
+
+def check(config: Mapping[str, Any]) -> None:
+    check_keys(config, _KEYS)
+
+
+def export(settings: Mapping[str, Any]) -> float:
+    """Writes the file, which takes raw images `image` [B, C, H, W] as training did (uint8, or float32 of raw values where
+    the data are not 8 bit; normalising is inside) and gives `logits` float32 [B, K, H, W]. The label set goes with it.
+
+    Returns:
+        The largest difference of the file's logits from the checkpoint's, tried on random images.
+
+    Raises:
+        UserError: a bad checkpoint, a network that cannot be exported, or a file that gives something else.
+    """
+    check(settings)
+    from src import build, checkpoints
+    from src.extras import needs
+
+    if settings["format"] == "onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            needs(package, "onnx")
+    file = checkpoints.find(settings["ckpt"])
+    model, _ = build.model_from_checkpoint(file)
+    if model.ema is not None:
+        model.network, model.ema = model.ema.module, None  # what is evaluated
+    noise = getattr(model, "noise", None)
+    if noise is not None and noise.active:
+        raise UserError(
+            f"ckpt: {file} predicts by drawing noise, which an exported graph cannot; train without model.noise"
+        )
+    program = _traced(model, settings["size"])
+    about = {"label_set": json.dumps(model.label_set.to_dict()), "intensity": json.dumps(list(model.intensity))}
+    output = Path(settings["output"]).expanduser()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.part")
+    try:
+        run = (_onnx if settings["format"] == "onnx" else _pt2)(program, partial, about)
+        worst = _largest_difference(model, run, settings["size"])
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    sizes = "images of any size and number" if settings["size"] is None else f"images of {settings['size']}"
+    _log.info("%s: takes %s; its logits differ by at most %.1e", output, sizes, worst)
+    return worst
+
+
+def _traced(model: Segmenter, size: list[int] | None) -> ExportedProgram:
+    import torch
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.model.logits(image)
+
+    of_any = dict.fromkeys((0, 2, 3) if size is None else (0,), torch.export.Dim.DYNAMIC)
+    batch, height, width = _TRACED if size is None else (2, *size)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _random(model, batch, height, width)
+            return torch.export.export(Logits().eval(), (image,), dynamic_shapes=(of_any,), strict=False)
+    except Exception as error:  # torch.export's errors have no class in common
+        reason = " ".join(str(error).split())[:160]
+        mend = "" if size is not None else "; try it for one size, e.g. size=[512,512]"
+        raise UserError(f"ckpt: this network cannot be exported ({reason}){mend}") from error
+
+
+def _onnx(program: ExportedProgram, file: Path, about: Mapping[str, str]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Writes ONNX with `about` as its metadata; returns a function that runs the file."""
+    import onnxruntime
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = torch.onnx.export(
+            program, (), dynamo=True, verbose=False, input_names=["image"], output_names=["logits"]
+        )
+    assert exported is not None
+    exported.model.metadata_props.update(about)
+    exported.save(str(file), external_data=False)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
+
+
+def _pt2(program: ExportedProgram, file: Path, about: Mapping[str, str]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Writes torch.export's archive with `about` as extra files; returns a function that runs the file."""
+    import torch
+
+    with file.open("wb") as stream:
+        torch.export.save(program, stream, extra_files=dict(about))
+    with file.open("rb") as stream:
+        # The guards tell the sizes apart by memory layout only; the graph serves them all.
+        run: Callable[[torch.Tensor], torch.Tensor] = torch.export.load(stream).module(check_guards=False)
+    return run
+
+
+def _largest_difference(model: Segmenter, run: Callable[[torch.Tensor], torch.Tensor], size: list[int] | None) -> float:
+    import torch
+
+    worst = 0.0
+    for batch, height, width in _TRIED if size is None else ((1, *size), (3, *size)):
+        image = _random(model, batch, height, width)
+        with torch.no_grad():
+            expected, given = model.logits(image).float(), run(image).float()
+        difference = float((expected - given).abs().max()) if expected.shape == given.shape else float("inf")
+        if not difference <= _CLOSE * max(1.0, float(expected.abs().max())):
+            raise UserError(
+                f"output: the exported network gives other logits for {height}x{width} (by {difference:.1e}); "
+                "it was not kept"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _random(model: Segmenter, batch: int, height: int, width: int) -> torch.Tensor:
+    """Raw images within the model's range, always the same ones."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    low, high = model.intensity
+    values = low + (high - low) * torch.rand((batch, model.channels, height, width), generator=generator)
+    return values.round().to(torch.uint8) if model.intensity == (0.0, 255.0) else values
+
+
+def _task(config: DictConfig) -> None:
+    export(cli.plain(config))
+
+
+if __name__ == "__main__":
+    cli.start("export", _task, check)

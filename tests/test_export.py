@@ -1,0 +1,79 @@
+"""Exported files give the checkpoint's logits for images of any size, and know their classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src import cli
+from src.build import model_from_checkpoint
+from src.checkpoints import find
+from src.errors import UserError
+from src.export import export
+from src.train import train
+from tests.conftest import settings
+
+
+def trained(folder: Path, *overrides: str) -> Path:
+    train(settings(folder, "debug=fast", "test=false", "~logger", *overrides))
+    return folder
+
+
+def exporting(*overrides: str) -> dict[str, Any]:
+    return cli.compose("export", list(overrides))
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("trained"), "model.ema_decay=0.5")
+
+
+def expected(run_dir: Path, image: torch.Tensor) -> torch.Tensor:
+    model, _ = model_from_checkpoint(find(str(run_dir)))
+    with torch.no_grad():
+        return model.logits(image)
+
+
+def test_onnx(run_dir: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = tmp_path / "ü/model.onnx"
+    assert export(exporting(f"ckpt={run_dir}", f"output='{file}'")) < 1e-4
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    image = torch.randint(0, 256, (3, 3, 45, 87), dtype=torch.uint8)
+    (logits,) = session.run(None, {"image": image.numpy()})
+    assert torch.allclose(torch.from_numpy(logits), expected(run_dir, image), atol=1e-4)
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["label_set"])["names"][:2] == ["background", "disk"]
+    assert [f.name for f in file.parent.iterdir()] == ["model.onnx"]
+
+
+def test_pt2(run_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.pt2"
+    assert export(exporting(f"ckpt={run_dir}", f"output={file}", "format=pt2")) < 1e-5
+    extra = {"label_set": ""}
+    program = torch.export.load(file, extra_files=extra)
+    image = torch.randint(0, 256, (1, 3, 45, 87), dtype=torch.uint8)
+    assert torch.allclose(program.module(check_guards=False)(image), expected(run_dir, image), atol=1e-5)
+    assert json.loads(extra["label_set"])["ignore_index"] == 255
+    assert not any("ema" in key for key in program.state_dict)  # the averaged weights stand for the others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["small", "fcn", "lraspp", "unet", "fpn", "deeplabv3plus", "segformer", "upernet"])
+def test_networks_with_a_stride(tmp_path: Path, network: str) -> None:
+    pytest.importorskip("onnxruntime")
+    run_dir = trained(tmp_path / "run", f"network={network}", "data.dataset.width=64", "data.crop=null")
+    assert export(exporting(f"ckpt={run_dir}", f"output={tmp_path}/model.onnx")) < 1e-2
+
+
+def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
+    run_dir = trained(tmp_path / "noisy", "model=gan", "model.noise.channels=2")
+    with pytest.raises(UserError, match="predicts by drawing noise"):
+        export(exporting(f"ckpt={run_dir}", f"output={tmp_path}/model.pt2", "format=pt2"))
+    assert not (tmp_path / "model.pt2").exists()
+    with pytest.raises(UserError, match="format: should be 'onnx' or 'pt2'"):
+        export(exporting("ckpt=x", "output=y", "format=tflite"))
