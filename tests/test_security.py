@@ -231,7 +231,10 @@ def test_what_the_user_trusts_may_be_built() -> None:
 
 def test_every_option_of_the_program_may_be_resumed() -> None:
     for file in sorted((ROOT / "conf").rglob("*.yaml")):
-        if file.relative_to(ROOT / "conf").parts[0] not in ("hydra", "sweep"):  # how jobs are started is in no job's config
+        if file.relative_to(ROOT / "conf").parts[0] not in (
+            "hydra",
+            "sweep",
+        ):  # how jobs are started is in no job's config
             targets = re.findall(r"^\s*_target_: *(\S+)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
             check_targets([{"_target_": target} for target in targets], str(file), "add it to src/config/trusted.py")
 
