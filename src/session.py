@@ -60,7 +60,7 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         torch.set_float32_matmul_precision("high")
         build.check_devices(settings["trainer"])
         datamodule = build.build_data(settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]))
-        datamodule.prepare()
+        datamodule.prepare(keep=run_dir / "pixels_by_class.npz")
         of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
         trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch())
         if (trial := trial_of_this_job()) is not None:
@@ -73,7 +73,7 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
             settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
         )
         if isinstance(model, GANSegmenter):
-            model.check_size(*(settings["data"].get("crop") or train_source.read(0)[0].shape[-2:]))
+            model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
         _start_from(settings.get("init_from"), model)
         if settings["compile"]:
             model.network.compile()

@@ -7,18 +7,19 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader
 
 from src.config.shares import parse_share
 from src.data.dataset import Chosen, Kept, Samples, Source, collate, split_by_label, verify
 from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
-from src.data.samplers import EvaluationBatches, TrainingBatches
+from src.data.rare_classes import RareClasses, pixels_by_class
+from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
 from src.data.transforms import Augment, Strong
 from src.errors import UserError
 
@@ -38,6 +39,11 @@ class SegmentationDataModule(L.LightningDataModule):
             their batch, so take 1 where sizes differ.
         num_workers: loader processes of each device; 0 loads in the training process.
         crop: height and width of training samples; None takes whole images.
+        crop_sizes: range of a zoom of the crop itself, drawn for each global batch, in multiples of 32 pixels: multi-scale
+            training; None keeps the crop's size.
+        rare_classes: temperature of rare-class sampling (see `RareClasses`); None shows each sample once an epoch.
+        mix: mixes a training sample with another one: "cutmix", "classmix", "copy_paste" (see `mixed`).
+        mix_probability: how often.
         cache: "ram" keeps decoded samples in memory; "disk" in memory-mapped files, which all processes and later runs
             share (4 bytes a pixel of an RGB image; for data sets whose samples are files).
         cache_dir: where those files lie; None for `pixelwise` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache).
@@ -62,6 +68,10 @@ class SegmentationDataModule(L.LightningDataModule):
         eval_batch_size: PositiveInt = 1,
         num_workers: NonNegativeInt = 0,
         crop: list[PositiveInt] | None = None,
+        crop_sizes: list[PositiveFloat] | None = None,
+        rare_classes: PositiveFloat | None = None,
+        mix: Literal["cutmix", "classmix", "copy_paste"] | None = None,
+        mix_probability: Annotated[float, Field(ge=0, le=1)] = 0.5,
         cache: Literal["ram", "disk"] | None = None,
         cache_dir: str | None = None,
         limit: PositiveInt | None = None,
@@ -87,6 +97,14 @@ class SegmentationDataModule(L.LightningDataModule):
             self._make = functools.partial(self._make, download=True)
         if crop is not None and len(crop) != 2:
             raise UserError(f"data.crop: should be [height, width], not {list(crop)}")
+        if crop_sizes is not None and (len(crop_sizes) != 2 or crop_sizes[0] > crop_sizes[1]):
+            raise UserError(f"data.crop_sizes: should be [smallest, largest], not {list(crop_sizes)}")
+        for key, value in (("crop_sizes", crop_sizes), ("mix", mix)):
+            if value is not None and crop is None:
+                raise UserError(f"data.{key}: needs data.crop, or samples differ in size; give one, e.g. [512, 512]")
+        self.crop_sizes, self.mix, self.mix_probability = crop_sizes, mix, mix_probability
+        self.rare_classes = rare_classes
+        self._rare: RareClasses | None = None
         self.augment, self.crop, self.cache, self.limit, self.seed = augment, crop, cache, limit, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.cache_dir = Path(
@@ -123,8 +141,19 @@ class SegmentationDataModule(L.LightningDataModule):
     def label_set(self) -> LabelSet:
         return self.source("train").label_set
 
-    def prepare(self, splits: tuple[Split, ...] = _SPLITS) -> None:
+    @property
+    def smallest_crop(self) -> tuple[int, int] | None:
+        """Height and width of the smallest training samples; None where they are whole images."""
+        if self.crop is None:
+            return None
+        return scaled_crop(self.crop, self.crop_sizes[0]) if self.crop_sizes else (self.crop[0], self.crop[1])
+
+    def prepare(self, splits: tuple[Split, ...] = _SPLITS, keep: Path | None = None) -> None:
         """Opens the splits and decodes samples of each, so that bad data ends the run before a model is built.
+
+        Args:
+            splits: those that will be used.
+            keep: a file where what rare-class sampling counts is kept.
 
         Raises:
             UserError: names the file or key, what is wrong and the mend.
@@ -138,6 +167,8 @@ class SegmentationDataModule(L.LightningDataModule):
         if "train" in splits:
             train = self.source("train")
             self._prepare_unlabeled()
+            if self.rare_classes is not None and self._rare is None:
+                self._rare = RareClasses(pixels_by_class(train, keep), self.seed, self.rare_classes)
             if self.batch_size > self._samples:
                 raise UserError(
                     f"data.batch_size: {self.batch_size} is more than the {self._samples} training samples; "
@@ -191,9 +222,13 @@ class SegmentationDataModule(L.LightningDataModule):
             len(source), self.batch_size, self.seed, *self._rank(), **self._position,
             batches=None if self.labeled_fraction is None else self.batches_per_epoch(),
             unlabeled=len(unlabeled) if unlabeled else 0, unlabeled_batch_size=self.unlabeled_batch_size,
+            rare=self._rare, crop=self.crop, sizes=self.crop_sizes,
         )  # fmt: skip
         augment = self.augment or Augment(flip=0)
-        return self._loader(Samples(source, self.seed, augment, self.crop, unlabeled, self.strong), batches)
+        samples = Samples(
+            source, self.seed, augment, self.crop, unlabeled, self.strong, self._rare, self.mix, self.mix_probability
+        )
+        return self._loader(samples, batches)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self._evaluation("val")

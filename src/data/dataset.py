@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from src.data.labels import LabelSet
+from src.data.mixing import Mix, mixed
 from src.data.parallel import in_order
-from src.data.samplers import Key, UnlabeledKey
+from src.data.samplers import Draws, Key, Sized, UnlabeledKey
 from src.data.transforms import Augment, Strong
 from src.errors import UserError
 from src.seeding import derive
@@ -73,6 +74,9 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
         crop: height and width that training samples get.
         unlabeled: the source of unlabelled samples.
         strong: their strong change.
+        rare: what drew the samples, so that crops show the class that each was drawn for.
+        mix: how a sample is mixed with another one; None for not at all.
+        mix_probability: how often.
     """
 
     def __init__(
@@ -83,31 +87,48 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
         crop: Sequence[int] | None = None,
         unlabeled: Source | None = None,
         strong: Strong | None = None,
+        rare: Draws | None = None,
+        mix: Mix | None = None,
+        mix_probability: float = 0.0,
     ) -> None:
+        self.rare, self.mix, self.mix_probability = rare, mix, mix_probability
         self.source, self.seed, self.augment, self.crop = source, seed, augment, crop
         self.unlabeled, self.strong = unlabeled, strong
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: Key | UnlabeledKey) -> dict[str, Any]:
+    def __getitem__(self, key: Key | UnlabeledKey | Sized) -> dict[str, Any]:
+        crop = self.crop
+        if isinstance(key, Sized):
+            key, crop = key
         if len(key) == 3:
-            return self._unlabeled(key[0], key[1])
+            return self._unlabeled(key[0], key[1], crop)
         epoch, index = key
-        image, mask = self.source.read(index)
-        if self.augment is not None:
+        if self.augment is None:
+            image, mask = self.source.read(index)
+        else:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(derive(self.seed, "sample", epoch, index))
-                image, mask = self.augment(image, mask, self.crop, self.source.label_set.ignore_index)
+                wanted = None if self.rare is None else self.rare.draw(epoch)[0]
+                image, mask = self._changed(self.augment, index, crop, wanted)
+                if self.mix is not None and torch.rand(()) < self.mix_probability:
+                    other = self._changed(self.augment, int(torch.randint(len(self.source), ())), crop)
+                    image, mask = mixed(self.mix, image, mask, *other, self.source.label_set.ignore_index)
         return {"image": image, "mask": mask, "id": self.source.name(index)}
 
-    def _unlabeled(self, turn: int, index: int) -> dict[str, Any]:
+    def _changed(
+        self, augment: Augment, index: int, crop: Sequence[int] | None, wanted: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return augment(*self.source.read(index), crop, self.source.label_set.ignore_index, wanted)
+
+    def _unlabeled(self, turn: int, index: int, crop: Sequence[int] | None) -> dict[str, Any]:
         assert self.unlabeled is not None and self.augment is not None and self.strong is not None
         image, mask = self.unlabeled.read(index)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(self.seed, "unlabeled sample", turn, index))
             ignore_index = self.unlabeled.label_set.ignore_index
-            image, mask = self.augment(image, torch.zeros_like(mask), self.crop, ignore_index)
+            image, mask = self.augment(image, torch.zeros_like(mask), crop, ignore_index)
             return {"image": image, "mask": mask, "strong": self.strong(image), "id": self.unlabeled.name(index)}
 
 

@@ -5,8 +5,9 @@ Every sample key is `(epoch, index)`; whatever a transform draws is seeded by it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, Self
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 
@@ -14,6 +15,28 @@ from src.seeding import derive
 
 Key = tuple[int, int]  # (epoch, index)
 UnlabeledKey = tuple[int, int, Literal["unlabeled"]]
+_STRIDE = 32  # that drawn crop sizes are multiples of: the encoders'
+
+
+class Sized(NamedTuple):
+    """A key with the crop size that its whole batch gets."""
+
+    key: Key | UnlabeledKey
+    crop: tuple[int, int]
+
+
+class Draws(Protocol):
+    """Samples drawn by number instead of a permutation, see `RareClasses`."""
+
+    def draw(self, number: int) -> tuple[int, int]:
+        """A class and the sample's index."""
+        ...
+
+
+def scaled_crop(crop: Sequence[int], zoom: float) -> tuple[int, int]:
+    """A crop size times `zoom`, in multiples of 32."""
+    height, width = (max(_STRIDE, round(side * zoom / _STRIDE) * _STRIDE) for side in crop)
+    return height, width
 
 
 class TrainingBatches:
@@ -26,6 +49,9 @@ class TrainingBatches:
     permutations, which goes on from epoch to epoch: a small labelled subset then takes as many steps as the whole split
     would. Unlabelled samples, if any, are added to each batch from a row of their own.
 
+    With `rare`, samples are drawn by it instead: the key's first number is then the draw's, which goes on over epochs.
+    With `sizes`, every global batch gets a crop size of its own, drawn from the seed, epoch and batch: keys are `Sized`.
+
     Args:
         length: samples to train with.
         batch_size: global batch size, a multiple of `world_size`.
@@ -35,6 +61,8 @@ class TrainingBatches:
         batches: of an epoch; None for as many as are full.
         unlabeled: unlabelled samples.
         unlabeled_batch_size: of them in each global batch, a multiple of `world_size`.
+        rare: draws samples by the classes they show.
+        crop, sizes: the crop, and the range of its zoom.
     """
 
     def __init__(
@@ -49,12 +77,16 @@ class TrainingBatches:
         batches: int | None = None,
         unlabeled: int = 0,
         unlabeled_batch_size: int = 0,
+        rare: Draws | None = None,
+        crop: Sequence[int] | None = None,
+        sizes: Sequence[float] | None = None,
     ) -> None:
         for size in (batch_size, unlabeled_batch_size):
             if size % world_size:
                 raise ValueError(f"a global batch of {size} cannot be split evenly over {world_size} ranks")
         self.batches, self.unlabeled, self.unlabeled_batch_size = batches, unlabeled, unlabeled_batch_size
         self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.rare, self.crop, self.sizes = rare, crop, sizes
         self.rank, self.world_size = rank, world_size
         self.epoch, self.consumed = epoch, consumed
 
@@ -71,12 +103,15 @@ class TrainingBatches:
         """Batches in a whole epoch, those already consumed included."""
         return self.length // self.batch_size if self.batches is None else self.batches
 
-    def __iter__(self) -> Iterator[list[Key | UnlabeledKey]]:
+    def __iter__(self) -> Iterator[list[Key | UnlabeledKey] | list[Sized]]:
         epoch = self.epoch
         labeled = _Permutations(self.length, self.seed, "order")
         unlabeled = _Permutations(self.unlabeled, self.seed, "unlabeled order")
         for batch in range(self.consumed, len(self)):
-            if self.batches is None:
+            if self.rare is not None:
+                first = (epoch * len(self) + batch) * self.batch_size
+                keys = [(n, self.rare.draw(n)[1]) for n in range(first, first + self.batch_size)]
+            elif self.batches is None:
                 keys = labeled.within(epoch, batch * self.batch_size, self.batch_size)
             else:
                 keys = labeled.across((epoch * self.batches + batch) * self.batch_size, self.batch_size)
@@ -85,7 +120,13 @@ class TrainingBatches:
                 begin = (epoch * len(self) + batch) * self.unlabeled_batch_size
                 more = unlabeled.across(begin, self.unlabeled_batch_size)
                 mine += [(turn, index, "unlabeled") for turn, index in self._share(more)]
-            yield mine
+            yield mine if self.sizes is None else [Sized(key, self._size(epoch, batch)) for key in mine]
+
+    def _size(self, epoch: int, batch: int) -> tuple[int, int]:
+        assert self.crop is not None and self.sizes is not None
+        low, high = map(math.log, self.sizes)
+        generator = torch.Generator().manual_seed(derive(self.seed, "crop size", epoch, batch))
+        return scaled_crop(self.crop, math.exp(low + (high - low) * float(torch.rand((), generator=generator))))
 
     def _share(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """This rank's part of a global batch."""

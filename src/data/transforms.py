@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as F
 
 from src.errors import UserError
 
+LEAST = 0.0015  # share of an image or crop that a class should have to be seen: DAFormer's 3000 pixels of Cityscapes
 _TRIES = 10  # crops drawn until one class's share is small enough, as in mmsegmentation's cat_max_ratio
 
 
@@ -56,7 +57,7 @@ class Augment:
         self._blur = v2.GaussianBlur(kernel_size=7, sigma=(0.1, 2.0))
 
     def __call__(
-        self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int
+        self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int, wanted: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Changes one sample.
 
@@ -65,8 +66,9 @@ class Augment:
             mask: uint8 [H, W].
             crop: height and width of the result; None keeps the (scaled) image whole.
             ignore_index: fills the mask where the crop reaches over the image's edge.
+            wanted: a class; a crop in which it has less than 0.15% of the pixels is drawn again (ten times at most).
         """
-        image, mask = self._scale_and_crop(image, mask, crop, ignore_index)
+        image, mask = self._scale_and_crop(image, mask, crop, ignore_index, wanted)
         image = image.contiguous()  # decoders give all channels of a pixel together, which colour changes are slow on
         if torch.rand(()) < self.flip:
             image, mask = F.horizontal_flip(image), F.horizontal_flip(mask)
@@ -79,7 +81,7 @@ class Augment:
         return image, mask
 
     def _scale_and_crop(
-        self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int
+        self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int, wanted: int | None
     ) -> tuple[Tensor, Tensor]:
         zoom = 1.0
         if self.scale is not None:
@@ -96,7 +98,8 @@ class Augment:
             top = int(torch.randint(height - cut[0] + 1, ()))
             left = int(torch.randint(width - cut[1] + 1, ()))
             part = F.crop(mask, top, left, cut[0], cut[1])
-            if self.max_class_share == 1 or _largest_share(part, ignore_index) <= self.max_class_share:
+            varied = self.max_class_share == 1 or _largest_share(part, ignore_index) <= self.max_class_share
+            if varied and (wanted is None or int((part == wanted).sum()) >= LEAST * part.numel()):
                 break
         image = F.crop(image, top, left, cut[0], cut[1])
         size = [max(1, round(crop[0] * cut[0] / window[0])), max(1, round(crop[1] * cut[1] / window[1]))]
