@@ -46,4 +46,5 @@ def _box(height: int, width: int) -> Tensor:
     rows, columns = torch.arange(height), torch.arange(width)
     inside_rows = (rows + 0.5 - row * height).abs() < half * height
     inside_columns = (columns + 0.5 - column * width).abs() < half * width
-    return inside_rows[:, None] & inside_columns
+    inside: Tensor = inside_rows[:, None] & inside_columns
+    return inside

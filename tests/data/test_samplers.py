@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, cast
+
 import pytest
 
 from src.data.samplers import EvaluationBatches, TrainingBatches
@@ -61,7 +64,7 @@ def test_evaluation_sees_each_sample_once_in_batches_composed_the_same(world_siz
 
 
 # 11 labelled samples, 4 in a batch, 9 batches an epoch; 26 unlabelled ones, 6 in a batch.
-SUBSET: dict[str, int] = {
+SUBSET: dict[str, Any] = {
     "length": 11, "batch_size": 4, "seed": 3, "batches": 9, "unlabeled": 26, "unlabeled_batch_size": 6,
 }  # fmt: skip
 Keys = list[tuple[int, int]]
@@ -74,7 +77,8 @@ def drawn(epochs: int, **given: int) -> list[tuple[Keys, Keys]]:
     for epoch in range(batches.epoch, epochs):
         batches.set_epoch(epoch)
         result += [
-            ([(k[0], k[1]) for k in b if len(k) == 2], [(k[0], k[1]) for k in b if len(k) == 3]) for b in batches
+            ([(k[0], k[1]) for k in b if len(k) == 2], [(k[0], k[1]) for k in b if len(k) == 3])
+            for b in cast(Iterable[list[Any]], batches)
         ]
     return result
 
