@@ -68,8 +68,13 @@ def export(settings: Mapping[str, Any]) -> float:
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.part")
     try:
-        run = (_onnx if settings["format"] == "onnx" else _pt2)(program, partial, about)
-        worst = _largest_difference(model, run, settings["size"])
+        try:
+            run = (_onnx if settings["format"] == "onnx" else _pt2)(program, partial, about)
+            worst = _largest_difference(model, run, settings["size"])
+        except UserError:
+            raise
+        except Exception as error:  # of the exporter, or of the runtime that cannot run what it wrote
+            raise _not_exported(error, settings["size"]) from error
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
@@ -97,9 +102,13 @@ def _traced(model: Segmenter, size: list[int] | None) -> ExportedProgram:
             image = _random(model, batch, height, width)
             return torch.export.export(Logits().eval(), (image,), dynamic_shapes=(of_any,), strict=False)
     except Exception as error:  # torch.export's errors have no class in common
-        reason = " ".join(str(error).split())[:160]
-        mend = "" if size is not None else "; try it for one size, e.g. size=[512,512]"
-        raise UserError(f"ckpt: this network cannot be exported ({reason}){mend}") from error
+        raise _not_exported(error, size) from error
+
+
+def _not_exported(error: Exception, size: list[int] | None) -> UserError:
+    reason = " ".join(str(error).split())[:160]
+    mend = "" if size is not None else "; try it for one size, e.g. size=[512,512]"
+    return UserError(f"ckpt: this network cannot be exported ({reason}){mend}")
 
 
 def _onnx(program: ExportedProgram, file: Path, about: Mapping[str, str]) -> Callable[[torch.Tensor], torch.Tensor]:

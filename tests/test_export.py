@@ -63,7 +63,7 @@ def test_pt2(run_dir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["small", "fcn", "lraspp", "unet", "fpn", "deeplabv3plus", "segformer", "upernet"])
+@pytest.mark.parametrize("network", ["small", "fpn", "segformer"])
 def test_networks_with_a_stride(tmp_path: Path, network: str) -> None:
     pytest.importorskip("onnxruntime")
     run_dir = trained(tmp_path / "run", f"network={network}", "data.dataset.width=64", "data.crop=null")
