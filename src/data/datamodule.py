@@ -15,7 +15,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader
 
 from src.config.shares import parse_share
-from src.data.dataset import Chosen, Kept, Samples, Source, collate, split_by_label, verify
+from src.data.chunk_order import chunk_order
+from src.data.dataset import Chosen, Chunked, Kept, Samples, Source, collate, split_by_label, verify
 from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
 from src.data.rare_classes import RareClasses, pixels_by_class
@@ -222,13 +223,19 @@ class SegmentationDataModule(L.LightningDataModule):
             len(source), self.batch_size, self.seed, *self._rank(), **self._position,
             batches=None if self.labeled_fraction is None else self.batches_per_epoch(),
             unlabeled=len(unlabeled) if unlabeled else 0, unlabeled_batch_size=self.unlabeled_batch_size,
-            rare=self._rare, crop=self.crop, sizes=self.crop_sizes,
+            rare=self._rare, crop=self.crop, sizes=self.crop_sizes, order=self._order(source),
         )  # fmt: skip
         augment = self.augment or Augment(flip=0)
         samples = Samples(
             source, self.seed, augment, self.crop, unlabeled, self.strong, self._rare, self.mix, self.mix_probability
         )
         return self._loader(samples, batches)
+
+    def _order(self, source: Source) -> Callable[[torch.Generator], torch.Tensor] | None:
+        source = source.source if isinstance(source, Kept | OnDisk) else source  # a cache does not change the order
+        if not isinstance(source, Chunked):
+            return None
+        return functools.partial(chunk_order, torch.from_numpy(source.chunk_sizes), source.window, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self._evaluation("val")
@@ -250,7 +257,8 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def _evaluation(self, split: Split) -> DataLoader[dict[str, Any]]:
         source = self.source(split)
-        return self._loader(Samples(source), EvaluationBatches(len(source), self.eval_batch_size, *self._rank()))
+        batches = EvaluationBatches(len(source), self.eval_batch_size, *self._rank(), isinstance(source, Chunked))
+        return self._loader(Samples(source), batches)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

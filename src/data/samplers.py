@@ -6,10 +6,11 @@ Every sample key is `(epoch, index)`; whatever a transform draws is seeded by it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
+from torch import Tensor
 
 from src.seeding import derive
 
@@ -63,6 +64,7 @@ class TrainingBatches:
         unlabeled_batch_size: of them in each global batch, a multiple of `world_size`.
         rare: draws samples by the classes they show.
         crop, sizes: the crop, and the range of its zoom.
+        order: makes an epoch's permutation, int64 [length], from a generator; None takes any with equal chance.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class TrainingBatches:
         rare: Draws | None = None,
         crop: Sequence[int] | None = None,
         sizes: Sequence[float] | None = None,
+        order: Callable[[torch.Generator], Tensor] | None = None,
     ) -> None:
         for size in (batch_size, unlabeled_batch_size):
             if size % world_size:
@@ -88,7 +91,7 @@ class TrainingBatches:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.rare, self.crop, self.sizes = rare, crop, sizes
         self.rank, self.world_size = rank, world_size
-        self.epoch, self.consumed = epoch, consumed
+        self.epoch, self.consumed, self.order = epoch, consumed, order
 
     @property
     def sampler(self) -> Self:
@@ -105,7 +108,7 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[list[Key | UnlabeledKey] | list[Sized]]:
         epoch = self.epoch
-        labeled = _Permutations(self.length, self.seed, "order")
+        labeled = _Permutations(self.length, self.seed, "order", self.order)
         unlabeled = _Permutations(self.unlabeled, self.seed, "unlabeled order")
         for batch in range(self.consumed, len(self)):
             if self.rare is not None:
@@ -137,15 +140,18 @@ class TrainingBatches:
 class _Permutations:
     """An endless row of permutations of 0..length-1, each with its number: keys (turn, index)."""
 
-    def __init__(self, length: int, seed: int, name: str) -> None:
+    def __init__(
+        self, length: int, seed: int, name: str, order: Callable[[torch.Generator], Tensor] | None = None
+    ) -> None:
         self.length, self.seed, self.name = length, seed, name
+        self._permute = order or (lambda generator: torch.randperm(length, generator=generator))
         self._turn = -1
         self._order = torch.empty(0, dtype=torch.int64)  # no object per sample
 
     def within(self, turn: int, begin: int, count: int) -> list[tuple[int, int]]:
         if turn != self._turn:
             generator = torch.Generator().manual_seed(derive(self.seed, self.name, turn))
-            self._turn, self._order = turn, torch.randperm(self.length, generator=generator)
+            self._turn, self._order = turn, self._permute(generator)
         return [(turn, index) for index in self._order[begin : begin + count].tolist()]
 
     def across(self, begin: int, count: int) -> list[tuple[int, int]]:
@@ -157,17 +163,24 @@ class _Permutations:
 
 
 class EvaluationBatches:
-    """All samples once, in order, never padded; whole batches go to the ranks in turn.
+    """All samples once, in order, never padded; whole batches go to the ranks in turn, or a stretch of them to each.
 
     Batches are composed the same on any number of ranks, so each prediction has the same bits everywhere; a rank may
     have one batch more than another.
     """
 
-    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, length: int, batch_size: int, rank: int = 0, world_size: int = 1, in_stretches: bool = False
+    ) -> None:
         self.length, self.batch_size, self.rank, self.world_size = length, batch_size, rank, world_size
+        self.in_stretches = in_stretches
 
     def _begins(self) -> range:
-        return range(self.rank * self.batch_size, self.length, self.batch_size * self.world_size)
+        begins = range(0, self.length, self.batch_size)
+        if self.in_stretches:
+            cut = [len(begins) * rank // self.world_size for rank in (self.rank, self.rank + 1)]
+            return begins[cut[0] : cut[1]]
+        return begins[self.rank :: self.world_size]
 
     def __len__(self) -> int:
         return len(self._begins())

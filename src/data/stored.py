@@ -1,0 +1,73 @@
+"""How an image and its mask are stored as bytes, so that they come back to the bit."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from src.data.images import IMAGE_SUFFIXES, Encoded, opened, read_rgb
+from src.errors import UserError
+
+Encoding = Literal["auto", "png", "raw"]
+_RAW = b"\x93NUMPY"  # what numpy's own files begin with
+
+
+def encode(image: Tensor, mask: Tensor, encoding: Encoding, file: Path | None = None) -> tuple[bytes, bytes]:
+    """Image [C, H, W] and mask uint8 [H, W] as bytes.
+
+    Args:
+        encoding: `raw` stores arrays, which are read fastest; `png` compresses images of 8 bits without loss; `auto` is the
+            image's own file where that gives the same pixels (a photo stays a JPEG), else png. What is not 8 bits deep or
+            has neither 1 nor 3 channels is stored raw.
+        file: the image's own file.
+    """
+    png = encoding != "raw" and image.dtype == torch.uint8 and image.shape[0] in (1, 3)
+    if png and encoding == "auto" and file is not None and file.suffix.lower() in IMAGE_SUFFIXES:
+        content = file.read_bytes()
+        try:
+            if torch.equal(read_rgb(Encoded(str(file), content)), image):
+                return content, _png(mask)
+        except UserError:
+            pass  # a format of which it is only a part
+    return _png(image) if png else _raw(image), _raw(mask) if encoding == "raw" else _png(mask)
+
+
+def decode(image: bytes, mask: bytes, channels: int, name: str) -> tuple[Tensor, Tensor]:
+    """The reverse of `encode`.
+
+    Raises:
+        UserError: the bytes are damaged.
+    """
+    if image.startswith(_RAW):
+        decoded = _array(image)
+    else:
+        decoded = read_rgb(Encoded(name, image)) if channels == 3 else _gray(image, name)[None]
+    return decoded, _array(mask) if mask.startswith(_RAW) else _gray(mask, name)
+
+
+def _png(pixels: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    array = pixels.permute(1, 2, 0).numpy() if pixels.ndim == 3 else pixels.numpy()
+    Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _raw(values: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values.contiguous().numpy(), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _array(content: bytes) -> Tensor:
+    return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))
+
+
+def _gray(content: bytes, name: str) -> Tensor:
+    with opened(Encoded(name, content), "an image") as image:
+        return torch.from_numpy(np.array(image))

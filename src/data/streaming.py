@@ -1,0 +1,128 @@
+"""Data that `python -m src.data.optimize` wrote into chunks, read where they lie or streamed from an object store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from src.data.chunks import SCHEMES, Chunks, Remote, download
+from src.data.folder import existing
+from src.data.labels import LabelSet
+from src.data.stored import decode
+from src.errors import UserError
+
+DESCRIPTION = "dataset.json"  # written last: what a folder without it holds is not whole
+PARTS = ("id", "image", "mask")
+
+
+class Streaming:
+    """One split in chunks, in a folder or an object store (`s3://`, `gs://`, `azure://`).
+
+    Chunks of a store are fetched when a sample of them is due, checked, and kept in a cache that all processes of a machine
+    share. Training walks through the chunks in an order of its own (see `chunk_order`), of which each process reads its
+    part. Without a test split, "test" is "val".
+
+    Args:
+        split: "train", "val" or "test".
+        root: a folder, a store's URL, or `local:` and a folder whose chunks are copied to this machine as they are needed.
+        window: chunks that are shuffled among one another in training; more mix better, fewer have to be at hand at once.
+        cache_dir: where a store's chunks are kept; None for `pixelwise/streaming` in the user's cache folder
+            ($XDG_CACHE_HOME or ~/.cache).
+        cache_gib: how much of them; `window` chunks for each sample of a global batch should fit.
+
+    Attributes:
+        chunk_sizes: samples of each chunk, int64 [chunks].
+
+    Raises:
+        UserError: there is no such data set, or the store cannot be reached or opened.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        root: str,
+        window: PositiveInt = 4,
+        cache_dir: str | None = None,
+        cache_gib: PositiveFloat = 100.0,
+    ) -> None:
+        remote = root.startswith(SCHEMES)
+        if not remote and "://" in root:
+            raise UserError(f"data.root: {root} is of no known kind; take a folder or one of {', '.join(SCHEMES)}")
+        url = root.rstrip("/")
+        cache = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pixelwise/streaming").expanduser()
+        text = _fetched(url, cache) if remote else _read(existing(root))
+        about = _parsed(text, root)
+        self.split = "val" if split == "test" and "test" not in about["splits"] else split
+        if self.split not in about["splits"]:
+            raise UserError(f"data.root: {root} has no split {split!r}, only {', '.join(about['splits'])}; convert it too")
+        self.label_set = LabelSet.from_dict(about["label_set"])
+        self.channels = int(about["channels"])
+        self.intensity = (float(about["intensity"][0]), float(about["intensity"][1]))
+        part = about["splits"][self.split]
+        if not remote:
+            self._chunks = Chunks(Path(root).expanduser() / self.split, part["chunks"])
+        else:
+            # What is converted anew has another description, and so another folder.
+            cache /= hashlib.blake2b(f"{url}\n{text}".encode(), digest_size=8).hexdigest()
+            folder = cache / self.split
+            folder.mkdir(parents=True, exist_ok=True)
+            _keep(f"{url}/{self.split}/index.json", folder / "index.json")
+            self._chunks = Chunks(folder, part["chunks"], Remote(f"{url}/{self.split}", cache, cache_gib * 2**30))
+        if len(self._chunks) != part["samples"]:
+            raise UserError(f"data.root: {root} has {len(self._chunks)} of {part['samples']} {split} samples; copy it again")
+        self.chunk_sizes, self.window = self._chunks.sizes, window
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def name(self, index: int) -> str:
+        return self._chunks.read(index, len(PARTS), only=0)[0].decode()
+
+    def read(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image [C, H, W] in its own dtype and mask uint8 [H, W]."""
+        name, image, mask = self._chunks.read(index, len(PARTS))
+        return decode(image, mask, self.channels, f"data.root: {self.split} sample {name.decode()}")
+
+
+def _read(folder: Path) -> str:
+    try:
+        return (folder / DESCRIPTION).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(
+            f"data.root: {folder} has no {DESCRIPTION}; make it with python -m src.data.optimize data=… output={folder}"
+        ) from None
+
+
+def _parsed(text: str, root: str) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads(text)
+        if about["parts"] != list(PARTS):
+            raise ValueError(f"samples of {about['parts']}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"data.root: {root}/{DESCRIPTION} is damaged or of another version ({error}); convert the data again"
+        ) from None
+    return about
+
+
+def _fetched(url: str, cache: Path) -> str:
+    """The description, fetched each time, since it tells whether the cache still holds."""
+    cache.mkdir(parents=True, exist_ok=True)
+    file = cache / f"{os.getpid()}.{DESCRIPTION}"
+    download(f"{url}/{DESCRIPTION}", file)
+    text = file.read_text(encoding="utf-8")
+    file.unlink()
+    return text
+
+
+def _keep(url: str, file: Path) -> None:
+    if not file.is_file():
+        part = file.with_name(f"{os.getpid()}.{file.name}")
+        download(url, part)
+        part.replace(file)
