@@ -24,8 +24,10 @@ def chunk_order(sizes: Tensor, window: int, batch_size: int, generator: torch.Ge
     """
     begins = sizes.cumsum(0) - sizes
     walk: list[Tensor] = []
-    for chunks in torch.randperm(len(sizes), generator=generator).split(window):
-        together = torch.cat([torch.arange(int(begins[c]), int(begins[c] + sizes[c])) for c in chunks])
+    chunks = torch.randperm(len(sizes), generator=generator).tolist()
+    for first in range(0, len(chunks), window):
+        members = chunks[first : first + window]
+        together = torch.cat([torch.arange(int(begins[c]), int(begins[c] + sizes[c])) for c in members])
         walk.append(together[torch.randperm(len(together), generator=generator)])
     order = torch.cat(walk) if walk else torch.empty(0, dtype=torch.int64)
     batches = len(order) // batch_size

@@ -57,7 +57,9 @@ class Chunks:
             self.sizes = np.array([chunk["chunk_size"] for chunk in chunks], np.int64)
             self._bytes = [int(chunk["chunk_bytes"]) for chunk in chunks]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder / 'index.json'}: is missing or damaged ({error}); convert the data again") from None
+            raise UserError(
+                f"{folder / 'index.json'}: is missing or damaged ({error}); convert the data again"
+            ) from None
         self._ends = np.cumsum(self.sizes)
         self._open = functools.lru_cache(_OPEN)(self._opened)
 
@@ -101,7 +103,9 @@ class Chunks:
                 raise UserError(f"{file}: this chunk cannot be read ({error}); copy the data set again") from None
         (count,) = struct.unpack_from("<I", content)
         if len(content) != size or count != self.sizes[chunk]:
-            raise UserError(f"{file}: this chunk is cut off or another one ({len(content)} of {size} bytes); copy it again")
+            raise UserError(
+                f"{file}: this chunk is cut off or another one ({len(content)} of {size} bytes); copy it again"
+            )
         return content, np.frombuffer(content, np.uint32, count + 1, offset=4).copy()
 
 
@@ -143,7 +147,9 @@ class Remote:
                     self._make_room(file)
                     return
                 part.unlink()
-            raise UserError(f"data.root: {self.url}/{name} is not the chunk that was written; upload the data set again")
+            raise UserError(
+                f"data.root: {self.url}/{name} is not the chunk that was written; upload the data set again"
+            )
 
     def _make_room(self, new: Path) -> None:
         kept: list[tuple[float, int, Path]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -95,7 +95,7 @@ def _write(source: Source, folder: Path, settings: Mapping[str, Any]) -> dict[st
     from src.data.streaming import PARTS
     from src.seeding import derive
 
-    order = range(len(source))
+    order: Sequence[int] = range(len(source))
     if settings["shuffle"] and source.split == "train":
         generator = torch.Generator().manual_seed(derive(settings["seed"], "chunks"))
         order = torch.randperm(len(source), generator=generator).tolist()
@@ -123,7 +123,9 @@ def _write(source: Source, folder: Path, settings: Mapping[str, Any]) -> dict[st
         chunks.read(number, len(PARTS), only=0)[0].decode() != source.name(index) for number, index in enumerate(order)
     )
     if wrong:
-        raise UserError(f"output: {folder} does not hold the {len(source)} samples that were written; is the disk all right?")
+        raise UserError(
+            f"output: {folder} does not hold the {len(source)} samples that were written; is the disk all right?"
+        )
     return digests
 
 

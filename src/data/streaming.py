@@ -55,12 +55,16 @@ class Streaming:
         if not remote and "://" in root:
             raise UserError(f"data.root: {root} is of no known kind; take a folder or one of {', '.join(SCHEMES)}")
         url = root.rstrip("/")
-        cache = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pixelwise/streaming").expanduser()
+        cache = Path(
+            cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pixelwise/streaming"
+        ).expanduser()
         text = _fetched(url, cache) if remote else _read(existing(root))
         about = _parsed(text, root)
         self.split = "val" if split == "test" and "test" not in about["splits"] else split
         if self.split not in about["splits"]:
-            raise UserError(f"data.root: {root} has no split {split!r}, only {', '.join(about['splits'])}; convert it too")
+            raise UserError(
+                f"data.root: {root} has no split {split!r}, only {', '.join(about['splits'])}; convert it too"
+            )
         self.label_set = LabelSet.from_dict(about["label_set"])
         self.channels = int(about["channels"])
         self.intensity = (float(about["intensity"][0]), float(about["intensity"][1]))
@@ -75,7 +79,9 @@ class Streaming:
             _keep(f"{url}/{self.split}/index.json", folder / "index.json")
             self._chunks = Chunks(folder, part["chunks"], Remote(f"{url}/{self.split}", cache, cache_gib * 2**30))
         if len(self._chunks) != part["samples"]:
-            raise UserError(f"data.root: {root} has {len(self._chunks)} of {part['samples']} {split} samples; copy it again")
+            raise UserError(
+                f"data.root: {root} has {len(self._chunks)} of {part['samples']} {split} samples; copy it again"
+            )
         self.chunk_sizes, self.window = self._chunks.sizes, window
 
     def __len__(self) -> int:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from src import cli
 from src.config.trusted import run_config
+from src.data.optimize import optimize
 from src.train import train
 from tests.conftest import SMALL, command, environment, settings
 from tests.data.recorder import Sample, consumed
@@ -29,9 +31,9 @@ PLAIN = [
 SEMI = ["model.semi=fixmatch", "data.labeled_fraction=1/2"]
 
 
-def recorded(run_dir: Path, *overrides: str) -> list[list[Sample]]:
+def recorded(run_dir: Path, *overrides: str, small: list[str] = SMALL) -> list[list[Sample]]:
     """The samples of each batch of an undisturbed run on one rank, in its own process."""
-    config = settings(run_dir, *PLAIN, *overrides)
+    config = settings(run_dir, *small, *PLAIN, *overrides, small=False)
     config["callbacks"]["record"]["folder"] = str(run_dir / "record")
     train(config)
     batches = consumed(run_dir / "record")
@@ -39,11 +41,11 @@ def recorded(run_dir: Path, *overrides: str) -> list[list[Sample]]:
     return [samples for _, samples in batches]
 
 
-def start(run_dir: Path, *overrides: str, resume: bool = False) -> int:
+def start(run_dir: Path, *overrides: str, small: list[str] = SMALL, resume: bool = False) -> int:
     if resume:
         arguments = [f"resume={run_dir}", "trust=tests", *overrides]
     else:
-        arguments = [*SMALL, *PLAIN, *overrides, f"hydra.run.dir={run_dir}", f"+callbacks.record.kill_at={KILL_AT}"]
+        arguments = [*small, *PLAIN, *overrides, f"hydra.run.dir={run_dir}", f"+callbacks.record.kill_at={KILL_AT}"]
     return subprocess.run(
         command("src.train", *arguments), env=environment(), cwd=run_dir.parent, capture_output=True, timeout=300,
     ).returncode  # fmt: skip
@@ -77,11 +79,20 @@ def test_a_run_killed_in_mid_epoch_goes_on_with_the_next_sample_on_any_number_of
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", [[], SEMI], ids=["labeled", "semi"])
-def test_two_ranks_share_each_global_batch_and_a_killed_run_goes_on(tmp_path: Path, overrides: list[str]) -> None:
-    alone = recorded(tmp_path / "alone", *overrides)
+@pytest.mark.parametrize("kind", ["labeled", "semi", "streaming"])
+def test_two_ranks_share_each_global_batch_and_a_killed_run_goes_on(tmp_path: Path, kind: str) -> None:
+    overrides, small = (SEMI if kind == "semi" else []), SMALL
+    if kind == "streaming":
+        written, chunked = (
+            str(tmp_path / "set"),
+            ["data=streaming", f"data.root={tmp_path}/set", "data.dataset.window=2"],
+        )
+        of_shapes = [option for option in SMALL if option.startswith("data.dataset.")]
+        optimize(cli.compose("optimize", ["data=shapes", *of_shapes, f"output={written}", "chunk_mb=0.005"]))
+        small = [*chunked, *(option for option in SMALL if option not in of_shapes)]
+    alone = recorded(tmp_path / "alone", *overrides, small=small)
     run_dir = tmp_path / "two"
-    assert start(run_dir, "trainer=ddp_cpu", "data.num_workers=1", *overrides) != 0
+    assert start(run_dir, "trainer=ddp_cpu", "data.num_workers=1", *overrides, small=small) != 0
     without_kill(run_dir)
     assert start(run_dir, "data.num_workers=2", resume=True) == 0
     ranks = [consumed(run_dir / "record", rank) for rank in range(2)]
@@ -92,9 +103,8 @@ def test_two_ranks_share_each_global_batch_and_a_killed_run_goes_on(tmp_path: Pa
         assert sorted(first + second) == sorted(alone[number])
     # 5 validation samples, 2 at a time: one rank has a batch more than the other.
     seen = [consumed(run_dir / "record", rank, "val") for rank in range(2)]
+    in_order = [name for _, samples in consumed(tmp_path / "alone/record", 0, "val")[:3] for name, _ in samples]
+    assert len(in_order) == len(set(in_order)) == 5
     for epoch in range(3):
         names = [name for batches in seen for number, samples in batches if number == epoch for name, _ in samples]
-        assert sorted(names) == sorted(
-            name for _, s in consumed(tmp_path / "alone/record", 0, "val")[:3] for name, _ in s
-        )
-        assert len(names) == 5
+        assert sorted(names) == sorted(in_order)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_a_conversion_that_is_killed_leaves_nothing_that_looks_whole(folder: Pat
     assert list((tmp_path / ".set.partial").rglob("*.bin")) and not output.exists()
     assert converted(folder, output) == {"train": 23, "val": 5}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["set"]
-    with pytest.raises(UserError, match="output: .*set is there already"):
+    with pytest.raises(UserError, match=r"output: .*set is there already"):
         converted(folder, output)
 
 
@@ -176,7 +177,7 @@ def test_a_global_batch_of_chunked_data_is_the_same_set_on_any_number_of_devices
     assert sorted(chunk_order(CHUNKS, 2, 8, torch.Generator())) == list(range(79))
     for world_size in (2, 4, 8):
         ranks = [_of_rank(rank, world_size) for rank in range(world_size)]
-        assert [sum(shares, []) for shares in zip(*ranks, strict=True)] == alone
+        assert [[*chain.from_iterable(shares)] for shares in zip(*ranks, strict=True)] == alone
     assert _of_rank(1, 2, consumed=4) == _of_rank(1, 2)[4:]
 
 
@@ -277,7 +278,10 @@ def store(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 def test_workers_stream_from_an_object_store_and_fetch_each_chunk_once(written: Path, store: Store) -> None:
     there, here = datamodule("s3://bucket/set", "data.num_workers=2"), datamodule(written)
     there.prepare()
-    for remote, local in ((there.train_dataloader(), here.train_dataloader()), (there.val_dataloader(), here.val_dataloader())):
+    for remote, local in (
+        (there.train_dataloader(), here.train_dataloader()),
+        (there.val_dataloader(), here.val_dataloader()),
+    ):
         for a, b in zip(remote, local, strict=True):
             assert a["id"] == b["id"] and torch.equal(a["image"], b["image"]) and torch.equal(a["mask"], b["mask"])
     fetched = {key: count for key, count in store.served.items() if key.endswith(".bin")}
@@ -307,13 +311,17 @@ def test_a_store_that_fails_for_a_moment_is_asked_again_and_bytes_are_checked(st
 def test_a_store_that_cannot_be_reached_ends_at_once_in_words(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"s3://bucket/other/dataset\.json cannot be fetched \(.*404.*\); check the address"):
+    with pytest.raises(
+        UserError, match=r"s3://bucket/other/dataset\.json cannot be fetched \(.*404.*\); check the address"
+    ):
         Streaming("train", "s3://bucket/other")
     chunks._s3.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(UserError) as caught:
         Streaming("train", "s3://bucket/set")
-    assert re.search(r"Could not connect.*check the address, the network and the store's credentials", str(caught.value))
+    assert re.search(
+        r"Could not connect.*check the address, the network and the store's credentials", str(caught.value)
+    )
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"gs://bucket/set/dataset\.json cannot be fetched"):
         Streaming("train", "gs://bucket/set")
