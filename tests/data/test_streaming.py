@@ -13,7 +13,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ from src.data import chunks
 from src.data.chunk_order import chunk_order
 from src.data.datamodule import SegmentationDataModule
 from src.data.optimize import optimize
-from src.data.samplers import EvaluationBatches, TrainingBatches
+from src.data.samplers import EvaluationBatches, Key, TrainingBatches
 from src.data.streaming import Streaming
 from src.errors import UserError
 from tests.conftest import settings
@@ -167,7 +167,7 @@ CHUNKS = torch.tensor([7, 7, 6, 8, 7, 7, 5, 8, 7, 7, 7, 3])  # 79 samples
 def _of_rank(rank: int, world_size: int, epoch: int = 0, consumed: int = 0) -> list[list[int]]:
     order = partial(chunk_order, CHUNKS, 2, 8)
     batches = TrainingBatches(79, 8, 3, rank, world_size, epoch, consumed, order=order)
-    return [[key[1] for key in batch] for batch in batches]
+    return [[cast(Key, key)[1] for key in batch] for batch in batches]
 
 
 def test_a_global_batch_of_chunked_data_is_the_same_set_on_any_number_of_devices() -> None:
