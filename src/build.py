@@ -25,6 +25,7 @@ from src.errors import UserError
 from src.models.base import CHECKPOINT_KEY, Segmenter
 from src.models.optimization import Optimization
 from src.seeding import derive
+from src.tasks.tasks import Tasks
 
 Settings = Mapping[str, Any]
 _OF_STEP = {"accumulate_grad_batches": "accumulate", "gradient_clip_val": "clip"}
@@ -48,11 +49,13 @@ def _build(value: Any) -> Any:
     return [_build(inner) for inner in value] if isinstance(value, list) else value
 
 
-def build_data(data: Settings, seed: int, use_unlabeled: bool = False) -> SegmentationDataModule:
+def build_data(
+    data: Settings, seed: int, use_unlabeled: bool = False, use_depth: bool = False
+) -> SegmentationDataModule:
     """The datamodule; nothing is read yet."""
     node = dict(data)
     node["dataset"] = {**node["dataset"], "_partial_": True}
-    datamodule: SegmentationDataModule = make(node, seed=seed, use_unlabeled=use_unlabeled)
+    datamodule: SegmentationDataModule = make(node, seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth)
     return datamodule
 
 
@@ -70,13 +73,15 @@ def build_model(
     Each part is initialised from its own stream, so changing one never shifts another's draws.
     """
     seed = int(settings.get("seed", 0))
+    tasks: Tasks | None = make(settings["tasks"], label_set=label_set) if settings.get("tasks") else None
+    outputs = label_set.num_classes + (tasks.channels if tasks is not None else 0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "network"))
-        network = make(settings["network"], num_classes=label_set.num_classes, in_channels=channels)
+        network = make(settings["network"], num_classes=outputs, in_channels=channels)
     loss = make(settings["loss"], ignore_index=label_set.ignore_index, class_weights=weights)
     optimization = build_optimization(settings) if "optimizer" in settings else None
     node = {k: v for k, v in settings["model"].items() if k != "class_weights"}
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {"tasks": tasks} if tasks is not None else {}
     if "discriminator" in settings and has_adversary(settings["model"]):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(seed, "discriminator"))
@@ -161,6 +166,7 @@ def model_from_checkpoint(file: Path) -> tuple[Segmenter, dict[str, Any]]:
     config, label_set = checkpoints.describe(content, file)
     about = content[CHECKPOINT_KEY]
     settings = {"network": _without_weights(config["network"]), "loss": config["loss"], "model": config["model"]}
+    settings["tasks"] = config.get("tasks")
     low, high = about["intensity"]
     model = build_model(
         settings, label_set, int(about["channels"]), (float(low), float(high)), weights=_class_weights(content)

@@ -23,6 +23,7 @@ _BUILT_FROM = {
     "network": ("src.networks.", "num_classes"),
     "model": ("src.models.", "label_set"),
     "loss": ("src.losses.", "ignore_index"),
+    "tasks": ("src.tasks.", "label_set"),
 }
 # The only nodes that may stand inside one of these.
 _PARTS = {"model": {"noise": "src.models.noise.Noise", "semi": "src.models.semi.Semi"}}
@@ -90,7 +91,8 @@ def describe(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], Label
         about = content[KEY]
         config, label_set = about["config"], LabelSet.from_dict(about["label_set"])
         for group in _BUILT_FROM:
-            _allow(config[group], group, file)
+            if group != "tasks" or config.get(group) is not None:
+                _allow(config[group], group, file)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error!r} in its description)") from error
     return config, label_set

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from pydantic import NonNegativeInt, PositiveInt
 
 from src import cli
-from src.config.check import TRAINER, Share, check_keys, check_node
+from src.config.check import TRAINER, Share, check_keys, check_node, uses_depth
 from src.config.trusted import check_targets, find_path
 from src.errors import UserError
 
@@ -56,7 +56,7 @@ def evaluate(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     model, config = build.model_from_checkpoint(file)
     chosen = settings["data"]
     data = chosen if "dataset" in chosen else data_of(config, chosen, file)
-    datamodule = build.build_data(data, int(config["seed"]))
+    datamodule = build.build_data(data, int(config["seed"]), use_depth=uses_depth(config))
     datamodule.prepare(tuple(settings["splits"]))
     for split in settings["splits"]:
         names = datamodule.source(split).label_set.names

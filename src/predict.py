@@ -40,7 +40,8 @@ def check(config: Mapping[str, Any]) -> None:
 
 def predict(settings: Mapping[str, Any]) -> list[str]:
     """Writes the mask and a colour overlay of each input, and its uncertainty maps if asked for: of a photo as palette PNG,
-    of a GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI.
+    of a GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI. What a model with further tasks says of a photo (its
+    depth, boundary probabilities) is written beside them as TIFF, float32.
 
     Returns:
         What went wrong with inputs that could not be read; the others are done all the same.
@@ -84,6 +85,7 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
 def _segment_photo(
     model: Segmenter, device: torch.device, file: Path, output: Path, name: str, *, opacity: float, uncertainty: bool
 ) -> None:
+    import torch
     from PIL import Image
 
     from src.data.images import read_rgb
@@ -100,6 +102,11 @@ def _segment_photo(
     Image.fromarray(blended).save(output / "overlays" / f"{name}.png")
     for kind, gray in maps.items():
         Image.fromarray(gray).save(output / "uncertainty" / f"{name}_{kind}.png")
+    with torch.no_grad():
+        of_tasks = model.task_maps(image[None].to(device))
+    for task, values in of_tasks.items():
+        (output / task).mkdir(exist_ok=True)
+        Image.fromarray(values[0].cpu().numpy()).save(output / task / f"{name}.tif")
 
 
 def inputs(given: str) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from src.callbacks.checkpoint import Interrupted, RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.monitor import Monitor
 from src.callbacks.pruning import Pruned, Pruning
-from src.config.check import uses_unlabeled
+from src.config.check import uses_depth, uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
 from src.errors import NonFiniteLoss, UserError
 from src.models.base import Segmenter
@@ -59,7 +59,9 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         torch.manual_seed(seed)
         torch.set_float32_matmul_precision("high")
         build.check_devices(settings["trainer"])
-        datamodule = build.build_data(settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]))
+        datamodule = build.build_data(
+            settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]), use_depth=uses_depth(settings)
+        )
         datamodule.prepare(keep=run_dir / "pixels_by_class.npz")
         of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
         trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch())

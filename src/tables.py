@@ -32,6 +32,9 @@ def score_table(scores: Mapping[str, float], labels: LabelSet, title: str) -> st
     for key, text in _OVERALL.items():
         if key in scores:
             table.add_row(text, f"{scores[key]:.4f}")
+    further = [key for key in scores if key not in _OVERALL and not key.startswith("iou/")]
+    for key in further:  # of tasks beside the classes
+        table.add_row(key.replace("_", " "), f"{scores[key]:.4f}")
     console = Console(file=io.StringIO(), width=72)
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]

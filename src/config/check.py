@@ -33,7 +33,8 @@ TOP_LEVEL: dict[str, Any] = {
     "optimized_metric": str,
 }
 GROUPS = (
-    "data", "model", "network", "discriminator", "loss", "optimizer", "scheduler", "trainer", "callbacks", "logger", "paths",
+    "data", "model", "network", "discriminator", "loss", "optimizer", "scheduler", "trainer", "tasks", "callbacks",
+    "logger", "paths",
 )  # fmt: skip
 
 # Keys of libraries' classes whose own annotations say less than we know.
@@ -95,10 +96,21 @@ GIVEN_BY_CODE = {
     "loss": {"ignore_index", "class_weights"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps"},
-    "data": {"seed", "use_unlabeled"},
+    "data": {"seed", "use_unlabeled", "use_depth"},
     "data.dataset": {"split", "root", "download"},
     "trainer": {"callbacks", "logger", "use_distributed_sampler", "enable_checkpointing", "default_root_dir"},
-    "model": {"network", "loss", "label_set", "channels", "intensity", "optimization", "seed", "discriminator"},
+    "model": {
+        "network",
+        "loss",
+        "label_set",
+        "channels",
+        "intensity",
+        "optimization",
+        "seed",
+        "discriminator",
+        "tasks",
+    },
+    "tasks": {"label_set"},
 }
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
@@ -120,8 +132,9 @@ def check(config: Mapping[str, Any]) -> None:
                 f"{group}: nothing chosen; choose one, e.g. {group}=… (python -m src.train --help lists them)"
             )
         check_node(group, node)
-    if "discriminator" in config:
-        check_node("discriminator", config["discriminator"])
+    for group in ("discriminator", "tasks"):
+        if config.get(group) is not None:
+            check_node(group, config[group])
     for group in ("callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
             if isinstance(node, Mapping):
@@ -236,6 +249,11 @@ def has_adversary(model: Mapping[str, Any]) -> bool:
     return any(key > 0 for key in keys) or semi.get("discriminator_threshold") is not None
 
 
+def uses_depth(config: Mapping[str, Any]) -> bool:
+    """Whether a config's tasks ask for data with depth."""
+    return (config.get("tasks") or {}).get("depth", 0) > 0
+
+
 def uses_unlabeled(model: Mapping[str, Any]) -> bool:
     """Whether a model's settings ask for unlabelled images."""
     return (model.get("semi") or {}).get("method") is not None
@@ -245,6 +263,9 @@ def _check_learning(config: Mapping[str, Any]) -> None:
     """Checks what the adversarial and the semi-supervised keys need of the others."""
     model, data = config["model"], config["data"]
     semi = model.get("semi") or {}
+    noise = model.get("noise") or {}
+    if config.get("tasks") and (noise.get("channels") or noise.get("latent")):
+        raise UserError("tasks: a generator with noise averages classes only; set model.noise.channels and latent to 0")
     if data.get("labeled_fraction") is not None:
         parse_share(data["labeled_fraction"])
     elif uses_unlabeled(model):

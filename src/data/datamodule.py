@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from src.config.shares import parse_share
 from src.data.chunk_order import chunk_order
-from src.data.dataset import Chosen, Chunked, Kept, Samples, Source, collate, split_by_label, verify
+from src.data.dataset import Chosen, Chunked, Kept, Samples, Source, collate, depth_of, split_by_label, verify
 from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
 from src.data.rare_classes import RareClasses, pixels_by_class
@@ -58,6 +58,7 @@ class SegmentationDataModule(L.LightningDataModule):
         download: fetch the data set where it is missing; for those that can be fetched without signing in.
         seed: the run's seed.
         use_unlabeled: whether batches carry unlabelled samples.
+        use_depth: whether samples have their depth.
     """
 
     def __init__(
@@ -83,11 +84,13 @@ class SegmentationDataModule(L.LightningDataModule):
         download: bool = False,
         seed: int = 0,
         use_unlabeled: bool = False,
+        use_depth: bool = False,
     ) -> None:
         super().__init__()
         self.labeled_fraction, self.labeled_seed, self.strong = labeled_fraction, labeled_seed, strong or Strong()
         self.unlabeled_batch_size = (unlabeled_batch_size or batch_size) if use_unlabeled else 0
         self._unlabeled: Source | None = None
+        self.use_depth = use_depth
         self._samples = 0  # of the training split, labelled or not
         self._make = functools.partial(dataset, root=root) if root is not None else dataset
         if download:
@@ -163,6 +166,8 @@ class SegmentationDataModule(L.LightningDataModule):
             source = self.source(split)
             if not len(source):
                 raise UserError(f"data: the split {split!r} is empty")
+            if self.use_depth and depth_of(source, 0) is None:
+                raise UserError("tasks.depth: this data has no depth; set it to 0, or take data=shapes, which has")
             if not isinstance(source, Kept | OnDisk):
                 self._sources[split] = self._cached(source)
         if "train" in splits:
@@ -227,7 +232,16 @@ class SegmentationDataModule(L.LightningDataModule):
         )  # fmt: skip
         augment = self.augment or Augment(flip=0)
         samples = Samples(
-            source, self.seed, augment, self.crop, unlabeled, self.strong, self._rare, self.mix, self.mix_probability
+            source,
+            self.seed,
+            augment,
+            self.crop,
+            unlabeled,
+            self.strong,
+            self._rare,
+            self.mix,
+            self.mix_probability,
+            self.use_depth,
         )
         return self._loader(samples, batches)
 
@@ -258,7 +272,7 @@ class SegmentationDataModule(L.LightningDataModule):
     def _evaluation(self, split: Split) -> DataLoader[dict[str, Any]]:
         source = self.source(split)
         batches = EvaluationBatches(len(source), self.eval_batch_size, *self._rank(), isinstance(source, Chunked))
-        return self._loader(Samples(source), batches)
+        return self._loader(Samples(source, use_depth=self.use_depth), batches)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +16,7 @@ from src.data.labels import LabelSet
 from src.data.mixing import Mix, mixed
 from src.data.parallel import in_order
 from src.data.samplers import Draws, Key, Sized, UnlabeledKey
-from src.data.transforms import Augment, Strong
+from src.data.transforms import Augment, Strong, behind, from_behind
 from src.errors import UserError
 from src.seeding import derive
 
@@ -49,6 +50,15 @@ class Source(Protocol):
         Raises:
             UserError: the file cannot be read or does not fit; names it and the mend.
         """
+        ...
+
+
+@runtime_checkable
+class WithDepth(Protocol):
+    """What a source also has whose samples have a depth, for `tasks=depth`."""
+
+    def depth(self, index: int) -> Tensor:
+        """Distances float32 [H, W] in the data set's unit, above 0; NaN where unknown."""
         ...
 
 
@@ -90,6 +100,7 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
         rare: what drew the samples, so that crops show the class that each was drawn for.
         mix: how a sample is mixed with another one; None for not at all.
         mix_probability: how often.
+        use_depth: whether samples have the source's depth, float32 [H, W].
     """
 
     def __init__(
@@ -103,7 +114,9 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
         rare: Draws | None = None,
         mix: Mix | None = None,
         mix_probability: float = 0.0,
+        use_depth: bool = False,
     ) -> None:
+        self.use_depth = use_depth
         self.rare, self.mix, self.mix_probability = rare, mix, mix_probability
         self.source, self.seed, self.augment, self.crop = source, seed, augment, crop
         self.unlabeled, self.strong = unlabeled, strong
@@ -119,7 +132,7 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
             return self._unlabeled(key[0], key[1], crop)
         epoch, index = key
         if self.augment is None:
-            image, mask = self.source.read(index)
+            image, mask = self._read(index)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(derive(self.seed, "sample", epoch, index))
@@ -128,12 +141,22 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
                 if self.mix is not None and torch.rand(()) < self.mix_probability:
                     other = self._changed(self.augment, int(torch.randint(len(self.source), ())), crop)
                     image, mask = mixed(self.mix, image, mask, *other, self.source.label_set.ignore_index)
-        return {"image": image, "mask": mask, "id": self.source.name(index)}
+        named = {"id": self.source.name(index)}
+        if self.use_depth:
+            mask, depth = from_behind(mask)
+            return {"image": image, "mask": mask, "depth": depth, **named}
+        return {"image": image, "mask": mask, **named}
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image and mask, with the depth behind it if there is one."""
+        image, mask = self.source.read(index)
+        depth = depth_of(self.source, index) if self.use_depth else None
+        return image, mask if depth is None else behind(mask, depth)
 
     def _changed(
         self, augment: Augment, index: int, crop: Sequence[int] | None, wanted: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        return augment(*self.source.read(index), crop, self.source.label_set.ignore_index, wanted)
+        return augment(*self._read(index), crop, self.source.label_set.ignore_index, wanted)
 
     def _unlabeled(self, turn: int, index: int, crop: Sequence[int] | None) -> dict[str, Any]:
         assert self.unlabeled is not None and self.augment is not None and self.strong is not None
@@ -195,6 +218,15 @@ def files_of(source: Source, index: int) -> tuple[Path, ...] | None:
     return source.files(index) if isinstance(source, OfFiles) else None
 
 
+def depth_of(source: Source, index: int) -> Tensor | None:
+    """A sample's depth, or None of a source without."""
+    if isinstance(source, Chosen):
+        return depth_of(source.source, int(source.indices[index]))
+    if isinstance(source, Derived):
+        return depth_of(source.source, index)
+    return source.depth(index) if isinstance(source, WithDepth) else None
+
+
 def split_by_label(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
     """A labelled share of a source, drawn by `seed` alone, and the rest, whose masks nobody looks at.
 
@@ -235,8 +267,8 @@ def class_counts(source: Source) -> npt.NDArray[np.int64]:
 
 
 def collate(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
-    """A batch: image [B, C, H, W], mask [B, H, W], id: list of names; of unlabelled samples, where there are any, also
-    unlabeled_image, unlabeled_strong [U, C, H, W] and unlabeled_mask [U, H, W].
+    """A batch: image [B, C, H, W], mask [B, H, W], id: list of names; with `use_depth` depth [B, H, W]; of unlabelled
+    samples, where there are any, also unlabeled_image, unlabeled_strong [U, C, H, W] and unlabeled_mask [U, H, W].
 
     Images of different size are padded at the right and below to the largest; metrics and losses ignore the padding.
     """
@@ -258,7 +290,7 @@ def _stack(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
         below, right = height - value.shape[-2], width - value.shape[-1]
         if not below and not right:
             return value
-        fill = ignore_index if key == "mask" else 0
+        fill = {"mask": ignore_index, "depth": math.nan}.get(key, 0)
         return torch.nn.functional.pad(value, (0, right, 0, below), value=fill)
 
     stacked: dict[str, Any] = {

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from src.data.transforms import classes_of
+
 Mix = Literal["cutmix", "classmix", "copy_paste"]
 
 
@@ -21,12 +23,13 @@ def mixed(
 
     Args:
         image, other_image: [C, H, W].
-        mask, other_mask: uint8 [H, W].
+        mask, other_mask: uint8 [H, W], or with something behind it (see `behind`).
     """
     if kind == "cutmix":
-        pasted = _box(mask.shape[0], mask.shape[1])
+        pasted = _box(mask.shape[-2], mask.shape[-1])
     else:
-        counts = torch.bincount(other_mask.flatten(), minlength=256)
+        classes = classes_of(other_mask)
+        counts = torch.bincount(classes.flatten(), minlength=256)
         counts[ignore_index] = 0
         present = counts.nonzero().flatten()
         if not len(present):
@@ -35,7 +38,7 @@ def mixed(
             chosen = present[torch.randperm(len(present))[: (len(present) + 1) // 2]]
         else:
             chosen = present[torch.multinomial(1 / counts[present].double(), 1)]
-        pasted = torch.isin(other_mask, chosen.to(other_mask.dtype))
+        pasted = torch.isin(classes, chosen.to(classes.dtype))
     return torch.where(pasted, other_image, image), torch.where(pasted, other_mask, mask)
 
 

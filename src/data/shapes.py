@@ -113,6 +113,12 @@ class Shapes:
         mask[scene.border] = self.label_set.ignore_index
         return torch.from_numpy(scene.image.transpose(2, 0, 1).copy()), torch.from_numpy(mask)
 
+    def depth(self, index: int) -> Tensor:
+        """Distances float32 [H, W] in 0…1: 1 for the background, the nearer the smaller."""
+        scene = self.scene(index)
+        far = 1 - torch.arange(len(scene.classes)) / len(scene.classes)
+        return far.float()[torch.from_numpy(scene.owner).long()]
+
     def scene(self, index: int) -> Scene:
         """Draws a sample, with the painter's order kept.
 

@@ -63,7 +63,7 @@ class Augment:
 
         Args:
             image: [C, H, W].
-            mask: uint8 [H, W].
+            mask: uint8 [H, W], or [N, H, W] where more goes the mask's way (see `behind`): the first is the mask.
             crop: height and width of the result; None keeps the (scaled) image whole.
             ignore_index: fills the mask where the crop reaches over the image's edge.
             wanted: a class; a crop in which it has less than 0.15% of the pixels is drawn again (ten times at most).
@@ -98,8 +98,9 @@ class Augment:
             top = int(torch.randint(height - cut[0] + 1, ()))
             left = int(torch.randint(width - cut[1] + 1, ()))
             part = F.crop(mask, top, left, cut[0], cut[1])
-            varied = self.max_class_share == 1 or _largest_share(part, ignore_index) <= self.max_class_share
-            if varied and (wanted is None or int((part == wanted).sum()) >= LEAST * part.numel()):
+            seen = classes_of(part)
+            varied = self.max_class_share == 1 or _largest_share(seen, ignore_index) <= self.max_class_share
+            if varied and (wanted is None or int((seen == wanted).sum()) >= LEAST * seen.numel()):
                 break
         image = F.crop(image, top, left, cut[0], cut[1])
         size = [max(1, round(crop[0] * cut[0] / window[0])), max(1, round(crop[1] * cut[1] / window[1]))]
@@ -148,6 +149,22 @@ class Strong:
         if torch.rand(()) < self.blur:
             image = self._blur(image)
         return image
+
+
+def behind(mask: Tensor, depth: Tensor) -> Tensor:
+    """A mask uint8 [H, W] and a depth float32 [H, W] as one, uint8 [5, H, W]: the depth's bytes lie behind the mask, so
+    that whatever moves the mask, to its nearest pixels, moves the depth. Where it is filled with 255, the depth is NaN."""
+    return torch.cat([mask[None], depth.contiguous()[..., None].view(torch.uint8).permute(2, 0, 1)])
+
+
+def from_behind(both: Tensor) -> tuple[Tensor, Tensor]:
+    """Mask and depth of what `behind` made."""
+    return both[0], both[1:].permute(1, 2, 0).contiguous().view(torch.float32)[..., 0]
+
+
+def classes_of(mask: Tensor) -> Tensor:
+    """The mask [H, W] itself, of a mask that has something behind it."""
+    return mask if mask.ndim == 2 else mask[0]
 
 
 def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:

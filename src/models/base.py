@@ -28,6 +28,7 @@ from src.models.optimization import (
 )
 from src.models.semi import Semi, cutmix, unlabeled, unlabeled_loss
 from src.seeding import derive
+from src.tasks.tasks import Tasks
 
 Stage = Literal["val", "test"]
 _ONLY_TRAINING = "discriminator."  # names of what no prediction needs
@@ -47,6 +48,7 @@ class Segmenter(L.LightningModule):
         optimization: None for a model that only predicts.
         seed: the run's seed.
         semi: how unlabelled images are used; None uses none.
+        tasks: what is learnt beside the classes; the network has its output channels.
         aux_weight: weight of the loss of the network's auxiliary head, where it has one.
         ema_decay: evaluate and keep an exponential moving average of the weights; None evaluates the weights themselves.
         batch_norm: "frozen" keeps batch norms' statistics as they are.
@@ -67,6 +69,7 @@ class Segmenter(L.LightningModule):
         optimization: Optimization | None = None,
         seed: int = 0,
         semi: Semi | None = None,
+        tasks: Tasks | None = None,
         aux_weight: NonNegativeFloat = 0.4,
         ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
         batch_norm: Literal["train", "frozen"] = "train",
@@ -75,7 +78,12 @@ class Segmenter(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        if tasks is not None:
+            network.add_module(
+                "tasks", tasks
+            )  # so that what it learns is optimized, averaged and kept with the network
         self.network = network.to(memory_format=self.memory_format)
+        self.tasks_metrics = nn.ModuleDict({s: tasks.metrics() for s in ("val", "test")} if tasks is not None else {})
         self.normalization = Normalization(intensity, network.pixel_mean, network.pixel_std, channels)  # type: ignore[arg-type]
         self.loss = loss
         self.semi = semi or Semi()
@@ -93,6 +101,13 @@ class Segmenter(L.LightningModule):
         self._norms: list[Tensor] = []  # of the newest step's gradients, optimizer by optimizer
         self.train()  # Lightning keeps each part's mode as it finds it
 
+    @property
+    def tasks(self) -> Tasks | None:
+        """What is learnt beside the classes, if anything."""
+        tasks = getattr(self.network, "tasks", None)
+        assert tasks is None or isinstance(tasks, Tasks)
+        return tasks
+
     # ------------------------------------------------------------------ prediction
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
@@ -100,7 +115,7 @@ class Segmenter(L.LightningModule):
         network = self.ema.module if self.ema is not None and not self.training else self.network
         seen = self.inputs(network, self.normalization(image))
         result: dict[str, Tensor] = network(seen.contiguous(memory_format=self.memory_format))
-        return result
+        return result if self.tasks is None else self.tasks.split(result)
 
     def inputs(self, network: nn.Module, image: Tensor) -> Tensor:
         """What the network is given for normalised images [B, C, H, W]."""
@@ -123,18 +138,37 @@ class Segmenter(L.LightningModule):
 
     def maps(self, image: Tensor) -> dict[str, Tensor]:
         """What is shown beside a prediction, by title: float [B, H, W] in 0…1 for raw images [B, C, H, W]."""
-        return {}
+        return {
+            f"{name} / largest" if name == "depth" else name: values
+            / values.amax(dim=(1, 2), keepdim=True).clamp_min(1)
+            for name, values in self.task_maps(image).items()
+        }
+
+    def task_maps(self, image: Tensor) -> dict[str, Tensor]:
+        """The tasks' predictions that are maps, by name: float32 [B, H, W] for raw images [B, C, H, W]."""
+        return {} if self.tasks is None else self.tasks.maps(self.outputs(image))
 
     # ------------------------------------------------------------------ evaluation
 
     @staticmethod
-    def _of(metrics: nn.ModuleDict, stage: Stage) -> Metric:
-        metric = metrics[stage]
+    def _of(metrics: nn.ModuleDict, name: str) -> Metric:
+        metric = metrics[name]
         assert isinstance(metric, Metric)
         return metric
 
+    def _metrics_of(self, stage: Stage) -> nn.ModuleDict:
+        metrics = self.tasks_metrics[stage]
+        assert isinstance(metrics, nn.ModuleDict)
+        return metrics
+
     def _evaluate(self, stage: Stage, batch: dict[str, Any]) -> None:
-        logits = self.logits(batch["image"])
+        if self.tasks is None:
+            logits = self.logits(batch["image"])
+        else:
+            outputs = self.outputs(batch["image"])
+            logits = outputs["logits"]
+            for name, task in self.tasks.tasks.items():
+                task.update(self._of(self._metrics_of(stage), name), outputs[name], task.target(batch))
         self._of(self.mean_loss, stage).update(self.loss(logits, batch["mask"]), weight=len(logits))
         self._of(self.confusion, stage).update(logits.argmax(dim=1), batch["mask"])
 
@@ -143,6 +177,10 @@ class Segmenter(L.LightningModule):
         loss: Tensor = self._of(self.mean_loss, stage).compute()
         self.matrices[stage] = matrix.cpu()
         self.results[stage] = {"loss": float(loss), **scores(self.matrices[stage], self.label_set.names)}
+        for name in self.tasks.tasks if self.tasks is not None else ():
+            metric = self._of(self._metrics_of(stage), name)
+            self.results[stage] |= {f"{name}_{key}": float(value) for key, value in metric.compute().items()}
+            metric.reset()
         for key, value in self.results[stage].items():
             self.log(f"{stage}/{key}", value, prog_bar=key == "miou", rank_zero_only=True)
         self._of(self.confusion, stage).reset()
@@ -176,6 +214,15 @@ class Segmenter(L.LightningModule):
         if "aux" in outputs:
             loss = loss + self.aux_weight * self.loss(outputs["aux"], mask)
         return loss
+
+    def with_tasks(self, segmentation: Tensor, outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
+        """The segmentation loss, and those of the tasks with their weights."""
+        if self.tasks is None:
+            return segmentation
+        losses = self.tasks.losses(outputs, batch)
+        for name, loss in losses.items():
+            self.log(f"train/{name}_loss", loss.detach(), batch_size=len(batch["mask"]))
+        return self.tasks.total(segmentation, losses)
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """What is drawn in a step (dropout, noise) depends on the seed, the step and the rank alone."""

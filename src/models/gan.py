@@ -28,6 +28,7 @@ from src.models.noise import Noise
 from src.models.optimization import Optimization
 from src.models.semi import Semi, ramped, unlabeled, unlabeled_loss
 from src.seeding import derive
+from src.tasks.tasks import Tasks
 
 
 class GANSegmenter(Segmenter):
@@ -81,6 +82,7 @@ class GANSegmenter(Segmenter):
         discriminator: nn.Module | None = None,
         noise: Noise | None = None,
         semi: Semi | None = None,
+        tasks: Tasks | None = None,
         segmentation_weight: NonNegativeFloat = 1.0,
         adversarial: Literal["bce", "lsgan", "hinge"] = "bce",
         adversarial_weight: NonNegativeFloat = 0.01,
@@ -106,7 +108,8 @@ class GANSegmenter(Segmenter):
         noise.attach(network, channels)
         super().__init__(
             network, loss, label_set, channels, intensity, optimization, seed,
-            semi=semi, aux_weight=aux_weight, ema_decay=ema_decay, batch_norm=batch_norm, channels_last=channels_last,
+            semi=semi, tasks=tasks, aux_weight=aux_weight, ema_decay=ema_decay, batch_norm=batch_norm,
+            channels_last=channels_last,
         )  # fmt: skip
         assert discriminator is None or isinstance(discriminator, Discriminator)
         self.discriminator: Discriminator | None = discriminator
@@ -149,7 +152,7 @@ class GANSegmenter(Segmenter):
 
     def maps(self, image: Tensor) -> dict[str, Tensor]:
         """The discriminator's confidence in the prediction and, with noise, the uncertainty."""
-        shown = self.uncertainty(image) if self.noise.active else {}
+        shown = super().maps(image) | (self.uncertainty(image) if self.noise.active else {})
         if self.discriminator is not None and min(image.shape[-2:]) >= self.discriminator.smallest:
             valid = torch.ones_like(image[:, :1], dtype=torch.float32)
             shown["taken_for_real"] = self.confidence(self.probabilities(image), self.normalization(image), valid)
@@ -199,7 +202,7 @@ class GANSegmenter(Segmenter):
         outputs, consistency = self.supervised_and_unlabeled(batch)
         segmentation = self.segmentation_loss(outputs, mask)
         logged = {"loss": segmentation.detach()}
-        generator = self.segmentation_weight * segmentation
+        generator = self.with_tasks(self.segmentation_weight * segmentation, outputs, batch)
         if consistency is not None:
             logged["unlabeled_loss"] = consistency.detach()
             generator = generator + consistency
