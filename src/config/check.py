@@ -251,7 +251,7 @@ def has_adversary(model: Mapping[str, Any]) -> bool:
 
 def uses_depth(config: Mapping[str, Any]) -> bool:
     """Whether a config's tasks ask for data with depth."""
-    return (config.get("tasks") or {}).get("depth", 0) > 0
+    return bool((config.get("tasks") or {}).get("depth", 0) > 0)
 
 
 def uses_unlabeled(model: Mapping[str, Any]) -> bool:

@@ -95,7 +95,7 @@ class Tasks(nn.Module):
         """A network's outputs, classes and tasks in one, as "logits" (and "aux") of the classes and each task's own."""
         result = {name: value[:, : self.classes] for name, value in outputs.items()}
         sizes = [self.classes, *(task.channels for task in self.tasks.values())]
-        _, *own = outputs["logits"].split(sizes, dim=1)
+        _, *own = torch.split(outputs["logits"], sizes, dim=1)
         return result | dict(zip(self.tasks, own, strict=True))
 
     def losses(self, outputs: Mapping[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ class TestDepth:
         loss.backward()
         predicted = torch.nn.functional.softplus(output[0, 0])
         known = [(predicted[0, 0] - 1).abs(), (predicted[0, 2] - 2).abs(), (predicted[1, 2] - 3).abs()]
-        assert float(loss) == pytest.approx(float(sum(known)) / 3, rel=1e-5)
+        assert loss.item() == pytest.approx(torch.stack(known).mean().item(), rel=1e-5)
         assert output.grad is not None and output.grad.isfinite().all()
         assert (output.grad[0, 0] != 0).tolist() == [[True, False, True], [False, False, True]]
 
@@ -81,7 +81,7 @@ class TestDepth:
             changed = augment(mask.expand(3, -1, -1), both, (32, 48), VOID)[1]
             torch.manual_seed(seed)
             alone = augment(mask.expand(3, -1, -1), mask, (32, 48), VOID)[1]
-            other = mixed("classmix", *[mask[None, :32, :48], changed] * 2, VOID)[1]
+            other = mixed("classmix", mask[None, :32, :48], changed, mask[None, :32, :48], changed, VOID)[1]
             for moved, depth in (from_behind(changed), from_behind(other)):
                 assert torch.equal(depth[moved != VOID], moved[moved != VOID].float() + 0.25)
                 assert depth[moved == VOID].isnan().all()
@@ -124,7 +124,7 @@ def test_labels_are_the_classes_that_are_seen() -> None:
     output = torch.tensor([3.0, -3.0, 3.0]).view(1, 3, 1, 1).expand(2, 3, 2, 2)
     metric = label.metric()
     label.update(metric, output, label.target({"mask": mask}))
-    assert float(metric.compute()["accuracy"]) == pytest.approx(3 / 6)  # type: ignore[operator]
+    assert float(metric.compute()["accuracy"]) == pytest.approx(3 / 6)
     assert float(label.loss(output[:1], label.target({"mask": mask})[:1])) == pytest.approx(
         np.log1p(np.exp(-3)), rel=1e-5
     )
