@@ -82,7 +82,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def describe(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], LabelSet]:
-    """The config and label set in a checkpoint, checked: it may only name this project's own networks, models, losses.
+    """The config and label set in a checkpoint, checked: it may only name this project's own networks, models, losses, tasks.
 
     Raises:
         UserError: the config names anything else.
@@ -111,7 +111,7 @@ def _allow(node: Any, group: str, file: Path) -> None:
     signature = own_signature(target) if public else None
     if signature is None or takes not in signature.parameters:
         raise UserError(
-            f"ckpt: {file} wants to build {target!r}; a checkpoint may only name the {group}s of this program"
+            f"ckpt: {file} wants to build {target!r}; in {group} a checkpoint may only name what this program has"
         )
     parts = _PARTS.get(group, {})
     for key, value in node.items():

@@ -108,7 +108,7 @@ def uses(file: Path, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]
 @pytest.mark.parametrize(
     ("kind", "group"),
     every_kind_and_every_group(
-        "network", "data.dataset", others=("model", "loss", "data", "data.augment", "trainer", "callbacks.x")
+        "network", "data.dataset", others=("model", "loss", "tasks", "data", "data.augment", "trainer", "callbacks.x")
     ),
 )
 def test_a_checkpoints_config_runs_nothing(trained: Path, tmp_path: Path, kind: str, group: str) -> None:
@@ -125,7 +125,7 @@ def test_a_checkpoints_config_runs_nothing(trained: Path, tmp_path: Path, kind: 
     for name, use in uses(file, tmp_path):
         if name == "init_from":
             continue  # takes the weights alone; see below
-        if group in ("network", "model", "loss") or (name == "evaluate" and group.startswith("data")):
+        if group in ("network", "model", "loss", "tasks") or (name == "evaluate" and group.startswith("data")):
             with pytest.raises(UserError, match=re.escape(str(file))):
                 use()
         elif name != "evaluate":  # the group plays no part, and that it does not is what is tested
