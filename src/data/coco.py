@@ -13,6 +13,7 @@ from torch import Tensor
 from src.data import pairs
 from src.data.coco_instances import Instances
 from src.data.coco_panoptic import Panoptic
+from src.data.fetch import Archive, fetch
 from src.data.file_list import FileList
 from src.data.folder import existing
 from src.data.images import NO_CLASS, read_index_mask, read_pair
@@ -41,6 +42,18 @@ _STUFF = (
 )  # fmt: skip
 _UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)  # mask values of things that COCO named and never labelled
 
+_SERVER = "http://images.cocodataset.org"
+_ARCHIVES = {
+    "train2017": Archive(f"{_SERVER}/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", "train2017", "train2017"),
+    "val2017": Archive(f"{_SERVER}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", "val2017", "val2017"),
+    "annotations": Archive(
+        f"{_SERVER}/annotations/annotations_trainval2017.zip",
+        "f4bbac642086de4f52a3fdda2de5fa2c",
+        "annotations",
+        "annotations",
+    ),
+}
+
 
 class _Annotations(Protocol):
     """One kind of annotation of one split."""
@@ -68,9 +81,10 @@ class Coco:
             `annotations/panoptic_*2017.json` and the PNGs of `annotations/panoptic_*2017/`.
         classes: of instances: names of the categories to take, in order; others are background. None takes all.
         min_area: of instances: training images whose things have together no more pixels than this are left out.
+        download: fetch the split's photos, and the annotations of instances, into `root` where they are missing.
 
     Raises:
-        UserError: a file is missing or damaged, or pycocotools is not installed.
+        UserError: a file is missing or damaged, the download failed, or pycocotools is not installed.
     """
 
     channels = 3
@@ -83,10 +97,15 @@ class Coco:
         kind: Literal["instances", "stuff", "panoptic"] = "instances",
         classes: list[str] | None = None,
         min_area: NonNegativeInt = 0,
+        download: bool = False,
     ) -> None:
-        folder = existing(root)
         self.split = "train" if split == "train" else "val"
         part = f"{self.split}2017"
+        if download:
+            fetch(
+                Path(root).expanduser(), [_ARCHIVES[part], *([_ARCHIVES["annotations"]] if kind == "instances" else [])]
+            )
+        folder = existing(root)
         photos = next((p for p in (part, f"images/{part}") if (folder / p).is_dir()), None)
         if photos is None:
             raise UserError(f"data.root: {folder / part} is missing; unpack COCO's {part}.zip into {folder}")

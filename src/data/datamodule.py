@@ -96,7 +96,7 @@ class SegmentationDataModule(L.LightningDataModule):
         if download:
             if "download" not in inspect.signature(dataset).parameters:
                 raise UserError(
-                    "data.download: this data set cannot be fetched; its file in conf/data/ says where it is"
+                    "data.download: this data set cannot be fetched; its file in conf/data/ says where to get it"
                 )
             self._make = functools.partial(self._make, download=True)
         if crop is not None and len(crop) != 2:

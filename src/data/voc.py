@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from src.data.fetch import Archive, fetch
 from src.data.file_list import FileList
 from src.data.folder import existing
 from src.data.images import index_lookup, read_index_mask, read_pair
@@ -52,7 +53,7 @@ class VOC:
         download: bool = False,
     ) -> None:
         if download and _release(Path(root).expanduser(), year) is None:
-            _download(Path(root).expanduser(), year)
+            fetch(Path(root).expanduser(), [_archive(year)])
         top = existing(root)
         folder = _release(top, year)
         if folder is None:
@@ -140,32 +141,9 @@ def _has_test(folder: Path) -> bool:
     return (folder / _LISTS / "test.txt").is_file() and (folder / _mask(folder, _names(folder, "test")[0])).exists()
 
 
-def _download(root: Path, year: int) -> None:
-    """torchvision's own downloader; one process of a machine loads, the others wait."""
-    from tarfile import TarError
-
-    from filelock import FileLock
-    from torchvision.datasets import VOCSegmentation
+def _archive(year: int) -> Archive:
+    """The release as torchvision knows it."""
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
     release = DATASET_YEAR_DICT[str(year)]
-    try:
-        _answers(release["url"])
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".download.lock"):
-            if _release(root, year) is None:
-                VOCSegmentation(str(root), str(year), "train", download=True)
-    except (OSError, RuntimeError, TarError) as error:
-        # RuntimeError where the file is not what it should be, TarError where a member would leave the folder
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(
-            f"data.download: {release['url']} could not be fetched ({reason}); fetch {release['filename']} elsewhere "
-            f"and unpack it into {root}"
-        ) from None
-
-
-def _answers(url: str) -> None:
-    """Raises OSError at once where there is no network: torchvision sets no time limit."""
-    from urllib.request import Request, urlopen
-
-    urlopen(Request(url, method="HEAD"), timeout=10).close()
+    return Archive(release["url"], release["md5"], release["base_dir"], f"VOCdevkit/VOC{year}")

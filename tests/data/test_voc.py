@@ -78,7 +78,7 @@ def test_a_download_without_network_ends_in_words(tmp_path: Path, monkeypatch: p
     def unreachable(*args: object, **given: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("src.data.fetch.urlopen", unreachable)
     node = settings(tmp_path, "data=voc", f"data.root={tmp_path}/new", "data.download=true", small=False)["data"]
     with pytest.raises(UserError) as caught:
         build_data(node, seed=0).source("train")
