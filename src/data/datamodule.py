@@ -167,7 +167,9 @@ class SegmentationDataModule(L.LightningDataModule):
             if not len(source):
                 raise UserError(f"data: the split {split!r} is empty")
             if self.use_depth and depth_of(source, 0) is None:
-                raise UserError("tasks.depth: this data has no depth; set it to 0, or take data=shapes, which has")
+                raise UserError(
+                    "tasks.depth: this data has no depth; set it to 0, or give data.dataset.depths (data=folder)"
+                )
             if not isinstance(source, Kept | OnDisk):
                 self._sources[split] = self._cached(source)
         if "train" in splits:

@@ -57,8 +57,8 @@ class Source(Protocol):
 class WithDepth(Protocol):
     """What a source also has whose samples have a depth, for `tasks=depth`."""
 
-    def depth(self, index: int) -> Tensor:
-        """Distances float32 [H, W] in the data set's unit, above 0; NaN where unknown."""
+    def depth(self, index: int) -> Tensor | None:
+        """Distances float32 [H, W] in the data set's unit, above 0; NaN where unknown. None where there are none."""
         ...
 
 
@@ -151,6 +151,11 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
         """Image and mask, with the depth behind it if there is one."""
         image, mask = self.source.read(index)
         depth = depth_of(self.source, index) if self.use_depth else None
+        if depth is not None and depth.shape != mask.shape:
+            raise UserError(
+                f"{self.source.name(index)}: its depth map is {depth.shape[1]}x{depth.shape[0]}, the image "
+                f"{mask.shape[1]}x{mask.shape[0]}; they must be equal"
+            )
         return image, mask if depth is None else behind(mask, depth)
 
     def _changed(

@@ -8,14 +8,15 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, NonNegativeInt
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from src.data import pairs, splits
 from src.data.class_file import read_classes
 from src.data.colors import ColorTable
 from src.data.file_list import FileList
-from src.data.images import index_lookup, opened, read_index_mask, read_pair
+from src.data.images import INDEX_MODES, MASK_SUFFIXES, index_lookup, opened, read_index_mask, read_pair
 from src.data.labels import LabelSet, spread_colors
 from src.errors import UserError
 
@@ -46,6 +47,8 @@ class Folder:
         val_fraction, test_fraction: share of the training images that is val or test.
         split_seed: of that draw; the run's seed does not change it.
         group: regular expression; images in whose names its first group is the same stay in one split.
+        depths: folders or patterns of depth maps (PNG or TIFF, one value a pixel, 0 where unknown) named as the images.
+        depth_scale: from their values to the unit of distance; 0.001 for millimetres.
 
     Raises:
         UserError: a folder is missing or empty, an image has no mask or a mask no image, a file cannot be read, sizes
@@ -72,6 +75,8 @@ class Folder:
         test_fraction: ProperShare | None = None,
         split_seed: NonNegativeInt = 0,
         group: str | None = None,
+        depths: str | dict[Literal["train", "val", "test"], str] | None = None,
+        depth_scale: PositiveFloat = 0.001,
     ) -> None:
         folder = existing(root)
         drawn = {"train": 1.0, "val": val_fraction or 0.0, "test": test_fraction or 0.0}
@@ -105,6 +110,8 @@ class Folder:
         self._names = FileList(folder, (pair.name for pair in found))
         self._images = FileList(folder, (pair.image for pair in found))
         self._masks = FileList(folder, (pair.mask for pair in found))
+        self._depths = self._find_depths(folder, None if depths is None else _of(depths, lies_in, "depths"))
+        self._depth_scale = depth_scale
         self._lookup = index_lookup(self.label_set.num_classes, ignore or [], self.label_set.ignore_index)
         self._by_color = self._goes_by_color(mask_format, has_colors)
         # Where nobody said how palettes are meant, one that contradicts the colours is refused.
@@ -124,6 +131,28 @@ class Folder:
         """Image uint8 [3, H, W] and mask uint8 [H, W]."""
         file = self._masks.path(index)
         return read_pair(self._images.path(index), self._read_mask(file), str(file))
+
+    def depth(self, index: int) -> Tensor | None:
+        """Distances float32 [H, W], NaN where the file has 0."""
+        if self._depths is None:
+            return None
+        file = self._depths.path(index)
+        with opened(file, "a depth map") as image:
+            if image.mode not in INDEX_MODES:
+                raise UserError(f"{file}: depth map is {image.mode}, not one value a pixel; convert it to 16-bit PNG")
+            values = np.array(image, np.float32)
+        values[values == 0] = np.nan
+        return torch.from_numpy(values * np.float32(self._depth_scale))
+
+    def _find_depths(self, root: Path, place: str | None) -> FileList | None:
+        if place is None:
+            return None
+        found = pairs.find(root, place, MASK_SUFFIXES)
+        names = [self._names[i] for i in range(len(self._names))]
+        missing = next((name for name in names if name not in found), None)
+        if missing is not None:
+            raise UserError(f"{root / place}: no depth map for {missing!r}; add it, or leave data.dataset.depths out")
+        return FileList(root, (found[name] for name in names))
 
     def _read_mask(self, file: Path) -> npt.NDArray[np.uint8]:
         if self._colors is None:

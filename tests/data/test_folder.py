@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from src.data.camvid import CamVid
+from src.data.dataset import Chosen, Samples
 from src.data.folder import Folder
 from src.data.images import read_rgb
 from src.errors import UserError
@@ -93,3 +94,37 @@ def test_camvid_with_a_test_split(tmp_path: Path) -> None:
     test = CamVid("test", str(tmp_path))
     assert test.split == "test"
     assert test.read(0)[1].unique().tolist() == [255]
+
+
+class TestDepth:
+    @staticmethod
+    def given(tmp_path: Path) -> Path:
+        write(tmp_path)
+        (tmp_path / "depth/train").mkdir(parents=True)
+        for i in range(3):
+            values = np.full((24, 32), 1500 + i, np.uint16)
+            values[0] = 0
+            Image.fromarray(values).save(tmp_path / f"depth/train/{i:02}.png")
+        return tmp_path
+
+    def test_is_read_in_its_unit(self, tmp_path: Path) -> None:
+        folder = Folder("train", str(self.given(tmp_path)), NAMES, depths="depth/{split}")
+        depth = folder.depth(2)
+        assert depth is not None and depth.dtype == torch.float32
+        assert depth[0].isnan().all() and torch.allclose(depth[1:], torch.tensor(1.502))
+        sample = Samples(Chosen(folder, [2]), use_depth=True)[0, 0]
+        assert torch.equal(sample["depth"][1:], depth[1:]) and sample["mask"].shape == (24, 32)
+        assert Folder("train", str(tmp_path), NAMES).depth(0) is None
+
+    def test_that_does_not_fit_is_refused(self, tmp_path: Path) -> None:
+        root = self.given(tmp_path)
+        Image.fromarray(np.ones((24, 30), np.uint16)).save(root / "depth/train/01.png")
+        samples = Samples(Folder("train", str(root), NAMES, depths="depth/{split}"), use_depth=True)
+        with pytest.raises(UserError, match="01: its depth map is 30x24, the image 32x24"):
+            samples[0, 1]
+        Image.new("RGB", (32, 24)).save(root / "depth/train/01.png")
+        with pytest.raises(UserError, match=r"01\.png: depth map is RGB"):
+            samples[0, 1]
+        (root / "depth/train/01.png").unlink()
+        with pytest.raises(UserError, match="no depth map for '01'"):
+            Folder("train", str(root), NAMES, depths="depth/{split}")
