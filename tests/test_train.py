@@ -17,7 +17,7 @@ from src.errors import UserError
 from src.train import train
 from tests.conftest import SMALL, settings
 from tests.data.test_folder import NAMES, write
-from tests.test_resume import assert_same
+from tests.same import assert_same
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -24,7 +24,7 @@ from src.train import train
 from tests.conftest import SMALL, settings
 from tests.models.observers import Steps
 from tests.models.test_segmenter import difference, weights
-from tests.test_resume import assert_same
+from tests.same import assert_same
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # 3 batches an epoch.
