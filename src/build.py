@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import os
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from hydra.utils import get_object
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from src import checkpoints
+from src import checkpoints, run_folder
 from src.config.check import has_adversary
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Source, class_counts
@@ -25,6 +26,7 @@ from src.errors import UserError
 from src.models.base import CHECKPOINT_KEY, Segmenter
 from src.models.optimization import Optimization
 from src.seeding import derive
+from src.sharding import ShardedStrategy
 from src.tasks.tasks import Tasks
 
 Settings = Mapping[str, Any]
@@ -110,22 +112,29 @@ def build_optimization(settings: Settings) -> Optimization:
     )
 
 
-def build_trainer(settings: Settings, batches: int = 1) -> L.Trainer:
+def build_trainer(settings: Settings, batches: int = 1, *more: Callback) -> L.Trainer:
     """Lightning's Trainer, with our own order of the data and our own writing of checkpoints.
 
     Args:
         settings: groups trainer, callbacks, logger, paths.
         batches: of an epoch; short epochs are logged at least once.
+        more: callbacks beside those of the config, called before them.
     """
     node = {key: value for key, value in settings["trainer"].items() if key not in _OF_STEP}
+    timeout = node.pop("timeout_minutes", None)
+    if node.get("strategy") == "fsdp":
+        node["strategy"] = ShardedStrategy()
     node["log_every_n_steps"] = min(node.get("log_every_n_steps", 50), batches)
-    callbacks: list[Callback] = [make(c) for c in (settings.get("callbacks") or {}).values() if c]
+    callbacks: list[Callback] = [*more]
+    callbacks += [make(c) for c in (settings.get("callbacks") or {}).values() if c]
     loggers: list[Logger] = [make(c) for c in (settings.get("logger") or {}).values() if c]
     trainer: L.Trainer = make(
         node, callbacks=callbacks, logger=loggers or False, plugins=[checkpoints.AtomicCheckpointIO()],
         use_distributed_sampler=False, enable_checkpointing=any("Checkpoint" in type(c).__name__ for c in callbacks),
         default_root_dir=settings["paths"]["output_dir"],
     )  # fmt: skip
+    if timeout is not None:
+        trainer.strategy._timeout = datetime.timedelta(minutes=timeout)  # type: ignore[attr-defined]
     return trainer
 
 
@@ -147,8 +156,8 @@ def class_weights(chosen: str | list[float] | None, source: Source, keep: Path |
         else:
             counts = class_counts(source)
             if keep is not None:
-                keep.parent.mkdir(parents=True, exist_ok=True)
-                np.savetxt(keep, counts, fmt="%d", header=f"training pixels of: {' '.join(names)}")
+                lines = [f"# training pixels of: {' '.join(names)}", *map(str, counts.tolist())]
+                run_folder.write_text(keep, "\n".join(lines) + "\n")
         share = np.maximum(counts, 1) / counts.sum()
         return torch.tensor(np.where(counts > 0, np.median(share[counts > 0]) / share, 0.0), dtype=torch.float32)
     if len(chosen) != len(names):
@@ -180,7 +189,12 @@ def model_from_checkpoint(file: Path) -> tuple[Segmenter, dict[str, Any]]:
 
 def is_main_process() -> bool:
     """Whether this is the process that writes, known also before a trainer is built."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))) == 0
+    environment = os.environ
+    if "RANK" in environment:  # torchrun
+        return int(environment["RANK"]) == 0
+    if "LOCAL_RANK" in environment:  # Lightning's own launcher
+        return int(environment["LOCAL_RANK"]) == 0 and int(environment.get("NODE_RANK", "0")) == 0
+    return int(environment.get("SLURM_PROCID", "0")) == 0
 
 
 def task_overrides() -> list[str]:

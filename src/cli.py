@@ -13,13 +13,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src import run_folder
+from src import launch, run_folder
 from src.config.check import explain
-from src.errors import UserError
+from src.errors import Interrupted, UserError
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
 _COMPLETION = Path(__file__).with_name("completion.bash")
 USER_ERROR_STATUS = 2
+INTERRUPTED_STATUS = 130
 # With one of these Hydra does more (or less) than run one job: the config is then not composed ahead.
 _HYDRA_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-m", "--multirun", "-i", "--info", "-sc",
                 "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "-p", "-r",
@@ -60,11 +61,15 @@ def start(
             from src.sweep import plugins
 
             plugins.register()
+        arguments = overrides
         if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
             check(compose(config_name, overrides, like))
+            if (place := launch.place()) is not None:
+                arguments = [*overrides, *_of_this_rank(config_name, overrides, place)]
         if like is not None:
-            options = [o for o in overrides if o.startswith("-")]  # argparse wants them all before the overrides
-            sys.argv[1:] = [*options, *_composed_like(like), *(o for o in overrides if not o.startswith("-"))]
+            options = [o for o in arguments if o.startswith("-")]  # argparse wants them all before the overrides
+            arguments = [*options, *_composed_like(like), *(o for o in arguments if not o.startswith("-"))]
+        sys.argv[1:] = arguments
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
         mistakes: list[UserError] = []
 
@@ -82,6 +87,14 @@ def start(
             raise mistakes[0]
 
     report_user_errors(run, lambda error: _message(config_name, error, like))
+
+
+def _of_this_rank(config_name: str, overrides: list[str], place: launch.Place) -> list[str]:
+    """Overrides that give all processes of torchrun or srun the folder of rank zero, which alone writes its config."""
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        run_dir = str(hydra.compose(config_name, overrides, return_hydra_config=True).hydra.run.dir)
+    folder = f'hydra.run.dir="{launch.agree(str(Path(run_dir).resolve()), place)}"'
+    return [folder] if place.rank == 0 else [folder, "hydra.output_subdir=null"]
 
 
 def written_out(overrides: list[str]) -> list[str]:
@@ -107,6 +120,9 @@ def report_user_errors(action: Callable[[], None], say: Callable[[Exception], st
             raise
         print(f"error: {say(error)}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
+    except Interrupted as stop:
+        print(f"interrupted ({stop})", file=sys.stderr)
+        sys.exit(INTERRUPTED_STATUS)
     finally:
         if not full:
             os.environ.pop("HYDRA_FULL_ERROR", None)

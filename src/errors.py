@@ -1,4 +1,7 @@
-"""The one kind of error that a user can mend."""
+"""Errors that a user can mend, and the stop that a user asked for."""
+
+import errno
+from pathlib import Path
 
 _WORKER_MARK = "Original Traceback"
 
@@ -19,3 +22,20 @@ class UserError(Exception):
 
 class NonFiniteLoss(UserError):
     """The training loss became NaN or infinite."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop by the signal that the message names."""
+
+
+def disk_full(error: BaseException | None, folder: Path) -> UserError | None:
+    """What to tell if an error, or one that led to it, comes of a disk or quota that is full; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            where = f" (writing {error.filename})" if error.filename else ""
+            return UserError(
+                f"the disk or quota of {folder} is full{where}; make room, then go on from the last good checkpoint with: "
+                f"python -m src.train resume={folder}"
+            )
+        error = error.__cause__ or error.__context__
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt, PositiveInt
@@ -15,15 +15,16 @@ from src.config.check import TRAINER, Share, check_keys, check_node, uses_depth
 from src.config.trusted import check_targets, find_path
 from src.errors import UserError
 
+if TYPE_CHECKING:
+    from src.ranks import Ranks
+
 _log = logging.getLogger(__name__)
 _KEYS: dict[str, Any] = {"ckpt": str, "splits": list[Literal["val", "test"]], "data": Any, "trainer": Any, "paths": Any}
 _DATA: dict[str, Any] = {
     "root": str | None, "eval_batch_size": PositiveInt | None, "num_workers": NonNegativeInt | None,
     "cache": Literal["ram", "disk"] | None, "cache_dir": str | None,
 }  # fmt: skip
-_TRAINER: dict[str, Any] = {
-    **{key: TRAINER[key] | None for key in ("accelerator", "precision", "devices")}, "strategy": str,
-}  # fmt: skip
+_TRAINER: dict[str, Any] = {key: TRAINER[key] | None for key in ("accelerator", "precision", "devices", "strategy")}
 
 # What of the training's settings bears on the scores.
 _OF_TRAINING: dict[str, Any] = {
@@ -49,6 +50,13 @@ def evaluate(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         UserError: the checkpoint or the data is bad, or the classes do not fit.
     """
     check(settings)
+    from src.ranks import Ranks
+
+    with Ranks(lambda words, status: None) as ranks:
+        return _evaluate(settings, ranks)
+
+
+def _evaluate(settings: Mapping[str, Any], ranks: Ranks) -> dict[str, dict[str, float]]:
     from src import build, checkpoints, run_folder
     from src.tables import score_table
 
@@ -73,7 +81,9 @@ def evaluate(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
             "callbacks": {"progress": {"_target_": "src.callbacks.progress.Progress"}},
             "logger": None,
             "paths": settings["paths"],
-        }
+        },
+        1,
+        ranks,
     )
     results: dict[str, dict[str, float]] = {}
     for split in settings["splits"]:

@@ -49,6 +49,13 @@ def keep_previous(last: Path, previous: Path) -> None:
         spare.replace(previous)
 
 
+def clear(run_dir: Path) -> None:
+    """Removes what an earlier try of the run left: how it ended, and what a kill let it write half."""
+    (run_dir / METRICS).unlink(missing_ok=True)
+    for half in [*(run_dir / CHECKPOINTS).glob(".*.ckpt.*"), *run_dir.glob(f".{METRICS}.*")]:
+        half.unlink(missing_ok=True)
+
+
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
     """Writes metrics.json; numbers that JSON has no word for become null."""
     write_text(run_dir / METRICS, json.dumps(_plain(metrics), indent=2) + "\n")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -14,16 +16,17 @@ from typing import Any, Literal
 import lightning as L
 import torch
 
-from src import build, checkpoints, run_folder
-from src.callbacks.checkpoint import Interrupted, RunCheckpoint
+from src import build, checkpoints, run_folder, slurm
+from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.monitor import Monitor
 from src.callbacks.pruning import Pruned, Pruning
 from src.config.check import uses_depth, uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
-from src.errors import NonFiniteLoss, UserError
+from src.errors import Interrupted, NonFiniteLoss, UserError, disk_full
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
+from src.ranks import Ranks, stopped_by_signals
 from src.sweep.trial import trial_of_this_job
 from src.tables import score_table
 
@@ -48,74 +51,94 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
     """Trains as `settings` (checked, plain) say, tests the best checkpoint, writes metrics.json, prints the table.
 
     Raises:
-        UserError: the data or a file is bad, or the loss diverged; metrics.json then says "failed" and why.
+        UserError: the data or a file is bad, the disk is full, or the loss diverged; metrics.json then says "failed" and why.
+        Interrupted: a signal came while nothing was trained.
     """
-    run_dir, seed = Path(settings["paths"]["output_dir"]), int(settings["seed"])
-    begun = time.monotonic()
-    record: dict[str, Any] = {"status": "failed", "seed": seed}
-    try:
-        from_checkpoint = _last_good(run_dir) if resume else None
-        _quiet()
-        torch.manual_seed(seed)
-        torch.set_float32_matmul_precision("high")
-        build.check_devices(settings["trainer"])
-        datamodule = build.build_data(
-            settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]), use_depth=uses_depth(settings)
-        )
-        datamodule.prepare(keep=run_dir / "pixels_by_class.npz")
-        of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
-        trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch())
-        if (trial := trial_of_this_job()) is not None:
-            trainer.callbacks.append(Pruning(*trial))  # type: ignore[attr-defined]
-        train_source = datamodule.source("train")
-        weights = build.class_weights(
-            settings["model"].get("class_weights"), train_source, run_dir / "class_counts.txt"
-        )
-        model = build.build_model(
-            settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
-        )
-        if isinstance(model, GANSegmenter):
-            model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
-        _start_from(settings.get("init_from"), model)
-        if settings["compile"]:
-            model.network.compile()
-        record["parameters"] = sum(p.numel() for p in model.network.parameters())
-        _say(_headline(settings, datamodule, record["parameters"]))
-        status: Status = "completed"
+    run_dir, begun = Path(settings["paths"]["output_dir"]), time.monotonic()
+    record: dict[str, Any] = {"status": "failed", "seed": int(settings["seed"])}
+
+    def report(words: str, status: int) -> None:
+        ended = {"status": "interrupted" if status == 130 else "failed", "error": words}
+        with contextlib.suppress(OSError):  # of a full disk; the message is on the screen too
+            run_folder.write_metrics(run_dir, record | ended | {"wall_seconds": round(time.monotonic() - begun, 1)})
+
+    with Ranks(report) as ranks, stopped_by_signals():
         try:
-            trainer.fit(model, datamodule=datamodule, ckpt_path=from_checkpoint, weights_only=True)
-        except (Interrupted, KeyboardInterrupt) as stop:
-            status = "interrupted"
-            _say(f"interrupted ({stop}); go on with: python -m src.train resume={run_dir}")
-        except Pruned as pruned:
-            status = "pruned"
-            _say(str(pruned))
-        except NonFiniteLoss as error:
-            good = next((f for f in (run_dir / run_folder.LAST, run_dir / run_folder.BEST) if f.is_file()), "none yet")
-            raise NonFiniteLoss(
-                f"{error}; the last good checkpoint is {good} (try a lower optimizer.lr or trainer.gradient_clip_val=1)"
-            ) from None
-        record |= _training_record(trainer, model)
-        if status == "completed" and settings["test"]:
-            record["test"] = test_best(trainer, model, datamodule)
-        record["status"] = status
-        record["wall_seconds"] = round(_spent_before(trainer) + time.monotonic() - begun, 1)
-        if trainer.is_global_zero:
-            _finish(settings, run_dir, record, trainer, model, datamodule)
-        optimized = run_folder.score(record, settings["optimized_metric"])
-        return Outcome(status, record, run_dir, trainer, model, datamodule, optimized)
-    except BaseException as error:
-        if build.is_main_process() and record["status"] == "failed":
-            record |= {"wall_seconds": round(time.monotonic() - begun, 1), "error": _in_words(error)}
-            run_folder.write_metrics(run_dir, record)
-        raise
+            return _run(settings, run_dir, record, begun, resume, ranks)
+        except Interrupted as stop:
+            if build.is_main_process():
+                slurm.requeue_after(str(stop))
+            raise
+        except Exception as error:
+            full = disk_full(error, run_dir)
+            if full is None:
+                raise
+            raise full from None
+
+
+def _run(
+    settings: Mapping[str, Any], run_dir: Path, record: dict[str, Any], begun: float, resume: bool, ranks: Ranks
+) -> Outcome:
+    from_checkpoint = _last_good(run_dir) if resume else None
+    if build.is_main_process():
+        run_folder.clear(run_dir)
+    _quiet()
+    seed = int(settings["seed"])
+    torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("high")
+    build.check_devices(settings["trainer"])
+    datamodule = build.build_data(
+        settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]), use_depth=uses_depth(settings)
+    )
+    datamodule.prepare(keep=run_dir / "pixels_by_class.npz")
+    of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
+    trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), ranks)
+    if (trial := trial_of_this_job()) is not None:
+        trainer.callbacks.append(Pruning(*trial))  # type: ignore[attr-defined]
+    train_source = datamodule.source("train")
+    weights = build.class_weights(settings["model"].get("class_weights"), train_source, run_dir / "class_counts.txt")
+    model = build.build_model(
+        settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
+    )
+    if isinstance(model, GANSegmenter):
+        model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
+    _start_from(settings.get("init_from"), model)
+    if settings["compile"]:
+        model.network.compile()
+    record["parameters"] = sum(p.numel() for p in model.network.parameters())
+    _say(_headline(settings, datamodule, record["parameters"]))
+    status: Status = "completed"
+    stopped_by = ""
+    try:
+        trainer.fit(model, datamodule=datamodule, ckpt_path=from_checkpoint, weights_only=True)
+    except Interrupted as stop:
+        status, stopped_by = "interrupted", str(stop)
+        _say(f"interrupted ({stop}); go on with: python -m src.train resume={run_dir}")
+    except Pruned as pruned:
+        status = "pruned"
+        _say(str(pruned))
+    except NonFiniteLoss as error:
+        good = next((f for f in (run_dir / run_folder.LAST, run_dir / run_folder.BEST) if f.is_file()), "none yet")
+        raise NonFiniteLoss(
+            f"{error}; the last good checkpoint is {good} (try a lower optimizer.lr or trainer.gradient_clip_val=1)"
+        ) from None
+    record |= _training_record(trainer, model)
+    if status == "completed" and settings["test"]:
+        record["test"] = test_best(trainer, model, datamodule)
+    record["status"] = status
+    record["wall_seconds"] = round(_spent_before(trainer) + time.monotonic() - begun, 1)
+    if trainer.is_global_zero:
+        _finish(settings, run_dir, record, trainer, model, datamodule)
+        slurm.requeue_after(stopped_by)
+    optimized = run_folder.score(record, settings["optimized_metric"])
+    return Outcome(status, record, run_dir, trainer, model, datamodule, optimized)
 
 
 def test_best(trainer: L.Trainer, model: Segmenter, datamodule: SegmentationDataModule) -> dict[str, float]:
     """Scores of the run's best checkpoint (or of the model as it is, where there is none) on the test split."""
     checkpoint = trainer.checkpoint_callback
     if isinstance(checkpoint, RunCheckpoint) and checkpoint.best.is_file():
-        model.load_state_dict(checkpoints.read(checkpoint.best)["state_dict"])
+        trainer.strategy.load_model_state_dict(checkpoints.read(checkpoint.best))
     trainer.test(model, datamodule=datamodule, verbose=False)
     return dict(model.results["test"])
 
@@ -168,7 +191,8 @@ def _finish(
         for k in ("miou", "dice")
         if k in record.get(stage, {})
     }
-    log_hparams(trainer, chosen | changed, scores)
+    if record["status"] != "interrupted":  # one point for a run, also for one that was resumed
+        log_hparams(trainer, chosen | changed, scores)
     if "test" in record:
         split = datamodule.source("test").split
         title = "test" if split == "test" else f"test (the data has no test split: {split})"
@@ -231,10 +255,6 @@ def _spent_before(trainer: L.Trainer) -> float:
     return checkpoint.seconds_before if isinstance(checkpoint, RunCheckpoint) else 0.0
 
 
-def _in_words(error: BaseException) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
 def _say(text: str) -> None:
     if build.is_main_process():
         _log.info(text)
@@ -256,3 +276,12 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")  # the datamodule knows its position
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # the average, frozen batch norms
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # samples may be in memory already
+    warnings.filterwarnings("ignore", message=".*sync_dist=True")  # the figures logged are those of all devices already
+    logging.raiseExceptions = False  # a full disk is told once, not by each line of the log
+    threading.excepthook = _thread_failed
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writing thread hands a full disk on to the main one, which tells it."""
+    if failed.exc_value is None or disk_full(failed.exc_value, Path()) is None:
+        threading.__excepthook__(failed)

@@ -25,6 +25,7 @@ _MAY_CHANGE = (
     "data.cache_dir",
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.num_nodes",
     "trainer.strategy",
 )
 

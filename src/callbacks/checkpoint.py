@@ -14,14 +14,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveFloat, PositiveInt
 
 from src import run_folder
-from src.errors import UserError
+from src.errors import Interrupted, UserError
 from src.models.base import Segmenter
 
 _BATCHES_BETWEEN_LOOKS = 10  # at the clock, where ranks have to agree
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (SIGINT, SIGTERM) and did, with its last checkpoint written."""
+# Ctrl-C; scancel, preemption, torchrun's agent; SLURM's warning before the time limit (`#SBATCH --signal=USR1@120`)
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class RunCheckpoint(Checkpoint):
@@ -91,7 +89,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        for number in (signal.SIGINT, signal.SIGTERM):  # in place of Lightning's own, which would stop without saving
+        for number in STOP_SIGNALS:  # in place of Lightning's own, which stop without saving, or save within a batch
             signal.signal(number, self._on_signal)
 
     def on_train_batch_start(

@@ -6,7 +6,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from pydantic import PositiveInt
 
 from src.callbacks.dashboard import newest_batch
@@ -27,7 +26,6 @@ class Pictures(L.Callback):
     def __init__(self, samples: PositiveInt = 4, every_n_epochs: PositiveInt = 1) -> None:
         self.samples, self.every_n_epochs = samples, every_n_epochs
 
-    @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         if trainer.state.fn != "fit" or not isinstance(trainer.logger, TensorBoardLogger):
@@ -45,6 +43,8 @@ class Pictures(L.Callback):
                 raw = image[None].to(pl_module.device)
                 prediction = pl_module.logits(raw).argmax(dim=1)[0].cpu()
                 maps = {title: values[0].float().cpu().numpy() for title, values in pl_module.maps(raw).items()}
+            if not trainer.is_global_zero:
+                continue  # it predicts with the others, since each may hold a part of the weights
             picture = comparison(
                 as_picture(image.numpy(), source.intensity), mask.numpy(), prediction.numpy(), pl_module.label_set, maps
             )

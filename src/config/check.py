@@ -51,6 +51,7 @@ OPTIMIZER: dict[str, Any] = {
 OURS: dict[str, dict[str, Any]] = {
     "optimizer": {"encoder_lr_factor": NonNegativeFloat, "decay_norm_and_bias": bool},
     "model": {"class_weights": Literal["balanced"] | list[NonNegativeFloat] | None},
+    "trainer": {"timeout_minutes": PositiveFloat},
 }
 Precision = Literal["32-true", "32", "16-mixed", "bf16-mixed", "bf16-true", "64-true", "64", 32, 64]
 TRAINER: dict[str, Any] = {
@@ -64,11 +65,7 @@ TRAINER: dict[str, Any] = {
     "gradient_clip_val": NonNegativeFloat | None,
     "check_val_every_n_epoch": PositiveInt,
     "log_every_n_steps": PositiveInt,
-    "strategy": Literal[
-        "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "fsdp_cpu_offload",
-        "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload", "deepspeed_stage_3",
-        "deepspeed_stage_3_offload",
-    ],
+    "strategy": Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"],
     "min_epochs": PositiveInt | None,
     "min_steps": PositiveInt | None,
     "limit_train_batches": NonNegativeInt | Share | None,
@@ -229,6 +226,8 @@ def check_together(config: Mapping[str, Any]) -> None:
         )
     if str(trainer.get("precision")) == "16-mixed" and trainer.get("accelerator") == "cpu":
         raise UserError("trainer.precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
+    if trainer.get("sync_batchnorm") and trainer.get("accelerator") == "cpu":
+        raise UserError("trainer.sync_batchnorm: torch synchronises batch norms on GPUs only; set it to false")
     divisor = _size_divisor(network)
     crop = data.get("crop")
     if crop and divisor and any(side % divisor for side in crop):
@@ -266,6 +265,12 @@ def _check_learning(config: Mapping[str, Any]) -> None:
     noise = model.get("noise") or {}
     if config.get("tasks") and (noise.get("channels") or noise.get("latent")):
         raise UserError("tasks: a generator with noise averages classes only; set model.noise.channels and latent to 0")
+    if config["trainer"].get("strategy") == "fsdp" and has_adversary(model):
+        raise UserError(
+            "trainer.strategy: fsdp cannot shard a discriminator, which sees two batches in a step; take trainer=ddp"
+        )
+    if config["trainer"].get("strategy") == "fsdp" and config.get("tasks"):
+        raise UserError("trainer.strategy: fsdp cannot shard tasks, whose weights the loss reads too; take trainer=ddp")
     if data.get("labeled_fraction") is not None:
         parse_share(data["labeled_fraction"])
     elif uses_unlabeled(model):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -287,6 +289,7 @@ class SegmentationDataModule(L.LightningDataModule):
             collate_fn=functools.partial(collate, ignore_index=samples.source.label_set.ignore_index),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_outlive_signals,
         )
 
 
@@ -295,3 +298,13 @@ def _described(dataset: Callable[..., Source]) -> list[Any]:
     made_by = dataset.func if isinstance(dataset, functools.partial) else dataset
     given = sorted(dataset.keywords.items()) if isinstance(dataset, functools.partial) else []
     return [f"{made_by.__module__}.{made_by.__qualname__}", given]
+
+
+def _outlive_signals(_: int) -> None:
+    """Ctrl-C, scancel and SLURM's warning reach every process: a worker serves the batch that the run still finishes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "win32":
+        return
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(120))  # which ends it, should nobody else
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -28,6 +28,7 @@ from src.models.optimization import (
 )
 from src.models.semi import Semi, cutmix, unlabeled, unlabeled_loss
 from src.seeding import derive
+from src.sharding import ShardedStrategy, of_this_device
 from src.tasks.tasks import Tasks
 
 Stage = Literal["val", "test"]
@@ -306,6 +307,11 @@ class Segmenter(L.LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._norms.append(clip_gradients(parameters, self.optimization.clip))
 
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            parts = [part for _, part, _ in self.optimized_parts()]
+            self.trainer.strategy.shard(parts if self.ema is None else [*parts, self.ema.module])
+
     def configure_optimizers(self) -> Any:
         optimization = self.optimization
         assert optimization is not None
@@ -356,7 +362,8 @@ class Segmenter(L.LightningModule):
             return
         updates = int(self.ema.n_averaged)
         decay = step_scaled_ema_decay(self.ema_decay, updates)
-        self.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self.ema.multi_avg_fn = lambda own, new, n: average(of_this_device(own), of_this_device(new), n)
         self.ema.update_parameters(network)
 
     def _watch(self, loss: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from src.parameter_groups import parameter_groups
+from src.sharding import whole
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Optimization:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
     """Scales gradients to a norm of at most `largest` and returns the norm (float scalar) they had before."""
-    return nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest)
+    norm: Tensor = whole(nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest))
+    return norm
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:

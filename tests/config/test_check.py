@@ -80,6 +80,9 @@ BAD = {
     "+model.semi.treshold=0.5": "model.semi.treshold: no such key, did you mean 'threshold'?",
 }
 BAD |= {
+    "trainer.strategy=fsdp": "trainer.strategy: fsdp cannot shard a discriminator",
+    "trainer.sync_batchnorm=true": "trainer.sync_batchnorm: torch synchronises batch norms on GPUs",
+    "+trainer.timeout_minute=3": "trainer.timeout_minute: no such key, did you mean 'timeout_minutes'",
     "trainer.strategy=ddpp": "trainer.strategy: should be 'auto', 'ddp',",
     "trainer.devices=0": "trainer.devices: should be 'auto' or greater than 0 or a list or -1, not 0",
     "trainer.devices=[]": "trainer.devices: should name each device once, not []",
@@ -119,6 +122,8 @@ EXTRA = {
     "scheduler.power=two": ["scheduler=poly"],
     "optimizer.nesterov=true": ["optimizer=sgd", "optimizer.momentum=0"],
     "data.batch_size=1": ["network=deeplabv3plus"],
+    "trainer.strategy=fsdp": ["model=gan"],
+    "trainer.sync_batchnorm=true": ["trainer=cpu"],
     **dict.fromkeys((key for key in BAD if key.startswith("data.dataset.names")), FOLDER[:2]),
     **dict.fromkeys(("data.dataset.colors=[[1,2,3]]", "model.class_weights=[1,2,3]", "monitor=val/iou/dog"), FOLDER),
 }

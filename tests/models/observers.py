@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 
 
 class Fingerprint(L.Callback):
@@ -31,3 +32,14 @@ class Steps(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         self.logged.append({key: float(value) for key, value in trainer.callback_metrics.items()})
+
+
+class OutOfMemory(L.Callback):
+    """Fails on one rank after the third batch."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_rank == self.rank and trainer.global_step == 3:
+            raise torch.OutOfMemoryError("tried to allocate 20 GiB")

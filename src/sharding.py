@@ -1,0 +1,86 @@
+"""`trainer=fsdp`: weights, gradients and optimizer states are cut into shards, one on each device (FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies.strategy import Strategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Fully sharded data parallelism (Zhao et al. 2023) with checkpoints of whole tensors, like every other strategy's:
+    one file, read with `weights_only=True`, on any number of devices, by any strategy."""
+
+    def __init__(self) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def shard(self, parts: Iterable[nn.Module]) -> None:
+        """Shards the modules in place, once, each as a whole."""
+        for part in parts:
+            if self._layer_sync is not None:
+                self._layer_sync.apply(part)
+            if not any(isinstance(parameter, DTensor) for parameter in part.parameters()):
+                part.to(memory_format=torch.contiguous_format)  # all that can be cut
+                fully_shard(part, mesh=self.device_mesh["data_parallel"])
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        assert self.lightning_module is not None
+        return {key: whole(value).cpu() for key, value in self.lightning_module.state_dict().items()}
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        assert self.lightning_module is not None
+        own = self.lightning_module.state_dict()
+        given = {
+            key: _like(value, own[key]) if key in own else value for key, value in checkpoint["state_dict"].items()
+        }
+        self.lightning_module.load_state_dict(given, strict=strict)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        state: dict[str, Any] = tree_map(whole, optimizer.state_dict())
+        return state
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            sharded = {
+                number: {key: _like(value, parameters[number]) for key, value in entries.items()}
+                for number, entries in state["state"].items()
+            }
+            optimizer.load_state_dict({**state, "state": sharded})
+
+    def load_checkpoint(self, checkpoint_path: _PATH, weights_only: bool | None = None) -> dict[str, Any]:
+        return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
+
+
+def whole(value: Any) -> Any:
+    """A sharded tensor put together (all devices have to call it), on every device; anything else as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def of_this_device(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Each tensor's shard on this device; whole ones as they are."""
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+
+
+def _like(value: Any, own: Tensor) -> Any:
+    """A whole tensor cut as `own`, of the same shape, is."""
+    if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
+        return distribute_tensor(value.to(own.device).contiguous(), own.device_mesh, own.placements)
+    return value
