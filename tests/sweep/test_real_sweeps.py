@@ -16,7 +16,7 @@ import pytest
 from src import run_folder
 from src.sweep.record import Record
 from tests.conftest import SMALL, command, environment
-from tests.test_resume import assert_same_end
+from tests.same import assert_same_end
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., subprocess.CompletedProcess[str]]
