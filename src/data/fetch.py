@@ -104,10 +104,9 @@ def _md5(file: Path) -> str:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Neither kind can write outside the folder: zipfile leaves out `..` and roots, tarfile's data filter refuses them."""
+    """Neither kind can write outside the folder: shutil leaves out of a zip what has `..` or a root, tarfile's data filter refuses it."""
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as content:
-            content.extractall(folder)
+        shutil.unpack_archive(archive, folder, format="zip")
     else:
         with tarfile.open(archive) as members:
             members.extractall(folder, filter="data")
