@@ -104,7 +104,7 @@ def _md5(file: Path) -> str:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Neither kind can write outside the folder: shutil leaves out of a zip what has `..` or a root, tarfile's data filter refuses it."""
+    """Nothing leaves the folder: shutil skips what has `..` or a root in a zip, tarfile's data filter refuses it."""
     if zipfile.is_zipfile(archive):
         shutil.unpack_archive(archive, folder, format="zip")
     else:
