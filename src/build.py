@@ -28,9 +28,11 @@ from src.models.optimization import Optimization
 from src.seeding import derive
 from src.sharding import ShardedStrategy
 from src.tasks.tasks import Tasks
+from src.zero import ZeroStrategy
 
 Settings = Mapping[str, Any]
 _OF_STEP = {"accumulate_grad_batches": "accumulate", "gradient_clip_val": "clip"}
+_OF_ZERO = {"zero_stage": "stage", "offload": "offload"}
 _OF_GROUPS = ("lr", "weight_decay", "encoder_lr_factor", "decay_norm_and_bias")
 
 
@@ -122,8 +124,11 @@ def build_trainer(settings: Settings, batches: int = 1, *more: Callback) -> L.Tr
     """
     node = {key: value for key, value in settings["trainer"].items() if key not in _OF_STEP}
     timeout = node.pop("timeout_minutes", None)
+    zero = {key: node.pop(name) for name, key in _OF_ZERO.items() if name in node}
     if node.get("strategy") == "fsdp":
         node["strategy"] = ShardedStrategy()
+    elif node.get("strategy") == "deepspeed":
+        node["strategy"] = ZeroStrategy(**zero, clip=settings["trainer"].get("gradient_clip_val"))
     node["log_every_n_steps"] = min(node.get("log_every_n_steps", 50), batches)
     callbacks: list[Callback] = [*more]
     callbacks += [make(c) for c in (settings.get("callbacks") or {}).values() if c]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.strategy import Strategy
@@ -35,6 +36,11 @@ class ShardedStrategy(ModelParallelStrategy):
             if not any(isinstance(parameter, DTensor) for parameter in part.parameters()):
                 part.to(memory_format=torch.contiguous_format)  # all that can be cut
                 fully_shard(part, mesh=self.device_mesh["data_parallel"])
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        assert self.lightning_module is not None
+        same_buffers(self.lightning_module)
+        return super().training_step(*args, **kwargs)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
@@ -72,6 +78,13 @@ class ShardedStrategy(ModelParallelStrategy):
 def whole(value: Any) -> Any:
     """A sharded tensor put together (all devices have to call it), on every device; anything else as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def same_buffers(module: nn.Module) -> None:
+    """Gives every rank the buffers (statistics of batch norms) of rank zero, as DDP does before a forward pass."""
+    buffers = [buffer.detach() for buffer in module.buffers()]
+    if buffers and dist.is_initialized():
+        dist._broadcast_coalesced(dist.group.WORLD, buffers, 2**25, 0)
 
 
 def of_this_device(tensors: Iterable[Tensor]) -> list[Tensor]:

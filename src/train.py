@@ -27,6 +27,8 @@ _MAY_CHANGE = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
+    "trainer.zero_stage",
+    "trainer.offload",
 )
 
 
@@ -57,6 +59,9 @@ def _resume(arguments: list[str]) -> None:
     """Goes on with a run, in its folder, with its config; only where and how fast it runs may change."""
     run_dir, trust, overrides = _taken_out(arguments, "resume")
     settings = OmegaConf.create(run_config(run_dir, "resume", trust))
+    if any(override.startswith("trainer.strategy=") for override in overrides):
+        for key in ("zero_stage", "offload"):  # of the strategy that was
+            settings.trainer.pop(key, None)
     for override in overrides:
         key, _, value = override.partition("=")
         if key not in _MAY_CHANGE:

@@ -20,7 +20,7 @@ from src.errors import UserError
 from src.evaluate import evaluate
 from src.predict import predict
 from src.train import train
-from tests.conftest import settings
+from tests.conftest import SMALL, settings
 from tests.data.test_folder import NAMES, write
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -66,6 +66,18 @@ def test_two_ranks_give_the_same_counts_on_an_odd_split(trained: Path, run: Run,
         loss, expected = both[split].pop("loss"), alone[split].pop("loss")
         assert both[split] == alone[split]
         assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_two_ranks_record_is_what_their_checkpoint_gives(run: Run, tmp_path: Path) -> None:
+    """Also where each rank's batch norms see other images and are not synchronised."""
+    options = [*SMALL, "trainer=ddp_cpu", "trainer.max_epochs=1", "model.ema_decay=0.9"]
+    result = run("src.train", *options, f"hydra.run.dir={tmp_path}/run")
+    assert result.returncode == 0, result.stderr
+    again = evaluate(evaluation(tmp_path / "again", f"ckpt={tmp_path}/run"))
+    recorded = run_folder.read_metrics(tmp_path / "run")
+    assert recorded is not None
+    for split in ("val", "test"):
+        assert again[split] == pytest.approx(recorded[split], rel=1e-6), split
 
 
 def test_other_data_must_have_the_same_classes(trained: Path, tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ def test_overfitting_one_batch(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("debug", ["fast", "overfit", "profile"])
 def test_debug_presets(run: Run, debug: str) -> None:
-    result = run("src.train", *SMALL, f"debug={debug}")
+    epochs = ["trainer.max_epochs=12"] if debug == "overfit" else []
+    result = run("src.train", *SMALL, f"debug={debug}", *epochs)
     assert result.returncode == 0, result.stderr
 
 

@@ -51,7 +51,7 @@ OPTIMIZER: dict[str, Any] = {
 OURS: dict[str, dict[str, Any]] = {
     "optimizer": {"encoder_lr_factor": NonNegativeFloat, "decay_norm_and_bias": bool},
     "model": {"class_weights": Literal["balanced"] | list[NonNegativeFloat] | None},
-    "trainer": {"timeout_minutes": PositiveFloat},
+    "trainer": {"timeout_minutes": PositiveFloat, "zero_stage": Literal[1, 2], "offload": bool},
 }
 Precision = Literal["32-true", "32", "16-mixed", "bf16-mixed", "bf16-true", "64-true", "64", 32, 64]
 TRAINER: dict[str, Any] = {
@@ -65,7 +65,7 @@ TRAINER: dict[str, Any] = {
     "gradient_clip_val": NonNegativeFloat | None,
     "check_val_every_n_epoch": PositiveInt,
     "log_every_n_steps": PositiveInt,
-    "strategy": Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"],
+    "strategy": Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed"],
     "min_epochs": PositiveInt | None,
     "min_steps": PositiveInt | None,
     "limit_train_batches": NonNegativeInt | Share | None,
@@ -265,12 +265,7 @@ def _check_learning(config: Mapping[str, Any]) -> None:
     noise = model.get("noise") or {}
     if config.get("tasks") and (noise.get("channels") or noise.get("latent")):
         raise UserError("tasks: a generator with noise averages classes only; set model.noise.channels and latent to 0")
-    if config["trainer"].get("strategy") == "fsdp" and has_adversary(model):
-        raise UserError(
-            "trainer.strategy: fsdp cannot shard a discriminator, which sees two batches in a step; take trainer=ddp"
-        )
-    if config["trainer"].get("strategy") == "fsdp" and config.get("tasks"):
-        raise UserError("trainer.strategy: fsdp cannot shard tasks, whose weights the loss reads too; take trainer=ddp")
+    _check_sharding(config)
     if data.get("labeled_fraction") is not None:
         parse_share(data["labeled_fraction"])
     elif uses_unlabeled(model):
@@ -307,6 +302,25 @@ def _check_learning(config: Mapping[str, Any]) -> None:
         raise UserError(
             "model.r1_weight: a penalty on each image's gradient does not fit batch norm; take discriminator.norm=instance"
         )
+
+
+def _check_sharding(config: Mapping[str, Any]) -> None:
+    """Checks what the strategies that cut a model into shards can do."""
+    trainer = config["trainer"]
+    strategy = trainer.get("strategy")
+    if strategy in ("fsdp", "deepspeed") and has_adversary(config["model"]):
+        why = {
+            "fsdp": "fsdp cannot shard a discriminator, which sees two batches in a step",
+            "deepspeed": "DeepSpeed has one optimizer, and an adversary needs a second",
+        }
+        raise UserError(f"trainer.strategy: {why[strategy]}; take trainer=ddp")
+    if strategy == "fsdp" and config.get("tasks"):
+        raise UserError("trainer.strategy: fsdp cannot shard tasks, whose weights the loss reads too; take trainer=ddp")
+    if strategy == "deepspeed" and str(trainer.get("precision")) not in ("32-true", "32", "bf16-mixed"):
+        raise UserError("trainer.precision: with deepspeed take 32-true or bf16-mixed")
+    for key in ("zero_stage", "offload"):
+        if key in trainer and strategy != "deepspeed":
+            raise UserError(f"trainer.{key}: is DeepSpeed's; take trainer=deepspeed, or leave it out")
 
 
 def _takes_discriminator(model: Mapping[str, Any]) -> bool:

@@ -28,8 +28,9 @@ from src.models.optimization import (
 )
 from src.models.semi import Semi, cutmix, unlabeled, unlabeled_loss
 from src.seeding import derive
-from src.sharding import ShardedStrategy, of_this_device
+from src.sharding import ShardedStrategy, of_this_device, same_buffers
 from src.tasks.tasks import Tasks
+from src.zero import ZeroStrategy
 
 Stage = Literal["val", "test"]
 _ONLY_TRAINING = "discriminator."  # names of what no prediction needs
@@ -187,6 +188,10 @@ class Segmenter(L.LightningModule):
         self._of(self.confusion, stage).reset()
         self._of(self.mean_loss, stage).reset()
 
+    def on_validation_start(self) -> None:
+        """All ranks evaluate one model, that of the checkpoint: batch norms that are not synchronised differ in a step."""
+        same_buffers(self)
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate("val", batch)
 
@@ -291,6 +296,8 @@ class Segmenter(L.LightningModule):
         first, *others = optimizers if isinstance(optimizers, list) else [optimizers]
         first.step()
         first.zero_grad()
+        if isinstance(self.trainer.strategy, ZeroStrategy):
+            self._norms.append(self.trainer.strategy.gradient_norm())
         for other in others:
             assert isinstance(other, LightningOptimizer)
             self.on_before_optimizer_step(other.optimizer)
@@ -302,7 +309,7 @@ class Segmenter(L.LightningModule):
         self._average(self.network)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Called with unscaled gradients whatever the precision: the place to clip."""
+        """Called with unscaled gradients whatever the precision: the place to clip. DeepSpeed clips by itself."""
         assert self.optimization is not None
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._norms.append(clip_gradients(parameters, self.optimization.clip))

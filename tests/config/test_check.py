@@ -81,6 +81,10 @@ BAD = {
 }
 BAD |= {
     "trainer.strategy=fsdp": "trainer.strategy: fsdp cannot shard a discriminator",
+    "trainer.strategy=deepspeed": "trainer.strategy: DeepSpeed has one optimizer, and an adversary needs a second",
+    "trainer.precision=16-mixed": "trainer.precision: with deepspeed take 32-true or bf16-mixed",
+    "trainer.zero_stage=3": "trainer.zero_stage: should be 1 or 2, not 3",
+    "+trainer.offload=true": "trainer.offload: is DeepSpeed's; take trainer=deepspeed, or leave it out",
     "trainer.sync_batchnorm=true": "trainer.sync_batchnorm: torch synchronises batch norms on GPUs",
     "+trainer.timeout_minute=3": "trainer.timeout_minute: no such key, did you mean 'timeout_minutes'",
     "trainer.strategy=ddpp": "trainer.strategy: should be 'auto', 'ddp',",
@@ -123,6 +127,9 @@ EXTRA = {
     "optimizer.nesterov=true": ["optimizer=sgd", "optimizer.momentum=0"],
     "data.batch_size=1": ["network=deeplabv3plus"],
     "trainer.strategy=fsdp": ["model=gan"],
+    "trainer.strategy=deepspeed": ["model=gan"],
+    "trainer.precision=16-mixed": ["trainer=deepspeed"],
+    "trainer.zero_stage=3": ["trainer=deepspeed"],
     "trainer.sync_batchnorm=true": ["trainer=cpu"],
     **dict.fromkeys((key for key in BAD if key.startswith("data.dataset.names")), FOLDER[:2]),
     **dict.fromkeys(("data.dataset.colors=[[1,2,3]]", "model.class_weights=[1,2,3]", "monitor=val/iou/dog"), FOLDER),
