@@ -84,7 +84,7 @@ def same_buffers(module: nn.Module) -> None:
     """Gives every rank the buffers (statistics of batch norms) of rank zero, as DDP does before a forward pass."""
     buffers = [buffer.detach() for buffer in module.buffers()]
     if buffers and dist.is_initialized():
-        dist._broadcast_coalesced(dist.group.WORLD, buffers, 2**25, 0)
+        dist._broadcast_coalesced(dist.distributed_c10d._get_default_group(), buffers, 2**25, 0)  # type: ignore[attr-defined]
 
 
 def of_this_device(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -123,7 +123,7 @@ class ZeroStrategy(DDPStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         super().load_model_state_dict(checkpoint, strict)
         if self._engine is not None:
-            self.optimizers[0].refresh_fp32_params()
+            self._engine.optimizer.refresh_fp32_params()
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         from deepspeed.utils import safe_set_full_optimizer_state

@@ -35,7 +35,7 @@ class Sizes(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         kept = sum(v.numel() for state in trainer.optimizers[0].state.values() for v in state.values() if v.ndim)
-        weights = sum(p.numel() for p in pl_module.network.parameters() if p.requires_grad)  # type: ignore[union-attr]
+        weights = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         Path(f"sizes{trainer.global_rank}.json").write_text(json.dumps([kept, 2 * weights]))
 
 
