@@ -63,9 +63,11 @@ def start(
             plugins.register()
         arguments = overrides
         if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
-            check(compose(config_name, overrides, like))
-            if (place := launch.place()) is not None:
-                arguments = [*overrides, *_of_this_rank(config_name, overrides, place)]
+            composed = _composed(config_name, overrides, like, with_hydra=True)
+            check(
+                plain(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), output_dir="")
+            )
+            arguments = [*overrides, *_folder(config_name, overrides, composed if like is None else None)]
         if like is not None:
             options = [o for o in arguments if o.startswith("-")]  # argparse wants them all before the overrides
             arguments = [*options, *_composed_like(like), *(o for o in arguments if not o.startswith("-"))]
@@ -89,11 +91,23 @@ def start(
     report_user_errors(run, lambda error: _message(config_name, error, like))
 
 
-def _of_this_rank(config_name: str, overrides: list[str], place: launch.Place) -> list[str]:
-    """Overrides that give all processes of torchrun or srun the folder of rank zero, which alone writes its config."""
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        run_dir = str(hydra.compose(config_name, overrides, return_hydra_config=True).hydra.run.dir)
-    folder = f'hydra.run.dir="{launch.agree(str(Path(run_dir).resolve()), place)}"'
+def _folder(config_name: str, overrides: list[str], composed: DictConfig | None) -> list[str]:
+    """Overrides that name the run's folder: a new one of its own, also for runs that start in the same second, unless it is
+    given; and for all processes of torchrun or srun that of rank zero, which alone writes its config."""
+    if "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:  # started by rank zero, which gives it
+        return []
+    if composed is None:
+        composed = _composed(config_name, [o for o in overrides if o.startswith("hydra.")], None, with_hydra=True)
+    run_dir, given = Path(composed.hydra.run.dir), any(o.startswith("hydra.run.dir=") for o in overrides)
+    place = launch.place()
+    if place is None or place.rank == 0:
+        if given and config_name == "train":
+            run_folder.refuse_taken(run_dir)  # before Hydra writes its config there
+        elif not given and run_dir != Path():
+            run_dir = run_folder.make(run_dir)
+    if place is None:
+        return [] if given or run_dir == Path() else [f'hydra.run.dir="{run_dir}"']
+    folder = f'hydra.run.dir="{launch.agree(str(run_dir.resolve()), place)}"'
     return [folder] if place.rank == 0 else [folder, "hydra.output_subdir=null"]
 
 

@@ -58,8 +58,10 @@ def evaluate(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def _evaluate(settings: Mapping[str, Any], ranks: Ranks) -> dict[str, dict[str, float]]:
     from src import build, checkpoints, run_folder
+    from src.quiet import quiet
     from src.tables import score_table
 
+    quiet()
     file = checkpoints.find(settings["ckpt"])
     model, config = build.model_from_checkpoint(file)
     chosen = settings["data"]

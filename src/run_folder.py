@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
 import math
 import os
+import shutil
+import socket
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from src.errors import UserError
 
 CHECKPOINTS = "checkpoints"
 BEST = f"{CHECKPOINTS}/best.ckpt"
@@ -20,6 +28,77 @@ CONFIG = ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
 HYDRA = ".hydra/hydra.yaml"
 LOG = "train.log"
+CLASS_COUNTS = "class_counts.txt"  # of the training masks, by `model.class_weights=balanced`
+PIXELS_BY_CLASS = "pixels_by_class.npz"  # of each training mask, by `data.rare_classes`
+_LOCK = f"{CHECKPOINTS}/.lock"
+_SECONDS_TO_END = 10  # for a killed process to be gone
+
+
+def make(run_dir: Path) -> Path:
+    """Makes a new folder: `run_dir`, or, where that is there already, the same with a number behind it.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = run_dir if number == 1 else run_dir.with_name(f"{run_dir.name}_{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise UserError(f"hydra.run.dir: {run_dir} cannot be made ({error.strerror}); name another folder") from None
+    raise AssertionError
+
+
+def refuse_taken(run_dir: Path) -> None:
+    """A new run takes no folder that holds another's checkpoints.
+
+    Raises:
+        UserError: this one does.
+    """
+    if any((run_dir / file).is_file() for file in (LAST, PREVIOUS, BEST)):
+        raise UserError(
+            f"hydra.run.dir: {run_dir} holds a run already; go on with it (python -m src.train resume={run_dir}), or name "
+            "another folder"
+        )
+
+
+@contextlib.contextmanager
+def alone(folder: Path, lock: str = _LOCK) -> Iterator[None]:
+    """Keeps other processes out of a run's or a sweep's folder, by a lock on the file `lock` in it: the kernel lifts it when
+    this process ends, however it does, and its children do not hold it. Where the file system has no locks there is none.
+
+    Raises:
+        UserError: another process is at work in the folder.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    (folder / lock).parent.mkdir(parents=True, exist_ok=True)
+    with (folder / lock).open("a+", encoding="utf-8") as file:
+        until = time.monotonic() + _SECONDS_TO_END
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    break
+            else:
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+                break
+            if time.monotonic() > until:
+                file.seek(0)
+                raise UserError(
+                    f"{folder}: {file.read() or 'another process'} is at work in this folder; wait for it or end it"
+                )
+            time.sleep(0.2)
+        yield
 
 
 def write_atomically(file: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -49,11 +128,16 @@ def keep_previous(last: Path, previous: Path) -> None:
         spare.replace(previous)
 
 
-def clear(run_dir: Path) -> None:
-    """Removes what an earlier try of the run left: how it ended, and what a kill let it write half."""
+def clear(run_dir: Path, resume: bool) -> None:
+    """Removes what an earlier try of the run left: how it ended, what a kill let it write half, and, unless the run goes
+    on, its curves and what it counted."""
     (run_dir / METRICS).unlink(missing_ok=True)
     for half in [*(run_dir / CHECKPOINTS).glob(".*.ckpt.*"), *run_dir.glob(f".{METRICS}.*")]:
         half.unlink(missing_ok=True)
+    if not resume:
+        shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
+        for counted in (CLASS_COUNTS, PIXELS_BY_CLASS):
+            (run_dir / counted).unlink(missing_ok=True)
 
 
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:

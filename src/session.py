@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import threading
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from src.data.datamodule import SegmentationDataModule
 from src.errors import Interrupted, NonFiniteLoss, UserError, disk_full
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
+from src.quiet import quiet
 from src.ranks import Ranks, stopped_by_signals
 from src.sweep.trial import trial_of_this_job
 from src.tables import score_table
@@ -62,7 +61,13 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         with contextlib.suppress(OSError):  # of a full disk; the message is on the screen too
             run_folder.write_metrics(run_dir, record | ended | {"wall_seconds": round(time.monotonic() - begun, 1)})
 
-    with Ranks(report) as ranks, stopped_by_signals():
+    with contextlib.ExitStack() as stack:
+        if build.is_main_process():
+            stack.enter_context(run_folder.alone(run_dir))
+            if not resume:
+                run_folder.refuse_taken(run_dir)
+        ranks = stack.enter_context(Ranks(report))
+        stack.enter_context(stopped_by_signals())
         try:
             return _run(settings, run_dir, record, begun, resume, ranks)
         except Interrupted as stop:
@@ -81,8 +86,8 @@ def _run(
 ) -> Outcome:
     from_checkpoint = _last_good(run_dir) if resume else None
     if build.is_main_process():
-        run_folder.clear(run_dir)
-    _quiet()
+        run_folder.clear(run_dir, resume)
+    quiet()
     seed = int(settings["seed"])
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
@@ -90,13 +95,15 @@ def _run(
     datamodule = build.build_data(
         settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]), use_depth=uses_depth(settings)
     )
-    datamodule.prepare(keep=run_dir / "pixels_by_class.npz")
+    datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
     of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
     trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), ranks)
     if (trial := trial_of_this_job()) is not None:
         trainer.callbacks.append(Pruning(*trial))  # type: ignore[attr-defined]
     train_source = datamodule.source("train")
-    weights = build.class_weights(settings["model"].get("class_weights"), train_source, run_dir / "class_counts.txt")
+    weights = build.class_weights(
+        settings["model"].get("class_weights"), train_source, run_dir / run_folder.CLASS_COUNTS
+    )
     model = build.build_model(
         settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
     )
@@ -258,30 +265,3 @@ def _spent_before(trainer: L.Trainer) -> float:
 def _say(text: str) -> None:
     if build.is_main_process():
         _log.info(text)
-
-
-def _quiet() -> None:
-    """One line once: Lightning's own handler would print each message again, and some tell what is meant to be so."""
-    expected = ("💡", "available: ", "stopped: `max_", "was configured so", "LOCAL_RANK: ")
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers.clear()
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.pytorch.accelerators.cuda",
-        "lightning.fabric.utilities.rank_zero",
-    ):
-        logging.getLogger(name).addFilter(lambda record: not any(text in record.getMessage() for text in expected))
-    # Lightning's call of a part of torch that torch renames; nothing a user could mend.
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")  # the datamodule knows its position
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")  # the average, frozen batch norms
-    warnings.filterwarnings("ignore", message=".*does not have many workers")  # samples may be in memory already
-    warnings.filterwarnings("ignore", message=".*sync_dist=True")  # the figures logged are those of all devices already
-    logging.raiseExceptions = False  # a full disk is told once, not by each line of the log
-    threading.excepthook = _thread_failed
-
-
-def _thread_failed(failed: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writing thread hands a full disk on to the main one, which tells it."""
-    if failed.exc_value is None or disk_full(failed.exc_value, Path()) is None:
-        threading.__excepthook__(failed)

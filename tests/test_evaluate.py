@@ -112,6 +112,15 @@ def test_predicting_a_folder(trained: Path, tmp_path: Path) -> None:
         assert (overlay.mode, overlay.size) == ("RGB", (65, 33))
 
 
+def test_on_the_devices_that_there_are_and_without_noise(trained: Path, run: Run, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
+    predicted = run("src.predict", f"ckpt={trained}", f"input={tmp_path}/a.png", "output=out")
+    assert (predicted.returncode, predicted.stderr) == (0, "")
+    assert (tmp_path / "out/masks/a.png").is_file()
+    evaluated = run("src.evaluate", f"ckpt={trained}", "splits=[val]")
+    assert (evaluated.returncode, evaluated.stderr) == (0, "")
+
+
 def test_no_image_is_an_error(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="input: no image at"):
         predict(prediction(f"ckpt={trained}", f"input={tmp_path}/*.png", f"output={tmp_path}/out"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -77,6 +77,7 @@ class ProcessLauncher(Launcher):
     ) -> None:
         self.devices, self.devices_per_job, self.jobs = devices, devices_per_job, jobs
         self.grace_seconds = grace_seconds
+        self._until_the_end, self._has_folder = ExitStack(), False
         self.stop_asked = 0  # 1: to save and end, 2: at once
         self.trial: Callable[[Job], str | None] = lambda job: None  # what a job is told that is a trial of a study
 
@@ -97,10 +98,7 @@ class ProcessLauncher(Launcher):
         folder = Path(self.config.hydra.sweep.dir).absolute()
         known = Record.read(folder)
         if known is not None and not known.resuming:
-            raise UserError(
-                f"{folder} is a sweep's folder already; go on with python -m src.train sweep.resume={folder}, or take "
-                "another sweep.dir"
-            )
+            raise self._taken(folder)
         given = OmegaConf.to_container(self.config.hydra.overrides, resolve=False)  # the jobs resolve theirs
         assert isinstance(given, dict)
         self._hydra_overrides: list[str] = given["hydra"]
@@ -114,6 +112,21 @@ class ProcessLauncher(Launcher):
         if self._resumed:
             record.save()
         return record
+
+    @staticmethod
+    def _taken(folder: Path) -> UserError:
+        return UserError(
+            f"{folder} is a sweep's folder already; go on with python -m src.train sweep.resume={folder}, or take "
+            "another sweep.dir"
+        )
+
+    def _take_folder(self) -> None:
+        """For this process alone, until it ends."""
+        if not self._has_folder:
+            self._until_the_end.enter_context(self.record.alone())
+            if not self._resumed and Record.read(self.record.folder) is not None:  # of one that started just before
+                raise self._taken(self.record.folder)
+            self._has_folder = True
 
     def _config_flags(self) -> list[str]:
         hydra = self.config.hydra
@@ -132,7 +145,7 @@ class ProcessLauncher(Launcher):
 
     def run(self, jobs: Iterator[Job], on_end: _Ended = lambda job: None) -> None:
         """Runs jobs, each asked for only when there is room for it, and records each at its start and end."""
-        self.record.folder.mkdir(parents=True, exist_ok=True)
+        self._take_folder()
         self.record.save()
         with self._stopping_on_signals(), self._console:
             for job in self._drive(jobs):

@@ -7,7 +7,6 @@ import ctypes
 import math
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -84,7 +83,6 @@ class JobProcess:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / run_folder.METRICS).unlink(missing_ok=True)
         if not start.can_go_on:
-            shutil.rmtree(folder / run_folder.TENSORBOARD, ignore_errors=True)
             (folder / run_folder.OVERRIDES).parent.mkdir(exist_ok=True)
             (folder / run_folder.OVERRIDES).write_text(yaml.safe_dump([*start.overrides, *start.changes]))
         with (folder / STDOUT).open("wb") as out, (folder / STDERR).open("wb") as err:

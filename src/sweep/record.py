@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -17,10 +18,6 @@ from src.errors import UserError
 FILE = "sweep.json"
 Status = Literal["waiting", "running", "completed", "pruned", "failed", "interrupted"]
 DONE = ("completed", "pruned")
-
-
-def _write(stream: BinaryIO, text: str) -> None:
-    stream.write(text.encode())
 
 
 @dataclass
@@ -81,11 +78,14 @@ class Record:
         content["jobs"] = [Job(**job) for job in content["jobs"]]
         return cls(folder=folder, **content)
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Keeps other processes from running this sweep too."""
+        return run_folder.alone(self.folder, ".lock")
+
     def save(self) -> None:
         content = asdict(self)
         del content["folder"]
-        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        run_folder.write_atomically(self.folder / FILE, lambda stream: _write(stream, text))
+        run_folder.write_text(self.folder / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def job(self, number: int, overrides: Sequence[str]) -> Job:
         """The job of that number: as it was recorded, or a new one.

@@ -112,10 +112,9 @@ def test_each_job_has_devices_and_a_port_of_its_own_and_no_rank(
 def test_a_new_run_starts_clean_and_one_with_a_checkpoint_goes_on(tmp_path: Path) -> None:
     start = Start(tmp_path, ["seed=1"], ["hydra.job.num=0"], ["data.num_workers=2"])
     assert start.command()[3:] == ["hydra.job.num=0", "seed=1", "data.num_workers=2"]
-    (tmp_path / "tensorboard").mkdir()
     run_folder.write_metrics(tmp_path, {"status": "failed"})
     run_to_end(JobProcess(job(tmp_path, "")), lambda: False, 1.0)
-    assert not (tmp_path / "tensorboard").exists() and not (tmp_path / run_folder.METRICS).exists()
+    assert not (tmp_path / run_folder.METRICS).exists()
     assert yaml.safe_load((tmp_path / run_folder.OVERRIDES).read_text()) == ["seed=1"]
     run_folder.write_atomically(tmp_path / run_folder.LAST, lambda stream: None)
     assert start.command()[3:] == [f"resume={tmp_path}", "data.num_workers=2"]

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from src import run_folder, train
 from src.sweep.process import Start
 from src.sweep.record import Job, Record
+from tests.conftest import environment
 
 Sweep = Callable[..., tuple[int, list[Job]]]
 STUB = Path(__file__).with_name("stub_job.py")
@@ -212,6 +214,29 @@ def test_a_mistake_common_to_all_jobs_is_said_before_anything_is_written(
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_sweep_that_is_at_work_is_left_alone(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    Record(folder, ["optimizer.lr=0.1,0.2"], str(Path.cwd())).save()
+    before = (folder / "sweep.json").read_bytes()
+    code = (
+        "import time; from pathlib import Path; from src.sweep.record import Record\n"
+        f"with Record.read(Path({str(folder)!r})).alone():\n    print('in', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == b"in\n"
+        monkeypatch.setattr(run_folder, "_SECONDS_TO_END", 0.2)
+        status, _ = sweep(f"sweep.resume={folder}")
+        assert status == 2
+        assert f"{folder}: process {other.pid} on" in capsys.readouterr().err.replace("\n", "")
+        assert (folder / "sweep.json").read_bytes() == before
+    finally:
+        other.kill()
+
+
 def test_another_sweep_in_the_same_folder_and_a_changed_one_are_refused(
     sweep: Sweep, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,7 +265,7 @@ def test_a_strangers_sweep_runs_no_code(
     Record(tmp_path / "sweep", arguments, str(Path(__file__).parents[2])).save()
     assert sweep(f"sweep.resume={tmp_path / 'sweep'}")[0] == 2
     assert said in capsys.readouterr().err
-    assert [file.name for file in (tmp_path / "sweep").iterdir()] == ["sweep.json"]
+    assert [file.name for file in (tmp_path / "sweep").iterdir() if not file.name.startswith(".")] == ["sweep.json"]
 
 
 @pytest.mark.parametrize(("option", "package"), [("launcher=submitit", "submitit"), ("sweep=optuna", "optuna")])
