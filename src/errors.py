@@ -1,9 +1,15 @@
 """Errors that a user can mend, and the stop that a user asked for."""
 
 import errno
+import re
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 _WORKER_MARK = "Original Traceback"
+_WORKER_LOST = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: [\w ]+|exited unexpectedly)"
+)
 
 
 class UserError(Exception):
@@ -30,12 +36,39 @@ class Interrupted(Exception):
 
 def disk_full(error: BaseException | None, folder: Path) -> UserError | None:
     """What to tell if an error, or one that led to it, comes of a disk or quota that is full; else None."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            where = f" (writing {error.filename})" if error.filename else ""
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            where = f" (writing {cause.filename})" if cause.filename else ""
             return UserError(
                 f"the disk or quota of {folder} is full{where}; make room, then go on from the last good checkpoint with: "
                 f"python -m src.train resume={folder}"
             )
-        error = error.__cause__ or error.__context__
     return None
+
+
+def out_of_memory(error: BaseException | None, folder: Path) -> UserError | None:
+    """What to tell if an error, or one that led to it, comes of memory that ran out, the GPU's or that of a loader's worker,
+    which the system then kills; else None."""
+    for cause in _chain(error):
+        if type(cause).__name__ == "OutOfMemoryError":  # torch's
+            return UserError(
+                f"the GPU's memory is full ({str(cause).partition('. ')[0]}); start anew with a smaller data.batch_size or "
+                "data.crop, with trainer.precision=bf16-mixed, or with more trainer.accumulate_grad_batches to fewer images"
+            )
+        lost = _WORKER_LOST.search(str(cause))
+        cut = isinstance(cause, ConnectionError | EOFError) and any(
+            "torch/utils/data" in frame.filename for frame in traceback.extract_tb(cause.__traceback__)
+        )
+        if lost or cut:
+            how = lost[1] if lost else cause
+            return UserError(
+                f"a process that loads data was lost ({how}), most likely for want of memory or of /dev/shm; go on with "
+                f"fewer: python -m src.train resume={folder} data.num_workers=…"
+            )
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

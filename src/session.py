@@ -21,7 +21,7 @@ from src.callbacks.monitor import Monitor
 from src.callbacks.pruning import Pruned, Pruning
 from src.config.check import uses_depth, uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
-from src.errors import Interrupted, NonFiniteLoss, UserError, disk_full
+from src.errors import Interrupted, NonFiniteLoss, UserError, disk_full, out_of_memory
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
 from src.quiet import quiet
@@ -75,7 +75,7 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
                 slurm.requeue_after(str(stop))
             raise
         except Exception as error:
-            full = disk_full(error, run_dir)
+            full = disk_full(error, run_dir) or out_of_memory(error, run_dir)
             if full is None:
                 raise
             raise full from None

@@ -75,4 +75,4 @@ def test_a_run_says_so_and_keeps_its_last_checkpoint(tmp_path: Path) -> None:
     assert metrics["status"] == "failed"
     assert "is full" in metrics["error"]
     assert state(tmp_path)["global_step"] == 6
-    assert not list((tmp_path / run_folder.CHECKPOINTS).glob(".*"))
+    assert not list((tmp_path / run_folder.CHECKPOINTS).glob(".*.ckpt.*"))

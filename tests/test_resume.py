@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from src import run_folder
-from tests.conftest import SMALL, command, environment
+from src.errors import UserError
+from src.train import train as train_here
+from tests.conftest import SMALL, command, environment, settings
+from tests.data.test_folder import NAMES, write
 from tests.same import assert_same_end, state
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -126,6 +129,35 @@ def test_a_resumed_run_keeps_its_config(undisturbed: Path, run: Run) -> None:
     assert refused.returncode == 2
     assert "optimizer.lr: a resumed run keeps its config" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) <= 2
+
+
+def test_other_data_than_the_run_began_with_are_refused(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / "data", split, count=6)
+    options = [
+        "data=folder",
+        f"data.root={tmp_path}/data",
+        f"data.dataset.names=[{','.join(NAMES)}]",
+        "data.crop=[16,16]",
+    ]
+    options += ["network=tiny", "trainer=cpu", "trainer.max_epochs=1", "data.batch_size=2", "scheduler.warmup_steps=0"]
+    given = settings(tmp_path / "run", *options, "test=false", "~logger", small=False)
+    train_here(given)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    given["data"]["root"] = f"{tmp_path}/moved"
+    train_here(given, resume=True)
+    names = sorted(file.stem for file in (tmp_path / "moved/images/train").iterdir())
+    for kind in ("images", "masks"):
+        (first,) = (tmp_path / f"moved/{kind}/train").glob(f"{names[0]}.*")
+        first.rename(first.with_stem("zz"))
+    with pytest.raises(
+        UserError, match=r"data\.root: the training data has other names than it had when the run began"
+    ):
+        train_here(given, resume=True)
+    for kind in ("images", "masks"):
+        next((tmp_path / f"moved/{kind}/train").glob("zz.*")).unlink()
+    with pytest.raises(UserError, match="has 5 samples where it had 6 when the run began"):
+        train_here(given, resume=True)
 
 
 def test_a_run_like_another_ends_with_its_bits(undisturbed: Path, tmp_path: Path, run: Run) -> None:

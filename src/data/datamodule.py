@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from src.config.shares import parse_share
 from src.data.chunk_order import chunk_order
-from src.data.dataset import Chosen, Chunked, Kept, Samples, Source, collate, depth_of, split_by_label, verify
+from src.data.dataset import Chosen, Chunked, Kept, Samples, Source, collate, depth_of, digest, split_by_label, verify
 from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
 from src.data.rare_classes import RareClasses, pixels_by_class
@@ -92,6 +92,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.labeled_fraction, self.labeled_seed, self.strong = labeled_fraction, labeled_seed, strong or Strong()
         self.unlabeled_batch_size = (unlabeled_batch_size or batch_size) if use_unlabeled else 0
         self._unlabeled: Source | None = None
+        self._known: dict[str, list[Any]] = {}
         self.use_depth = use_depth
         self._samples = 0  # of the training split, labelled or not
         self._make = functools.partial(dataset, root=root) if root is not None else dataset
@@ -261,17 +262,38 @@ class SegmentationDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self._evaluation("test")
 
-    def state_dict(self) -> dict[str, int]:
-        """Where training stands: the epoch and the global batches of it whose step is done."""
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands: the epoch and the global batches of it whose step is done; and in which samples."""
         assert self.trainer is not None
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         epoch = self.trainer.fit_loop.epoch_progress.current.completed
         if done >= self.trainer.num_training_batches:
             epoch, done = epoch + 1, 0
-        return {"epoch": epoch, "consumed": done}
+        return {"epoch": epoch, "consumed": done, "samples": self._all_samples()}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where training stood.
+
+        Raises:
+            UserError: the data are not those of then, so that their order would be another.
+        """
         self._position = {"epoch": int(state_dict["epoch"]), "consumed": int(state_dict["consumed"])}
+        now = self._all_samples()
+        for part, (count, names) in state_dict.get("samples", {}).items():
+            if now.get(part) != [count, names]:
+                found = now.get(part, [0, ""])[0]
+                what = f"{found} samples where it had {count}" if found != count else "other names than it had"
+                raise UserError(
+                    f"data.root: the {part} data has {what} when the run began; put them back, or start anew from the run's "
+                    "weights: init_from=RUN_DIR"
+                )
+
+    def _all_samples(self) -> dict[str, list[Any]]:
+        """How many samples training and validation have, and a digest that tells others from them."""
+        if not self._known:
+            parts = {"training": self.source("train"), "validation": self.source("val"), "unlabelled": self.unlabeled}
+            self._known = {part: [len(source), digest(source)] for part, source in parts.items() if source is not None}
+        return self._known
 
     def _evaluation(self, split: Split) -> DataLoader[dict[str, Any]]:
         source = self.source(split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from src.data.transforms import Augment, Strong, behind, from_behind
 from src.errors import UserError
 from src.seeding import derive
 
+_NAMED_AT_MOST = 1024  # samples of a split whose names a checkpoint knows it by
 _VERIFIED_AT_MOST = 512  # samples of a split that are decoded before a run, evenly spread; all of a smaller split
 
 
@@ -82,6 +84,15 @@ class Chunked(Protocol):
 
     chunk_sizes: npt.NDArray[np.int64]
     window: int
+
+
+def digest(source: Source) -> str:
+    """Tells a split from one of other samples or in another order: by the sizes of its chunks, else by names evenly spread
+    over it, so also by what was put in or taken out between them."""
+    if isinstance(source, Chunked):
+        return hashlib.sha256(source.chunk_sizes.tobytes()).hexdigest()
+    step = max(1, len(source) // _NAMED_AT_MOST)
+    return hashlib.sha256("\n".join(source.name(i) for i in range(0, len(source), step)).encode()).hexdigest()
 
 
 class Samples(torch.utils.data.Dataset[dict[str, Any]]):
