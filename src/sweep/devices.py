@@ -91,6 +91,12 @@ class DeviceQueue:
         self._running -= 1
         self._free += devices
 
+    def threads(self, ranks: int) -> int | None:
+        """CPU threads for each of a job's ranks, so that jobs side by side do not wait for one another's cores; None, as many
+        as torch takes, where one job runs at a time."""
+        at_once = min(self.slots, max(1, len(self._all) // ranks)) if self._all else self.slots
+        return None if at_once == 1 else max(1, _cores() // at_once // ranks)
+
     def names(self, devices: list[str]) -> list[str] | None:
         """What CUDA_VISIBLE_DEVICES is to be for a job with these; None leaves it as it is."""
         return devices or None
@@ -124,5 +130,13 @@ class ClusterQueue(DeviceQueue):
     def give_back(self, devices: list[str]) -> None:
         self._running -= 1
 
+    def threads(self, ranks: int) -> None:
+        return None
+
     def names(self, devices: list[str]) -> None:
         return None
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -239,7 +239,15 @@ class ProcessLauncher(Launcher):
             self.queue.names(job.devices),
             self.trial(job),
             resume.trusted,
+            self.queue.threads(self._ranks(job)),
         )
+
+    def _ranks(self, job: Job) -> int:
+        try:
+            asked = self.plan.settings(job)["trainer"].get("devices", 1)
+        except UserError:
+            return 1
+        return len(job.devices) or (asked if isinstance(asked, int) and asked > 0 else 1)
 
     def start(self, job: Job) -> Running:
         return JobProcess(self.how_to_start(job))

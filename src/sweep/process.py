@@ -44,6 +44,7 @@ class Start:
         devices: for CUDA_VISIBLE_DEVICES; None leaves it as it is.
         trial: what Optuna's callback is told.
         trust: for a run that goes on, packages that its config may name.
+        threads: for OMP_NUM_THREADS, unless that is set; None leaves it as it is.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Start:
     devices: list[str] | None = None
     trial: str | None = None
     trust: list[str] = field(default_factory=list)
+    threads: int | None = None
 
     def command(self) -> list[str]:
         """A job that left a checkpoint goes on from it."""
@@ -133,6 +135,8 @@ def environment(start: Start) -> dict[str, str]:
         own["CUDA_VISIBLE_DEVICES"] = ",".join(start.devices)
     if start.trial is not None:
         own[TRIAL] = start.trial
+    if start.threads is not None:
+        inherited.setdefault("OMP_NUM_THREADS", str(start.threads))
     return inherited | own
 
 

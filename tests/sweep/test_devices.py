@@ -76,3 +76,24 @@ def test_the_devices_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) 
     assert visible_gpus() == ["3", "GPU-5a"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("queue", "ranks", "threads"),
+    [
+        (DeviceQueue([], jobs=4), 1, 4),
+        (DeviceQueue([], jobs=4), 2, 2),
+        (DeviceQueue([], jobs=64), 1, 1),
+        (DeviceQueue([], jobs=1), 2, None),
+        (DeviceQueue(["0", "1", "2", "3"]), 1, 4),
+        (DeviceQueue(["0", "1", "2", "3"]), 2, 4),
+        (DeviceQueue(["0", "1", "2", "3"]), 4, None),
+        (DeviceQueue(["0", "1", "2", "3"], jobs=2), 1, 8),
+        (ClusterQueue(), 1, None),
+    ],
+)
+def test_jobs_side_by_side_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, queue: DeviceQueue, ranks: int, threads: int | None
+) -> None:
+    monkeypatch.setattr("src.sweep.devices._cores", lambda: 16)
+    assert queue.threads(ranks) == threads

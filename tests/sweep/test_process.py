@@ -107,6 +107,11 @@ def test_each_job_has_devices_and_a_port_of_its_own_and_no_rank(
     assert one["MASTER_PORT"] != other["MASTER_PORT"] != "1"
     assert {"LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS", "HYDRA_FULL_ERROR"}.isdisjoint(one)
     assert one["SLURM_TMPDIR"] == "/scratch"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert "OMP_NUM_THREADS" not in environment(Start(tmp_path, [], [], []))
+    assert environment(Start(tmp_path, [], [], [], threads=3))["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert environment(Start(tmp_path, [], [], [], threads=3))["OMP_NUM_THREADS"] == "5"
 
 
 def test_a_new_run_starts_clean_and_one_with_a_checkpoint_goes_on(tmp_path: Path) -> None:
