@@ -2,3 +2,8 @@ import os
 
 # Whatever library opens a file for us, in this process or its workers: tensors and plain data only, no pickled code.
 os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+# On a core that another process uses too, torch's threads (GNU OpenMP's) burn their time waiting for one another: two runs
+# side by side took more than ten times as long as one, and take 1.7 times (benchmarks/side_by_side.py). Alone, waiting only
+# shortly costs a few percent. Read when torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")

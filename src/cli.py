@@ -47,6 +47,7 @@ def start(
     overrides = written_out(sys.argv[1:])
     if any(o.startswith("sweep=") for o in overrides) and not {"-m", "--multirun", "hydra.mode=RUN"} & set(overrides):
         overrides.insert(0, "-m")
+    overrides.sort(key=lambda o: o not in ("-m", "--multirun"))  # anywhere for the user, first for argparse
     sys.argv[1:] = overrides
 
     def run() -> None:

@@ -65,7 +65,7 @@ def statuses(jobs: list[Job]) -> list[str]:
 def test_a_failing_job_spoils_no_other_and_only_it_is_run_again(
     sweep: Sweep, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, jobs = sweep("-m", where, "optimizer.lr=0.1,0.2", "test=true,false", "launcher.jobs=2")
+    status, jobs = sweep(where, "optimizer.lr=0.1,0.2", "-m", "test=true,false", "launcher.jobs=2")
     assert status == 1
     assert statuses(jobs) == ["completed", "failed", "completed", "failed"]
     assert [job.value for job in jobs] == [0.1, None, 0.2, None]
