@@ -58,7 +58,7 @@ def refuse_taken(run_dir: Path) -> None:
     Raises:
         UserError: this one does.
     """
-    if any((run_dir / file).is_file() for file in (LAST, PREVIOUS, BEST)):
+    if any((run_dir / file).is_file() for file in (LAST, PREVIOUS)):
         raise UserError(
             f"hydra.run.dir: {run_dir} holds a run already; go on with it (python -m src.train resume={run_dir}), or name "
             "another folder"
@@ -130,14 +130,14 @@ def keep_previous(last: Path, previous: Path) -> None:
 
 def clear(run_dir: Path, resume: bool) -> None:
     """Removes what an earlier try of the run left: how it ended, what a kill let it write half, and, unless the run goes
-    on, its curves and what it counted."""
+    on, its curves, its best checkpoint and what it counted."""
     (run_dir / METRICS).unlink(missing_ok=True)
     for half in [*(run_dir / CHECKPOINTS).glob(".*.ckpt.*"), *run_dir.glob(f".{METRICS}.*")]:
         half.unlink(missing_ok=True)
     if not resume:
         shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
-        for counted in (CLASS_COUNTS, PIXELS_BY_CLASS):
-            (run_dir / counted).unlink(missing_ok=True)
+        for file in (BEST, CLASS_COUNTS, PIXELS_BY_CLASS):
+            (run_dir / file).unlink(missing_ok=True)
 
 
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -43,6 +44,8 @@ class ZeroStrategy(DDPStrategy):
     def setup_distributed(self) -> None:
         super().setup_distributed()
         os.environ["DS_ACCELERATOR"] = self.root_device.type
+        for name, rank in (("RANK", self.global_rank), ("LOCAL_RANK", self.local_rank)):  # SLURM calls them otherwise
+            os.environ.setdefault(name, str(rank))
         with _quiet():
             deepspeed = needs("deepspeed", "deepspeed")
             deepspeed.utils.logging.logger.setLevel(logging.WARNING)
@@ -62,7 +65,9 @@ class ZeroStrategy(DDPStrategy):
         zero: dict[str, Any] = {"stage": self._stage}
         if self._offload:
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": self.root_device.type == "cuda"}
+        device = self.root_device.index
         self._engine, sharded, _, _ = needs("deepspeed", "deepspeed").initialize(
+            args=None if device is None else argparse.Namespace(device_rank=device),
             model=_Passing(trained),
             optimizer=optimizer,
             model_parameters=trained,

@@ -60,17 +60,18 @@ def test_folders_made_at_once_are_each_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_new_try_begins_without_the_curves_of_the_last_one(tmp_path: Path) -> None:
-    kept = [run_folder.TENSORBOARD, run_folder.CLASS_COUNTS]
+    kept = [run_folder.TENSORBOARD, run_folder.CLASS_COUNTS, run_folder.BEST]
     for resume in (True, False):
         (tmp_path / run_folder.TENSORBOARD).mkdir(exist_ok=True)
         (tmp_path / run_folder.CLASS_COUNTS).touch()
         run_folder.write_metrics(tmp_path, {"status": "failed"})
         (tmp_path / run_folder.CHECKPOINTS).mkdir(exist_ok=True)
         (tmp_path / run_folder.CHECKPOINTS / ".last.ckpt.half").touch()
+        (tmp_path / run_folder.BEST).touch()
         run_folder.clear(tmp_path, resume)
         assert not (tmp_path / run_folder.METRICS).exists()
-        assert not list((tmp_path / run_folder.CHECKPOINTS).iterdir())
-        assert [(tmp_path / name).exists() for name in kept] == [resume, resume]
+        assert not list((tmp_path / run_folder.CHECKPOINTS).glob(".*"))
+        assert [(tmp_path / name).exists() for name in kept] == [resume] * 3
 
 
 def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
