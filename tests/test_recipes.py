@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from src import cli
 from src.train import train
 from tests.conftest import settings
 from tests.data.layouts import cityscapes, coco, voc
@@ -43,3 +44,9 @@ def test_recipe(name: str, tmp_path: Path) -> None:
     assert outcome.metrics["steps"] == 2
     assert 0 <= outcome.metrics["val"]["miou"] <= 1
     assert outcome.metrics["test"].keys() == outcome.metrics["val"].keys()
+
+
+@pytest.mark.parametrize("debug", ["fast", "profile"])
+def test_a_short_look_at_a_recipe_has_no_warm_up_longer_than_itself(debug: str) -> None:
+    recipe = cli.compose("train", ["experiment=camvid_cnn", "data.root=/none", f"debug={debug}"])
+    assert recipe["scheduler"]["warmup_steps"] == 0
