@@ -99,8 +99,13 @@ def _folder(config_name: str, overrides: list[str], composed: DictConfig | None)
         return []
     if composed is None:
         composed = _composed(config_name, [o for o in overrides if o.startswith("hydra.")], None, with_hydra=True)
-    run_dir, given = Path(composed.hydra.run.dir), any(o.startswith("hydra.run.dir=") for o in overrides)
-    place = launch.place()
+    place, given = launch.place(), any(o.startswith("hydra.run.dir=") for o in overrides)
+    try:
+        run_dir = Path(composed.hydra.run.dir)
+    except OmegaConfBaseException:
+        if given and place is None:  # made of what Hydra knows only later; the run itself takes no other's folder either
+            return []
+        raise
     if place is None or place.rank == 0:
         if given and config_name == "train":
             run_folder.refuse_taken(run_dir)  # before Hydra writes its config there
