@@ -103,7 +103,9 @@ def _folder(config_name: str, overrides: list[str], composed: DictConfig | None)
     try:
         run_dir = Path(composed.hydra.run.dir)
     except OmegaConfBaseException:
-        if given and place is None:  # made of what Hydra knows only later; the run itself takes no other's folder either
+        if (
+            given and place is None
+        ):  # made of what Hydra knows only later; the run itself takes no other's folder either
             return []
         raise
     if place is None or place.rank == 0:
