@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,17 @@ import torch
 from PIL import Image
 
 from src.config.check import check_node
-from src.data.raster import Window, check_bands, opened, preview, read_window
+from src.data.raster import check_bands, opened, preview, read_window
 from src.drawing import as_picture, overlay
 from src.errors import UserError
 from src.extras import needs
 from src.models.base import Segmenter
+from src.windows import Part, parts
 
 TRAINED_ON = "src.data.geotiff.GeoTiff"
 _GEO_TAGS = (33550, 33922, 34264, 34735)  # TIFF tags of a georeference: pixel scale, tie points, transform, CRS
 _NO_DATA = 255
 _OVERVIEW = 2048  # pixels of the longer side of an overlay
-
-
-@dataclass(frozen=True)
-class Part:
-    """A window that is read, and the part of it that is kept: the rest is margin that neighbours keep."""
-
-    read: Window
-    keep: Window  # in the scene's pixels
 
 
 def is_georeferenced(file: Path) -> bool:
@@ -57,17 +49,6 @@ def bands_of(dataset: Mapping[str, Any], channels: int, count: int, file: Path) 
     if count == channels or (channels == 3 and count > 3):
         return list(range(1, channels + 1))
     raise UserError(f"{file}: has {count} bands and the model takes {channels}; give a file with these bands only")
-
-
-def parts(height: int, width: int, side: int, overlap: int) -> list[Part]:
-    """Windows of at most `side` pixels that share `overlap` pixels with their neighbours; each pixel is kept once, from
-    the window in which it lies farther inside."""
-    rows, columns = _spans(height, side, overlap), _spans(width, side, overlap)
-    return [
-        Part(Window(r0, c0, r1 - r0, c1 - c0), Window(kr0, kc0, kr1 - kr0, kc1 - kc0))
-        for r0, r1, kr0, kr1 in rows
-        for c0, c1, kc0, kc1 in columns
-    ]
 
 
 def segment_raster(
@@ -121,22 +102,6 @@ def as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:
     """A map in 0…1 as uint8 of the same shape."""
     gray: npt.NDArray[np.uint8] = (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
     return gray
-
-
-def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int, int, int]]:
-    """Start and end of what is read and of what is kept. Starts are multiples of `side - overlap`."""
-    step = side - overlap
-    starts = range(0, max(1, length - overlap), step)
-    margin = overlap // 2
-    return [
-        (
-            start,
-            min(start + side, length),
-            start + margin if start else 0,
-            length if start == starts[-1] else start + side - margin,
-        )
-        for start in starts
-    ]
 
 
 @contextlib.contextmanager

@@ -11,10 +11,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from src.data.label_values import LabelValues
-from src.data.raster import Window, check_bands, check_same_grid, opened, preview, read_window
+from src.data.raster import check_bands, check_same_grid, opened, preview, read_window
 from src.data.volume_pairs import Pair, assign, find_pairs, split_folder
 from src.errors import UserError
 from src.extras import needs
+from src.windows import Window
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg")
 _KEY = "data.dataset.bands"

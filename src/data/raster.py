@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,10 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.extras import needs
+from src.windows import Window
 
 _TOLERANCE = 0.01  # pixels that two grids may be apart and still be one
 _PREVIEW = 1024  # pixels of the longer side of what is read to look at a whole scene
-
-
-@dataclass(frozen=True)
-class Window:
-    """Rows `top` to `top + height` and columns `left` to `left + width` of a scene."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 @contextlib.contextmanager
