@@ -18,9 +18,9 @@ from src.data.nifti import open_nifti
 from src.data.slices import Slicing
 from src.errors import UserError
 from src.predict import predict
-from src.rasters import parts
 from src.run_folder import BEST
 from src.train import train
+from src.windows import parts
 from tests.conftest import settings
 from tests.data import test_geotiff, test_nifti
 from tests.data.test_geotiff import scene, write_raster
