@@ -6,18 +6,19 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format dashboard audit bench notebooks clean
+.PHONY: help setup train test test-all lint format dashboard lock audit sbom bench notebooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-setup: $(READY) ## install everything into .venv, at the versions of requirements.lock
+setup: $(READY) ## install everything into .venv, at the versions and hashes of requirements.lock
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version); take Python 3.11 to 3.13: make PYTHON=python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 train: $(READY) ## train on the embedded data; change anything: make train ARGS="network=fpn optimizer.lr=1e-3"
@@ -41,10 +42,21 @@ format: $(READY) ## rewrite the code in the project's style
 dashboard: $(READY) ## TensorBoard over all runs, on this machine only; another port: make dashboard ARGS="--port 6007"
 	$(BIN)/tensorboard --logdir logs --host localhost $(ARGS)
 
-audit: $(READY) ## known vulnerabilities of the packages in requirements.lock; asks the package index
-	@test -x $(VENV)/audit/bin/pip-audit || \
-	  { $(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit; }
-	$(VENV)/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip $(ARGS)
+lock: $(VENV)/tools/.ready ## renew requirements.lock after a change of pyproject.toml; newer versions: make lock ARGS=--upgrade
+	$(VENV)/tools/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --quiet --custom-compile-command 'make lock' --output-file requirements.lock $(ARGS)
+
+audit: $(VENV)/tools/.ready ## known vulnerabilities of the packages in requirements.lock; fails where one cannot be looked up
+	$(VENV)/tools/bin/pip-audit --strict --requirement requirements.lock --disable-pip $(ARGS)
+
+sbom: $(READY) $(VENV)/tools/.ready ## everything that is installed, with versions and licences, as sbom.json (CycloneDX)
+	$(VENV)/tools/bin/cyclonedx-py environment --output-reproducible --output-file sbom.json $(ARGS) $(BIN)/python
+
+# In an environment of their own: what they need is no part of the program.
+$(VENV)/tools/.ready: Makefile
+	@test -x $(VENV)/tools/bin/python || $(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.7' 'cyclonedx-bom>=7,<8' 'uv>=0.8'
+	@touch $@
 
 bench: $(READY) ## time a training step beside the rival's: make bench ROOT=path/to/camvid
 	$(BIN)/python benchmarks/camvid_step.py --root $(ROOT) $(ARGS)
