@@ -18,6 +18,7 @@ from src.drawing import as_picture, overlay
 from src.errors import UserError
 from src.extras import needs
 from src.models.base import Segmenter
+from src.untrusted import open_regular
 from src.windows import Part, parts
 
 TRAINED_ON = "src.data.geotiff.GeoTiff"
@@ -31,9 +32,9 @@ def is_georeferenced(file: Path) -> bool:
     if file.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        with Image.open(file) as image:
-            return any(tag in getattr(image, "tag_v2", {}) for tag in _GEO_TAGS)
-    except (OSError, ValueError, SyntaxError):  # many bands or floats: no photo, so rasterio's to judge
+        with open_regular(file, links=True) as stream, Image.open(stream, formats=["TIFF"]) as image:
+            return any(tag in image.tag_v2 for tag in _GEO_TAGS)  # type: ignore[attr-defined]
+    except Exception:  # many bands, floats or damaged: no photo, so rasterio's to judge
         return True
 
 
