@@ -97,7 +97,9 @@ def check_photo(image: Image.Image, file: object) -> None:
     if image.mode not in ("LA", "La", "PA", "RGBA", "RGBa") and "transparency" not in image.info:
         return
     has_alpha = image.mode.endswith(("A", "a"))
-    alpha = np.asarray(image.getchannel(len(image.getbands()) - 1) if has_alpha else image.convert("RGBA").getchannel("A"))
+    alpha = np.asarray(
+        image.getchannel(len(image.getbands()) - 1) if has_alpha else image.convert("RGBA").getchannel("A")
+    )
     lowest, highest = int(alpha.min()), int(alpha.max())
     if lowest == 255:
         return
@@ -111,14 +113,16 @@ def unread(start: bytes) -> str:
     """Why Pillow knows nothing of a file that begins so."""
     if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return "a TIFF of many bands, of fractions, or damaged: data=geotiff reads those that are whole"
-    if start.startswith(b"%!PS") or start.startswith(b"\xc5\xd0\xd3\xc6"):
+    if start.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "it is PostScript, which is a program and not run"
     return f"its content is none of {', '.join(FORMATS)}, or is damaged"
 
 
 def _check_one(image: Image.Image, file: object) -> None:
     if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
-        raise UserError(f"{file}: is an animation, and only its first picture would be read; save that as a file of its own")
+        raise UserError(
+            f"{file}: is an animation, and only its first picture would be read; save that as a file of its own"
+        )
     if image.format != "TIFF":  # a phone's JPEG may hold a second, smaller picture
         return
     pages = 1
