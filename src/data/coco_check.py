@@ -19,7 +19,7 @@ _PERIMETER = 20_000_000  # pixels of all outlines of one thing, of which pycocot
 
 
 def read_annotations(file: Path) -> dict[str, Any]:
-    """The JSON of a regular file, with lists of mappings under `images`, `annotations` and `categories`, empty where it has none.
+    """The JSON of a regular file: lists of mappings under `images`, `annotations` and `categories`, empty where it has none.
 
     Raises:
         UserError: it cannot be read or is not of this form.
@@ -51,9 +51,10 @@ def check_annotations(content: Mapping[str, Any], file: Path) -> None:
         for place, entry in enumerate(content[kind]):
             for key in keys:
                 if not _is_number(entry.get(key)):
+                    value = shown(repr(entry.get(key)), 60)
                     raise UserError(
-                        f"{file}: is not in COCO's format (entry {place} of {kind} has {key} {shown(repr(entry.get(key)), 60)}, not "
-                        "a whole number); correct or replace it"
+                        f"{file}: is not in COCO's format (entry {place} of {kind} has {key} {value}, not a whole number); "
+                        "correct or replace it"
                     )
     for entry in content["images"]:
         plain_name(entry.get("file_name"), file)
