@@ -45,6 +45,7 @@ def max_pixels() -> int:
 # Pillow only warns of a picture above its limit, and refuses one of twice as many pixels; `check_size` draws the line.
 Image.MAX_IMAGE_PIXELS = max(max_pixels(), 1 << 20)
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it tells of what the error then says
 
 
 def check_size(width: int, height: int, file: object) -> None:
