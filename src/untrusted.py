@@ -105,6 +105,22 @@ def read_text(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> str:
         raise UserError(f"{file}: is no UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
+def read_lines(file: Path, limit: int = 1 << 30) -> list[str]:
+    """A list of names, one a line, in a file that may be linked.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: also where a line has control characters, a NUL byte among them, which no name of ours has.
+    """
+    lines = read_text(file, limit, links=True).splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.isprintable() and not line.replace("\t", "").isprintable():
+            raise UserError(
+                f"{file} line {number}: has characters that no name has: {shown(line, 60)}; correct the list"
+            )
+    return lines
+
+
 def read_yaml(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> Any:
     """A YAML file as plain data; see `plain_yaml`."""
     return plain_yaml(read_text(file, limit, links), str(file))

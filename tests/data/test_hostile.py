@@ -1,4 +1,4 @@
-"""Files as a stranger may make them: what names other files, claims what is not so, or unpacks without end is refused in a line.
+"""Files as a stranger may make them: what names other files, claims what is not so, or unpacks without end is refused.
 
 A case writes files below `root` and returns what reads them. The next kind is one more function and one more line of a list.
 """
@@ -28,8 +28,9 @@ from src.data.coco import Coco
 from src.data.dicom import open_series
 from src.data.images import Encoded, index_lookup, read_index_mask, read_rgb
 from src.data.nifti import open_nifti
+from src.data.pairs import read_list
 from src.data.raster import opened, preview
-from src.data.stored import decode, encode
+from src.data.stored import encode
 from src.data.streaming import Streaming
 from src.errors import UserError
 from src.rasters import is_georeferenced
@@ -582,6 +583,8 @@ def at(content: bytes, place: int, value: int) -> bytes:
 GOOD = chunk((b"a", *PAIR))
 BODY = 12  # where the first sample begins
 RAW = encode(torch.zeros(3, 4, 4, dtype=torch.int16), torch.zeros(4, 4, dtype=torch.uint8), "raw")
+TALL = encode(torch.zeros(3, 5, 4), torch.zeros(5, 4).byte(), "raw")[1]
+OF_77 = encode(torch.zeros(3, 4, 4), torch.full((4, 4), 77).byte(), "png")[1]
 CHUNKS: list[tuple[str, dict[str, Any], str]] = [
     ("absolute", {"name": "/tmp/x.bin"}, "names the chunk '/tmp/x.bin', which is no plain file name; refused"),
     ("climbs", {"name": "../x.bin"}, "which is no plain file name; refused"),
@@ -607,9 +610,9 @@ CHUNKS: list[tuple[str, dict[str, Any], str]] = [
     ("an array that lies", {"content": chunk((b"a", RAW[0].replace(b"(3, 4, 4)", b"(3, 9**9,)"), RAW[1]))}, "is damaged"),
     ("an array of objects", {"content": chunk((b"a", RAW[0].replace(b"'<i2'", b"'|O' "), RAW[1]))}, "is damaged"),
     ("an array cut off", {"content": chunk((b"a", RAW[0][:-9], RAW[1]))}, "sample a: is damaged"),
-    ("a mask of another size", {"content": chunk((b"a", PAIR[0], encode(torch.zeros(3, 5, 4), torch.zeros(5, 4).byte(), "raw")[1]))},
+    ("a mask of another size", {"content": chunk((b"a", PAIR[0], TALL))},
      "holds an image [3, 4, 4] and a mask [5, 4]"),
-    ("a class that is none", {"content": chunk((b"a", PAIR[0], encode(torch.zeros(3, 4, 4), torch.full((4, 4), 77).byte(), "png")[1]))},
+    ("a class that is none", {"content": chunk((b"a", PAIR[0], OF_77))},
      "its mask has the value 77, and classes are 0 to 1"),
     ("a name to colour a terminal", {"content": chunk((b"\x1b[31m\xff", b"x", b"y"))}, "sample \\x1b[31m"),
     ("channels of text", {"channels": "many"}, "dataset.json is damaged or of another version"),
@@ -723,14 +726,14 @@ def test_a_nested_coco_file(tmp_path: Path) -> None:
 
 # Classes and the hub's folders
 
+BILLION = "a: &n0 [x, x]\n" + "".join(f"b{k}: &n{k} [{', '.join([f'*n{k - 1}'] * 9)}]\n" for k in range(1, 9))
 CLASS_FILES = {
     "- 7\n- 8": "is no list of classes",
     "- \"a\\e[31mb\"\n- c": "has characters that are none to read",
     f"- {'a' * 500}\n- b": "is longer than 200",
     "- ''\n- b": "is empty",
     "!!python/object/apply:os.system ['true']": "is no list of classes",
-    "a: &a [x, x]\nb: &b [*a, *a]\n" + "".join(f"{chr(98 + k)}{k}: &n{k} [{', '.join([f'*n{k - 1}' if k else '*b'] * 9)}]\n" for k in range(9)):
-        "stands for more than 100,000 values",
+    BILLION: "stands for more than 100,000 values",
     "[" * 10_000: "is nested more than",
 }  # fmt: skip
 
@@ -794,6 +797,12 @@ def test_hub_folders(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "set").mkdir()
     check(tmp_path / "set", lambda root: hub(root, *given), said)
+
+
+def test_a_list_with_nul_bytes(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"a\nb\0.png c.png\n")
+    with pytest.raises(UserError, match=r"list.txt line 2: has characters that no name has: b\\x00.png c.png; correct"):
+        read_list(tmp_path, tmp_path / "list.txt", "images", "masks")
 
 
 def test_encoded_pictures_go_the_same_way() -> None:
