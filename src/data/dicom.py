@@ -130,6 +130,9 @@ def _header(file: Path) -> Any:
                 )
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
         syntax = header.file_meta.TransferSyntaxUID
+        compressed = bool(syntax.is_compressed)
+        for tag in _TAGS:
+            header.get(tag)  # parsed here, where what is damaged is caught
         frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel", 1))
     except UserError:
         raise
@@ -148,8 +151,8 @@ def _header(file: Path) -> Any:
     ):
         if header.get(tag) in (None, ""):
             raise UserError(f"{file}: has no {tag}, so its place in the series is unknown; remove it (a scout image?)")
-    _check_values(header, file, compressed=syntax.is_compressed)
-    if syntax.is_compressed:
+    _check_values(header, file, compressed)
+    if compressed:
         try:
             decodable = pydicom.pixels.get_decoder(syntax).is_available
         except NotImplementedError:

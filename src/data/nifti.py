@@ -94,8 +94,10 @@ def load_nifti(file: Path) -> Any:
             with gzip.GzipFile(fileobj=raw) if packed else raw as stream:
                 start = stream.read(_HEADER)
         second = start[:4] in _SECOND
+        if start[4:8] != b"n+2\0" if second else start[344:348] != b"n+1\0":
+            raise ValueError("it is no NIfTI file of header and voxels in one")
         kind = nib.Nifti2Image if second else nib.Nifti1Image
-        header = kind.header_class(start[: 540 if second else 348], check=True)
+        header = kind.header_class(start[: 540 if second else 348], check=False)
         shape, offset = header.get_data_shape(), float(header["vox_offset"])
         voxels = math.prod(map(int, shape)) if shape and min(shape) > 0 else 0
         needed = voxels * int(header.get_data_dtype().itemsize)

@@ -147,7 +147,8 @@ def _depth(image: Image.Image) -> tuple[int, int]:
     if image.format == "TIFF":
         bits = _tag(image, 258, (8,))
         return max(map(int, bits if isinstance(bits, tuple) else (bits,))), int(_tag(image, 277, channels))
-    raw = image.tile[0].args if image.format == "PNG" and image.tile else ""
+    tile = getattr(image, "tile", [])
+    raw = tile[0].args if image.format == "PNG" and tile else ""
     return 16 if ";16" in str(raw if isinstance(raw, str) else raw[0]) else 8, channels
 
 

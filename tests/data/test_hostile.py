@@ -485,7 +485,11 @@ def series(root: Path, change: Callable[[Any], None]) -> Read:
 
 
 def tags(**values: Any) -> Callable[[Any], None]:
-    return lambda data: [setattr(data, tag, value) for tag, value in values.items()].clear()
+    def change(data: Any) -> None:
+        for tag, value in values.items():
+            setattr(data, tag, value)
+
+    return change
 
 
 def rows_that_are_not_there(root: Path) -> Read:
@@ -513,9 +517,15 @@ def deflated(root: Path) -> Read:
     return series(root, change)
 
 
-def pipe_in_a_series(root: Path) -> Read:
-    read = series(root, tags())
-    (root / "s/link.dcm").symlink_to("/dev/zero")
+def no_syntax(root: Path) -> Read:
+    read, file = series(root, tags()), next((root / "s").iterdir())
+    file.write_bytes(file.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0"))
+    return read
+
+
+def length_that_is_none(root: Path) -> Read:
+    read, file = series(root, tags()), next((root / "s").iterdir())
+    file.write_bytes(file.read_bytes().replace(b"\x28\0\x03\x01US", b"\x28\0\x03\x01UL"))
     return read
 
 
@@ -526,13 +536,15 @@ VOLUMES: dict[Case, str] = {
     offset_far_away: "its header promises",
     offset_nan: "its header promises",
     affine_nan: "its affine, slope or intercept is not finite",
-    not_nifti: "cannot be read as a NIfTI volume",
+    not_nifti: "cannot be read as a NIfTI volume (it is no NIfTI file of header and voxels in one)",
     cut_off_volume: "cannot be read",
     pipe_as_volume: "is no regular file; refused",
     rows_that_are_not_there: "claims 9000x9000 pixels and has",
     rows_without_end: "65535x65535 = 4,295 megapixels, more than",
     position_of_two: "its ImagePositionPatient should be 3 finite numbers",
     spacing_of_nothing: "mm apart; replace or remove it",
+    no_syntax: "cannot be read as DICOM (UID is not a transfer syntax.)",
+    length_that_is_none: "cannot be read as DICOM",
     deflated: "is deflated as a whole, which may unpack to any size",
 }
 
@@ -629,8 +641,9 @@ def test_chunks(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
 
 
 def test_a_good_chunk_is_read(tmp_path: Path) -> None:
-    image, mask = chunks(tmp_path)()  # type: ignore[misc]
-    assert (image.shape, mask.shape) == ((3, 4, 4), (4, 4))  # the base of the cases above
+    chunks(tmp_path)  # the base of the cases above
+    image, mask = Streaming("train", str(tmp_path)).read(0)
+    assert (image.shape, mask.shape) == ((3, 4, 4), (4, 4))
 
 
 # COCO
@@ -754,9 +767,7 @@ def hub(root: Path, file: str, text: str, path: str | None = None) -> Read:
     row = {"image": [picture], "mask": [{"bytes": PAIR[1], "path": None}]}
     # Written through pyarrow, since the library would put a named file's bytes in.
     table = datasets.Dataset.from_dict(row, features=features)
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(table.data.table, root / "train.parquet")
+    pytest.importorskip("pyarrow.parquet").write_table(table.data.table, root / "train.parquet")
     if file:
         (root / file).write_text(text)
     return lambda: HuggingFace("train", str(root), ["a", "b"]).read(0)
