@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import socket
 import struct
 import zlib
@@ -825,3 +826,22 @@ def test_an_index_that_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "index.json")
     with pytest.raises(UserError, match="is no regular file; refused"):
         Chunks(tmp_path, {})
+
+
+# What an opener must be told, or is not used at all; the report's pictures have a test of their own.
+TOLD = {
+    r"\bImage\.open\(": "formats=",
+    r"\brasterio\.open\(": "driver=",
+    r"\bnib\w*\.load\(": None,
+    r"\bnp\.load\(": None,
+}
+
+
+@pytest.mark.parametrize("opener", TOLD)
+def test_each_opener_is_told_what_it_may_open(opener: str) -> None:
+    for file in sorted(Path("src").rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        for found in re.finditer(opener, text) if "src/runs/" not in file.as_posix() else ():
+            call = text[found.end() : text.index(")", found.end() + 40)]
+            told = TOLD[opener]
+            assert told is not None and told in call, f"{file}: {found[0]}{call})"
