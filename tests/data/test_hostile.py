@@ -833,7 +833,6 @@ TOLD = {
     r"\bImage\.open\(": "formats=",
     r"\brasterio\.open\(": "driver=",
     r"\bnib\w*\.load\(": None,
-    r"\bnp\.load\(": None,
 }
 
 
