@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
@@ -43,7 +44,8 @@ def max_pixels() -> int:
 
 
 # Pillow only warns of a picture above its limit, and refuses one of twice as many pixels; `check_size` draws the line.
-Image.MAX_IMAGE_PIXELS = max(max_pixels(), 1 << 20)
+with contextlib.suppress(UserError):  # said where the first picture is opened
+    Image.MAX_IMAGE_PIXELS = max(max_pixels(), 1 << 20)
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it tells of what the error then says
 

@@ -23,6 +23,7 @@ _PREVIEW = 1024  # pixels of the longer side of what is read to look at a whole 
 _DRIVERS = {  # by what a file begins with: GDAL would go by content too, to formats that name other files and URLs
     b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff", b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG", b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG", b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+    b"RIFF": "WEBP", b"BM": "BMP",
 }  # fmt: skip
 # An overview or a mask in a file of its own, which GDAL opens in whatever format it has.
 _BESIDE = (".ovr", ".OVR", ".msk", ".MSK", ".msk.ovr", ".ovr.ovr", ".ovr.msk")
@@ -38,7 +39,7 @@ def opened(file: Path) -> Iterator[Any]:
     """The file as a rasterio dataset; handles are not shared between threads, so each reader opens its own.
 
     Raises:
-        UserError: rasterio is missing, or cannot open or read the file, which is a TIFF, PNG, JPEG or JPEG 2000 file and
+        UserError: rasterio is missing, or cannot open or read the file, which is a TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file and
             names no other.
     """
     rasterio = needs("rasterio", "geo")
@@ -74,7 +75,7 @@ def _driver(file: Path) -> str:
         if start.startswith(magic):
             return driver
     raise UserError(
-        f"{file}: cannot be read as a raster (it is {'empty' if not start else 'no TIFF, PNG, JPEG or JPEG 2000 file'}); "
+        f"{file}: cannot be read as a raster (it is {'empty' if not start else 'no TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file'}); "
         "replace it, or convert it with gdal_translate -of GTiff"
     )
 

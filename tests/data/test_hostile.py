@@ -398,10 +398,10 @@ def one_block(root: Path) -> Read:
 
 
 RASTERS: dict[Case, str] = {
-    virtual: "it is no TIFF, PNG, JPEG or JPEG 2000 file",
-    map_service: "it is no TIFF, PNG, JPEG or JPEG 2000 file",
-    index_of_tiles: "it is no TIFF, PNG, JPEG or JPEG 2000 file",
-    stac: "it is no TIFF, PNG, JPEG or JPEG 2000 file",
+    virtual: "it is no TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file",
+    map_service: "it is no TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file",
+    index_of_tiles: "it is no TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file",
+    stac: "it is no TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file",
     address: "there is no such file",
     overviews_elsewhere: "takes its overviews from another file, which its metadata name; refused",
     overviews_elsewhere_by_pam: "takes its overviews from another file, which its metadata name; refused",
@@ -838,7 +838,7 @@ TOLD = {
 
 @pytest.mark.parametrize("opener", TOLD)
 def test_each_opener_is_told_what_it_may_open(opener: str) -> None:
-    for file in sorted(Path("src").rglob("*.py")):
+    for file in sorted((Path(__file__).parents[2] / "src").rglob("*.py")):
         text = file.read_text(encoding="utf-8")
         for found in re.finditer(opener, text) if "src/runs/" not in file.as_posix() else ():
             call = text[found.end() : text.index(")", found.end() + 40)]
