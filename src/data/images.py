@@ -29,7 +29,7 @@ Values = npt.NDArray[np.generic]  # [H, W]
 # What Pillow raises of damaged files; the list grew with the mutations that found them.
 _FAILURES = (
     OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error, zlib.error, OverflowError,
-    MemoryError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError,
+    MemoryError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError,
 )  # fmt: skip
 # How EXIF's four orientations that swap height and width turn an array upright.
 _QUARTER_TURNS = {

@@ -39,8 +39,8 @@ def opened(file: Path) -> Iterator[Any]:
     """The file as a rasterio dataset; handles are not shared between threads, so each reader opens its own.
 
     Raises:
-        UserError: rasterio is missing, or cannot open or read the file, which is a TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file and
-            names no other.
+        UserError: rasterio is missing, or cannot open or read the file, it is of another format than TIFF, PNG, JPEG, JPEG
+            2000, WebP and BMP, or it names another file.
     """
     rasterio = needs("rasterio", "geo")
     try:
@@ -74,9 +74,9 @@ def _driver(file: Path) -> str:
     for magic, driver in _DRIVERS.items():
         if start.startswith(magic):
             return driver
+    reason = "no TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file" if start else "empty"
     raise UserError(
-        f"{file}: cannot be read as a raster (it is {'empty' if not start else 'no TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file'}); "
-        "replace it, or convert it with gdal_translate -of GTiff"
+        f"{file}: cannot be read as a raster (it is {reason}); replace it, or convert it with gdal_translate -of GTiff"
     )
 
 
