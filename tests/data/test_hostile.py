@@ -126,10 +126,6 @@ def text_bomb(root: Path) -> Read:
     return photo_of(png(4, 4, (b"zTXt", b"a\0\0" + zlib.compress(bytes(80 << 20))), data=bytes(20)))(root)
 
 
-def no_palette(root: Path) -> Read:
-    return photo_of(png(2, 2, color=3, data=bytes(6)))(root)
-
-
 def lying_tiff(root: Path) -> Read:
     Image.new("RGB", (40, 40)).save(root / "x.tif")
     content = bytearray((root / "x.tif").read_bytes())
@@ -237,7 +233,6 @@ PICTURES: dict[Case, str] = {
     more_pixels: "more than twice the pixels that one picture may have",
     many_pixels_in_a_mask: "is 13000x13000 = 169 megapixels",
     text_bomb: "cannot be read as an image",
-    no_palette: "cannot be read as an image",
     lying_tiff: "cannot be read as an image",
     two_pages: "has 2 pages, and only the first would be read",
     animation: "is an animation, and only its first picture would be read",
