@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from src.drawing import as_picture, overlay
 from src.errors import UserError
 from src.extras import needs
 from src.models.base import Segmenter
+from src.untrusted import open_regular
 from src.windows import Part, parts
 
+_log = logging.getLogger(__name__)
 TRAINED_ON = "src.data.geotiff.GeoTiff"
 _GEO_TAGS = (33550, 33922, 34264, 34735)  # TIFF tags of a georeference: pixel scale, tie points, transform, CRS
 _NO_DATA = 255
@@ -31,9 +34,9 @@ def is_georeferenced(file: Path) -> bool:
     if file.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        with Image.open(file) as image:
-            return any(tag in getattr(image, "tag_v2", {}) for tag in _GEO_TAGS)
-    except (OSError, ValueError, SyntaxError):  # many bands or floats: no photo, so rasterio's to judge
+        with open_regular(file, links=True) as stream, Image.open(stream, formats=["TIFF"]) as image:
+            return any(tag in image.tag_v2 for tag in _GEO_TAGS)  # type: ignore[attr-defined]
+    except Exception:  # many bands, floats or damaged: no photo, so rasterio's to judge
         return True
 
 
@@ -47,6 +50,8 @@ def bands_of(dataset: Mapping[str, Any], channels: int, count: int, file: Path) 
         check_node("data.dataset", dataset)  # a stranger's checkpoint
         return list(dataset.get("bands") or (1, 2, 3))
     if count == channels or (channels == 3 and count > 3):
+        if count > channels:
+            _log.warning("%s: has %d bands, and the model takes the first %d of them", file, count, channels)
         return list(range(1, channels + 1))
     raise UserError(f"{file}: has {count} bands and the model takes {channels}; give a file with these bands only")
 

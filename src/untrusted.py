@@ -22,7 +22,7 @@ _NODES = 100_000  # values in one YAML or JSON text, each alias counted with all
 _DEPTH = 64  # mappings and lists inside one another
 _LARGEST = 2**63  # of a whole number
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class _Loader(yaml.CSafeLoader):
@@ -52,22 +52,25 @@ def inside(folder: Path, name: str) -> Path:
     return at
 
 
-def open_regular(file: Path, limit: int | None = None) -> BinaryIO:
-    """A regular file, opened to read bytes; never a link, a pipe or a device.
+def open_regular(file: Path, limit: int | None = None, links: bool = False) -> BinaryIO:
+    """A regular file, opened to read bytes; never a pipe or a device, and a link only where `links` says so.
 
     Args:
         limit: the most bytes that it may have.
+        links: follow a link, as users make them to their data.
 
     Raises:
         FileNotFoundError: there is none.
         UserError: it is none of these, is too large, or may not be read.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0) | _NO_FOLLOW)
+        descriptor = os.open(file, os.O_RDONLY | _AT_ONCE | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
     except FileNotFoundError:
         raise
+    except ValueError:  # a NUL byte
+        raise UserError(f"{shown(str(file))}: is no name that a file can have") from None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):
+        if not links and error.errno in (errno.ELOOP, errno.EMLINK):
             raise UserError(
                 f"{file}: is a link, and none is followed in a folder that may be someone else's; refused"
             ) from None
@@ -84,32 +87,48 @@ def open_regular(file: Path, limit: int | None = None) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_bytes(file: Path, limit: int = TEXT_LIMIT) -> bytes:
+def read_bytes(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> bytes:
     """A regular file's content, as `open_regular` opens it."""
-    with open_regular(file, limit) as stream:
+    with open_regular(file, limit, links) as stream:
         return stream.read(limit)
 
 
-def read_text(file: Path, limit: int = TEXT_LIMIT) -> str:
+def read_text(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> str:
     """A regular file's text, UTF-8 with or without its mark, as `open_regular` opens it.
 
     Raises:
         UserError: also where it is no UTF-8.
     """
     try:
-        return read_bytes(file, limit).decode("utf-8-sig")
+        return read_bytes(file, limit, links).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is no UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
-def read_yaml(file: Path, limit: int = TEXT_LIMIT) -> Any:
+def read_lines(file: Path, limit: int = 1 << 30) -> list[str]:
+    """A list of names, one a line, in a file that may be linked.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: also where a line has control characters, a NUL byte among them, which no name of ours has.
+    """
+    lines = read_text(file, limit, links=True).splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.isprintable() and not line.replace("\t", "").isprintable():
+            raise UserError(
+                f"{file} line {number}: has characters that no name has: {shown(line, 60)}; correct the list"
+            )
+    return lines
+
+
+def read_yaml(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> Any:
     """A YAML file as plain data; see `plain_yaml`."""
-    return plain_yaml(read_text(file, limit), str(file))
+    return plain_yaml(read_text(file, limit, links), str(file))
 
 
-def read_json(file: Path, limit: int = TEXT_LIMIT) -> Any:
+def read_json(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> Any:
     """A JSON file as plain data; see `plain_json`."""
-    return plain_json(read_text(file, limit), str(file))
+    return plain_json(read_text(file, limit, links), str(file))
 
 
 def plain_yaml(text: str, of: str) -> Any:

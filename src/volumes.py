@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.config.check import check_node
 from src.data.dicom import open_series
-from src.data.nifti import open_nifti
+from src.data.nifti import load_nifti, open_nifti
 from src.data.slices import Slicing
 from src.drawing import as_picture, overlay
 from src.errors import UserError
@@ -86,7 +86,7 @@ def _save(values: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], like: 
     if like.is_dir():
         image = nib.Nifti1Image(values, affine)
     else:
-        source = nib.load(like)
+        source = load_nifti(like)
         image = type(source)(values, source.affine, source.header)
         image.header["cal_min"] = image.header["cal_max"] = 0  # of the scan's brightness
     image.set_data_dtype(np.uint8)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import mmap
 import os
 import struct
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,12 @@ from filelock import FileLock
 
 from src.errors import UserError
 from src.extras import needs
+from src.untrusted import open_regular, read_json, shown
 
 SCHEMES = ("s3://", "gs://", "azure://", "local:")  # local: copies from a folder (a network drive) as from a store
+_MOST = 2**40  # bytes of a chunk, samples of it
 _OPEN = 16  # chunks that a process keeps open
+_INDEX = 256 << 20  # bytes of an index; that of a million chunks has 150 MB
 _WAITS = (0, 2, 10, 30)  # seconds before each attempt to fetch a chunk: a store's short failure must not end a long run
 
 
@@ -51,15 +53,8 @@ class Chunks:
 
     def __init__(self, folder: Path, digests: Mapping[str, str], remote: Remote | None = None) -> None:
         self.folder, self.digests, self.remote = folder, digests, remote
-        try:
-            chunks = json.loads((folder / "index.json").read_text())["chunks"]
-            self.files = [str(chunk["filename"]) for chunk in chunks]
-            self.sizes = np.array([chunk["chunk_size"] for chunk in chunks], np.int64)
-            self._bytes = [int(chunk["chunk_bytes"]) for chunk in chunks]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{folder / 'index.json'}: is missing or damaged ({error}); convert the data again"
-            ) from None
+        self.files, sizes, self._bytes = _listed(folder / "index.json")
+        self.sizes = np.array(sizes, np.int64)
         self._ends = np.cumsum(self.sizes)
         self._open = functools.lru_cache(_OPEN)(self._opened)
 
@@ -81,9 +76,14 @@ class Chunks:
         """
         chunk = int(np.searchsorted(self._ends, index, side="right"))
         content, offsets = self._open(chunk)
-        begin = int(offsets[index - (self._ends[chunk] - self.sizes[chunk])])
+        place = int(index - (self._ends[chunk] - self.sizes[chunk]))
+        begin, end = int(offsets[place]), int(offsets[place + 1])
+        if end - begin < 4 * parts:
+            raise self._wrong(chunk, f"damaged (its sample {place} has {end - begin} bytes)")
         sizes = struct.unpack_from(f"<{parts}I", content, begin)
         begins = np.cumsum([begin + 4 * parts, *sizes]).tolist()
+        if begins[-1] != end:
+            raise self._wrong(chunk, f"damaged (the parts of its sample {place} do not fill it)")
         wanted = range(parts) if only is None else (only,)
         return [content[begins[part] : begins[part] + sizes[part]] for part in wanted]
 
@@ -94,19 +94,61 @@ class Chunks:
             if self.remote is not None:
                 self.remote.fetch(name, file, size, self.digests.get(name))
             try:
-                with file.open("rb") as opened:
+                with open_regular(file, links=True) as opened:
                     content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
                 break
             except (OSError, ValueError) as error:
                 if self.remote is not None and isinstance(error, FileNotFoundError):
                     continue  # another process made room in the cache at this moment
                 raise UserError(f"{file}: this chunk cannot be read ({error}); copy the data set again") from None
-        (count,) = struct.unpack_from("<I", content)
-        if len(content) != size or count != self.sizes[chunk]:
+        head = 4 * (int(self.sizes[chunk]) + 2)  # the count, where each sample begins, and where the last ends
+        if len(content) != size or size < head or struct.unpack_from("<I", content)[0] != self.sizes[chunk]:
+            raise self._wrong(chunk, f"cut off or another one ({len(content)} of {size} bytes)")
+        offsets = np.frombuffer(content, np.uint32, head // 4 - 1, offset=4).copy()
+        if offsets[0] < head or offsets[-1] > size or (offsets[1:] < offsets[:-1]).any():
+            raise self._wrong(chunk, "damaged (its samples begin and end where they cannot)")
+        return content, offsets
+
+    def _wrong(self, chunk: int, what: str) -> UserError:
+        return UserError(f"{self.folder / self.files[chunk]}: this chunk is {what}; copy it again")
+
+
+def _listed(index: Path) -> tuple[list[str], list[int], list[int]]:
+    """Names of the chunk files, how many samples each has, and how many bytes.
+
+    Raises:
+        UserError: the index is missing or damaged, or names what is no file in its own folder.
+    """
+    try:
+        content = read_json(index, _INDEX, links=True)
+        compression = (content.get("config") or {}).get("compression")
+        listed = [(chunk["filename"], chunk["chunk_size"], chunk["chunk_bytes"]) for chunk in content["chunks"]]
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        reason = shown(f"{type(error).__name__}: {error}")
+        raise UserError(f"{index}: is missing or damaged ({reason}); convert the data again") from None
+    if compression:
+        raise UserError(
+            f"{index}: its chunks are compressed ({shown(str(compression))}), which is not read; convert the data "
+            "again with python -m src.data.optimize"
+        )
+    for name, samples, size in listed:
+        if not isinstance(name, str) or not _is_plain(name):
+            raise UserError(f"{index}: names the chunk {shown(repr(name))}, which is no plain file name; refused")
+        if any(type(number) is not int or not 1 <= number < _MOST for number in (samples, size)):
             raise UserError(
-                f"{file}: this chunk is cut off or another one ({len(content)} of {size} bytes); copy it again"
+                f"{index}: chunk {name} should have samples and bytes, whole numbers from 1; convert the data again"
             )
-        return content, np.frombuffer(content, np.uint32, count + 1, offset=4).copy()
+    if len({name for name, *_ in listed}) < len(listed):
+        raise UserError(f"{index}: names a chunk twice; convert the data again")
+    return [name for name, *_ in listed], [samples for _, samples, _ in listed], [size for *_, size in listed]
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it names a chunk in its own folder, on any system."""
+    return (
+        name.endswith(".bin") and name.isprintable() and len(name) <= 200 and not name.startswith(".")
+        and PureWindowsPath(name).name == name and "/" not in name
+    )  # fmt: skip
 
 
 class Remote:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
 
 from src.errors import UserError
+from src.untrusted import read_json, read_yaml, shown
 
 Channel = Annotated[int, Field(ge=0, le=255)]
+_LONGEST = 200  # characters of a name
 _FILES = ("classes.yaml", "classes.yml", "classes.json")
 
 
@@ -34,19 +34,24 @@ def read_classes(root: Path) -> tuple[list[str], list[list[int]] | None, Path] |
     if file is None:
         return None
     try:
-        text = file.read_text(encoding="utf-8")
-        content: Any = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        content: Any = (read_json if file.suffix == ".json" else read_yaml)(file, links=True)
         entries = content.get("classes") if isinstance(content, dict) else content
         classes = TypeAdapter(list[_Class]).validate_python(
             [{"name": entry} if isinstance(entry, str) else entry for entry in entries or []]
         )
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError, ValidationError, TypeError) as error:
-        reason = re.sub(r"\s+", " ", str(error)).strip()[:160]
+    except (OSError, ValidationError, TypeError, UserError) as error:
+        reason = shown(re.sub(r"\s+", " ", str(error).removeprefix(f"{file}: ")).strip(), 160)
         raise UserError(
             f"{file}: is no list of classes ({reason}); write a list of entries like {{name: road, color: [128, 64, 128]}}"
         ) from None
     if not classes:
         raise UserError(f"{file}: names no class; write a list of entries like {{name: road, color: [128, 64, 128]}}")
+    for entry in classes:
+        if not entry.name.strip() or not entry.name.isprintable() or len(entry.name) > _LONGEST:
+            raise UserError(
+                f"{file}: the class name {shown(repr(entry.name), 60)} is empty, has characters that are none to read, or is "
+                f"longer than {_LONGEST}; give it a plain one"
+            )
     colors = [_rgb(entry.color) for entry in classes if entry.color is not None]
     if colors and len(colors) < len(classes):
         missing = next(entry.name for entry in classes if entry.color is None)

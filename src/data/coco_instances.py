@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from src.data.coco_check import check_annotations, check_segmentation, read_annotations
 from src.data.file_list import FileList
 from src.data.labels import LabelSet, voc_colors
 from src.errors import UserError
@@ -98,13 +99,14 @@ class Instances:
         """The annotation as pycocotools' run-length code."""
         given = annotation.get("segmentation")
         try:
-            if isinstance(given, list) and any(len(polygon) < 6 or len(polygon) % 2 for polygon in given):
-                raise ValueError("a polygon needs three points of x and y")
+            check_segmentation(given, *shape)
             outline = self._coco.annToRLE(annotation)
             if list(outline["size"]) != list(shape):
                 raise ValueError(f"its size is {list(outline['size'])}, the image's {list(shape)}")
         except Exception as error:  # pycocotools raises bare Exceptions
-            reason = "it is missing or empty" if not given else str(error).splitlines()[0][:120]
+            reason = (
+                "it is missing or empty" if not given else (str(error).splitlines() or [type(error).__name__])[0][:120]
+            )
             raise UserError(
                 f"{self._file}: annotation {annotation['id']} of image {annotation['image_id']} has no good segmentation "
                 f"({reason}); correct or remove it"
@@ -123,12 +125,12 @@ def _load(file: Path) -> Any:
         raise UserError(
             f"{file}: is missing; unpack COCO's annotations_trainval2017.zip into {file.parent.parent}, or check data.root"
         )
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells how long it took
-            coco = COCO(str(file))
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"{file}: is not in COCO's format ({reason}); fetch it again") from None
+    content = read_annotations(file)
+    check_annotations(content, file)
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
+        coco.createIndex()
     if not (coco.imgs and coco.cats):
         raise UserError(f"{file}: names no images or no categories; it is not in COCO's format")
     return coco

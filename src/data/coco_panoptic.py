@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from src.data.coco_check import plain_name, read_annotations
 from src.data.file_list import FileList
 from src.data.images import opened
 from src.data.labels import LabelSet, voc_colors
 from src.errors import UserError
+from src.untrusted import shown
 
 
 class Panoptic:
@@ -34,15 +34,15 @@ class Panoptic:
             missing = self._file if folder is not None else root / places[0]
             raise UserError(f"{missing}: is missing; unpack COCO's panoptic_annotations_trainval2017.zip into {root}")
         try:
-            content: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+            content = read_annotations(self._file)
             categories = sorted(content["categories"], key=lambda category: int(category["id"]))
             class_of = {int(category["id"]): k for k, category in enumerate(categories)}
             names = tuple(str(category["name"]) for category in categories)
             colors = [category.get("color") for category in categories]
-            photo_of = {image["id"]: str(image["file_name"]) for image in content["images"]}
+            photo_of = {image["id"]: plain_name(image["file_name"], self._file) for image in content["images"]}
             annotations = sorted(content["annotations"], key=lambda annotation: str(annotation["file_name"]))
             self.images = FileList(root, (f"{photos}/{photo_of[a['image_id']]}" for a in annotations))
-            self._masks = FileList(root, (f"{folder}/{a['file_name']}" for a in annotations))
+            self._masks = FileList(root, (f"{folder}/{plain_name(a['file_name'], self._file)}" for a in annotations))
             segments = [s for a in annotations for s in a["segments_info"]]
             # Three numbers a segment in arrays, in the order of the images; a million dicts would go to every worker.
             self._segments = np.array([int(s["id"]) for s in segments], np.uint32)
@@ -51,14 +51,15 @@ class Panoptic:
                 [ignored if s.get("iscrowd") else class_of[int(s["category_id"])] for s in segments], np.uint8
             )
             self._ends = np.cumsum([len(a["segments_info"]) for a in annotations])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self._file}: is not in COCO's format ({type(error).__name__}: {str(error)[:120]}); fetch it again"
-            ) from None
+            shades = [tuple(map(int, color)) for color in (colors if all(colors) else voc_colors(len(names)))]
+            if any(len(shade) != 3 or not all(0 <= part <= 255 for part in shade) for shade in shades):
+                raise ValueError("a colour that is not three numbers of 0 to 255")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            reason = shown(f"{type(error).__name__}: {error}", 120)
+            raise UserError(f"{self._file}: is not in COCO's format ({reason}); fetch it again") from None
         if not len(self._masks):
             raise UserError(f"{self._file}: names no annotated image; the split is empty")
-        chosen = colors if all(colors) else voc_colors(len(names))
-        self.label_set = LabelSet(names, tuple((int(r), int(g), int(b)) for r, g, b in chosen))
+        self.label_set = LabelSet(names, tuple((r, g, b) for r, g, b in shades))
 
     def files(self, index: int) -> tuple[Path, ...]:
         return self._masks.path(index), self._file

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from src.data.images import opened
+from src.data.images import opened, upright
 from src.data.labels import LabelSet
 from src.errors import UserError
 
@@ -53,9 +53,8 @@ class ColorTable:
         with opened(file, "a mask") as image:
             if image.mode not in _COLOR_MODES:
                 raise UserError(f"{file}: mask is {image.mode}, which has no RGB colours; convert it")
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(upright.convert("RGB"))
-            palette = upright.palette.colors if upright.mode == "P" and upright.palette else {}
+            palette = image.palette.colors if image.mode == "P" and image.palette else {}
+            pixels = np.asarray(upright(image).convert("RGB"))
         found = self._class_plus_one[_codes(pixels)]
         if not found.all():
             where = np.argwhere(found == 0)

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from src.data.images import INDEX_MODES, opened
 from src.data.nifti import SUFFIXES, is_nifti, open_nifti
+from src.data.picture_limits import check_size
 from src.data.volume import Array, Volume
 from src.data.volume_slices import VolumeSlices
 from src.errors import UserError
 from src.extras import needs
+from src.untrusted import open_regular, shown
 
 _FILES = ("", ".dcm", ".dicom", ".ima")
 _UNEVEN = 0.1  # of the usual distance of slices; more is a missing slice
@@ -23,6 +25,10 @@ _TAGS = (
     "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
     "SamplesPerPixel", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "Modality", "BitsStored", "PixelRepresentation",
 )  # fmt: skip
+_NUMBERS = {
+    "ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1, "RescaleSlope": 1,
+    "RescaleIntercept": 1, "BitsStored": 1, "PixelRepresentation": 1,
+}  # fmt: skip
 _ONE_VALUE = {
     "SeriesInstanceUID": "another series",
     "Rows": "another height",
@@ -114,10 +120,23 @@ def _header(file: Path) -> Any:
     """
     pydicom = needs("pydicom", "medical")
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+        with open_regular(file, links=True) as stream:
+            if (
+                pydicom.filereader.read_file_meta_info(file).TransferSyntaxUID
+                == pydicom.uid.DeflatedExplicitVRLittleEndian
+            ):
+                raise UserError(
+                    f"{file}: is deflated as a whole, which may unpack to any size; write it anew (dcmconv +te)"
+                )
+            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
         syntax = header.file_meta.TransferSyntaxUID
+        compressed = bool(syntax.is_compressed)
+        for tag in _TAGS:
+            header.get(tag)  # parsed here, where what is damaged is caught
         frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel", 1))
-    except (pydicom.errors.InvalidDicomError, AttributeError, OSError, EOFError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # damaged values raise whatever their parser does
         raise UserError(f"{file}: cannot be read as DICOM ({_first_line(error)}); replace or remove it") from None
     if frames != 1 or samples != 1:
         what = f"{frames} frames" if frames != 1 else f"{samples} channels"
@@ -132,7 +151,8 @@ def _header(file: Path) -> Any:
     ):
         if header.get(tag) in (None, ""):
             raise UserError(f"{file}: has no {tag}, so its place in the series is unknown; remove it (a scout image?)")
-    if syntax.is_compressed:
+    _check_values(header, file, compressed)
+    if compressed:
         try:
             decodable = pydicom.pixels.get_decoder(syntax).is_available
         except NotImplementedError:
@@ -143,6 +163,33 @@ def _header(file: Path) -> Any:
                 f"pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress it (gdcmconv --raw)"
             )
     return header
+
+
+def _check_values(header: Any, file: Path, compressed: bool) -> None:
+    """Checks that what is calculated with are finite numbers, and that the pixels fit in the file and in memory.
+
+    Raises:
+        UserError: they are not, or do not.
+    """
+    for tag, count in _NUMBERS.items():
+        try:
+            default = 0.0 if tag.startswith("Rescale") else None
+            values = np.array(header.get(tag, default), np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            values = np.array([np.nan])
+        if len(values) != count or not np.isfinite(values).all():
+            raise UserError(
+                f"{file}: its {tag} should be {count} finite number{'s' * (count > 1)}; replace or remove it"
+            )
+    rows, columns, bits = int(header.Rows), int(header.Columns), int(header.BitsStored)
+    if not 1 <= bits <= 32 or min(map(float, header.PixelSpacing)) <= 0:
+        raise UserError(
+            f"{file}: has pixels of {bits} bits, {list(header.PixelSpacing)} mm apart; replace or remove it"
+        )
+    check_size(columns, rows, file)
+    size = file.stat().st_size
+    if not compressed and rows * columns * bits // 8 > size:
+        raise UserError(f"{file}: claims {columns}x{rows} pixels and has {size:,} bytes; replace or remove it")
 
 
 def _check_even(files: Sequence[Path], along: Sequence[float], folder: Path) -> None:
@@ -168,8 +215,11 @@ def _load_series(files: Sequence[Path], rescale: Sequence[tuple[float, float]], 
     planes: list[npt.NDArray[Any]] = []
     for file, (slope, intercept) in zip(files, rescale, strict=True):
         try:
-            stored = pydicom.dcmread(file).pixel_array
-        except (RuntimeError, NotImplementedError, AttributeError, ValueError, OSError, EOFError) as error:
+            with open_regular(file, links=True) as stream:
+                stored = pydicom.dcmread(stream).pixel_array
+        except UserError:
+            raise
+        except Exception as error:  # each decoder raises its own
             raise UserError(f"{file}: its pixels cannot be decoded ({_first_line(error)}); replace it") from None
         planes.append((stored * np.float32(slope) + np.float32(intercept)).astype(np.int16 if whole else np.float32).T)
     return np.stack(planes, axis=-1)
@@ -195,12 +245,9 @@ def _load_pngs(files: Sequence[Path], shape: tuple[int, int, int]) -> Array:
     """Label values [columns, rows, slices]."""
     planes: list[npt.NDArray[Any]] = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                mode, values = image.mode, np.asarray(image)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"{file}: cannot be read as a mask ({_first_line(error)}); replace it") from None
-        if mode not in ("L", "P", "1", "I", "I;16"):
+        with opened(file, "a mask") as image:
+            mode, values = image.mode, np.asarray(image)
+        if mode not in INDEX_MODES:
             raise UserError(f"{file}: mask is {mode}, not an index image (one value a pixel); convert it")
         if values.T.shape != shape[:2]:
             raise UserError(
@@ -221,4 +268,4 @@ def _newest(files: Sequence[Path]) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return (shown(str(error)).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +15,12 @@ from torch import Tensor
 from src.data import splits
 from src.data.class_file import read_classes
 from src.data.folder import Color, ProperShare, existing
+from src.data.huggingface_check import check_folder, check_reader, within
 from src.data.images import Encoded, index_lookup, look_up, read_index_mask, read_pair
 from src.data.labels import LabelSet, spread_colors
 from src.errors import UserError
 from src.extras import needs
+from src.untrusted import read_json, shown
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _USUAL = {"train": ("train", "training"), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
@@ -99,24 +100,26 @@ class HuggingFace:
             raise UserError(f"data.dataset.id: there is no column {id!r}; columns: {', '.join(rows.features)}")
         self._names = None if id is None else rows.select_columns([id])
         self._image, self._mask, self._id = image, mask, id
+        folder = Path(root).expanduser()
+        self._folder = folder if folder.is_dir() else None
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def name(self, index: int) -> str:
         row = int(self._indices[index])
-        return f"{row:06}" if self._names is None else str(self._names[row][self._id])
+        return f"{row:06}" if self._names is None else shown(str(self._names[row][self._id]))
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image uint8 [3, H, W] and mask uint8 [H, W]."""
         row = int(self._indices[index])
         name = f"data.root: row {row} ({self.name(index)})"
         image, mask = self._images[row][self._image], self._masks[row][self._mask]
-        return read_pair(_file(image, f"{name}: image"), self._classes(mask, f"{name}: mask"), f"{name}: mask")
+        return read_pair(self._file(image, f"{name}: image"), self._classes(mask, f"{name}: mask"), f"{name}: mask")
 
     def _classes(self, mask: Any, name: str) -> npt.NDArray[np.uint8]:
         if mask is None or isinstance(mask, Mapping):
-            return read_index_mask(_file(mask, name), self._lookup)
+            return read_index_mask(self._file(mask, name), self._lookup)
         values = np.asarray(mask)
         if values.ndim != 2 or values.dtype.kind not in "iu":
             raise UserError(
@@ -124,6 +127,19 @@ class HuggingFace:
                 "with data.dataset.mask"
             )
         return look_up(values, self._lookup, Encoded(name, b""))
+
+    def _file(self, content: Any, name: str) -> Path | Encoded:
+        if content is None:
+            raise UserError(
+                f"{name}: is missing; choose another column, or leave the split out with "
+                "data.dataset.splits={train: …, val: …}"
+            )
+        if content["bytes"] is not None:
+            return Encoded(name, content["bytes"])
+        file = Path(content["path"] or "")
+        if self._folder is not None and not within(file, self._folder):
+            raise UserError(f"{name}: is the file {shown(str(file))}, which does not lie in {self._folder}; refused")
+        return file
 
 
 def _drawn(count: int, val_fraction: float, seed: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -137,15 +153,20 @@ def _load(library: Any, root: str, config: str | None, revision: str | None) -> 
     if not folder.is_dir() and not _HUB_NAME.fullmatch(root):
         existing(root)
     try:
+        if folder.is_dir():
+            check_folder(folder)
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             loaded = library.load_from_disk(str(folder))
         elif folder.is_dir():
+            check_reader(library.load_dataset_builder(str(folder), config), folder)
             loaded = library.load_dataset(str(folder), config)
         else:
             _without_waiting(library)
             loaded = library.load_dataset(root, config, revision=revision)
-    except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    except UserError:
+        raise
+    except Exception as error:  # the library and pyarrow raise their own, and what a damaged description makes them
+        reason = (shown(str(error)).strip().splitlines() or [type(error).__name__])[0][:200]
         mend = (
             "is the folder written by save_to_disk, or are there Parquet files in it?"
             if folder.is_dir()
@@ -238,20 +259,10 @@ def _described(root: str, revision: str | None, first: int) -> list[str]:
             f"data.dataset.names: {root} does not say what its classes are called; say data.dataset.names=[background,road,…]"
         )
     try:
-        by_value = {int(value): str(name) for value, name in json.loads(file.read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError, UnicodeDecodeError):
+        by_value = {int(value): str(name) for value, name in read_json(file, links=True).items()}
+    except (ValueError, AttributeError):
         raise UserError(f"{file}: is no mapping of values to names; give data.dataset.names") from None
     values = sorted(value for value in by_value if value >= first)
     if not values or values != list(range(first, first + len(values))):
         raise UserError(f"{file}: leaves values out or names none; give data.dataset.names and data.dataset.first")
     return [by_value[value] for value in values]
-
-
-def _file(content: Any, name: str) -> Path | Encoded:
-    if content is None:
-        raise UserError(
-            f"{name}: is missing; choose another column, or leave the split out with data.dataset.splits={{train: …, val: …}}"
-        )
-    if content["bytes"] is not None:
-        return Encoded(name, content["bytes"])
-    return Path(content["path"])

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from src.data.picture_limits import FORMATS, check_header, check_photo, unread
 from src.errors import UserError
+from src.untrusted import open_regular, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
@@ -22,13 +26,26 @@ NO_CLASS = 254  # stands for a mask value that is neither a class nor ignored
 INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")  # PIL's names of one value a pixel
 
 Values = npt.NDArray[np.generic]  # [H, W]
-_FAILURES = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# What Pillow raises of damaged files; the list grew with the mutations that found them.
+_FAILURES = (
+    OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error, zlib.error, OverflowError,
+    MemoryError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError,
+)  # fmt: skip
 # How EXIF's four orientations that swap height and width turn an array upright.
 _QUARTER_TURNS = {
     5: lambda a: a.T,
     6: lambda a: np.rot90(a, -1),
     7: lambda a: np.rot90(a, 2).T,
     8: lambda a: np.rot90(a),
+}
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -93,7 +110,7 @@ def read_index_mask(file: Path | Encoded, lookup: npt.NDArray[np.uint8]) -> npt.
                 f"{file}: mask is {image.mode}, not an index image (one value a pixel); convert it, or where its colours "
                 "are the classes take data=folder with data.dataset.mask_format=rgb and data.dataset.colors"
             )
-        values = np.asarray(_upright(image))
+        values = np.asarray(upright(image))
     return look_up(values, lookup, file)
 
 
@@ -121,36 +138,65 @@ def index_lookup(classes: int, ignored: list[int], ignore_index: int) -> npt.NDA
 
 @contextmanager
 def opened(file: Path | Encoded, kind: str) -> Iterator[Image.Image]:
-    """PIL's image of a file; whatever goes wrong while it is opened or decoded is a `UserError`."""
+    """PIL's image of a file of the formats that are read; whatever goes wrong while it is opened or decoded is a `UserError`.
+
+    Raises:
+        UserError: also where it is no regular file, of another format, too large, several pictures, or loses bits or
+            channels by being read.
+    """
+    start = b""
     try:
-        with Image.open(io.BytesIO(file.content) if isinstance(file, Encoded) else file) as image:
-            yield image
+        with _stream(file) as stream:
+            start = stream.read(16)
+            stream.seek(0)
+            with Image.open(stream, formats=FORMATS) as image:
+                check_header(image, file)
+                yield image
     except _FAILURES as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        reason = (shown(str(error)).strip().splitlines() or [type(error).__name__])[0][:120]
         if isinstance(file, Path) and file.is_dir():
             reason = "it is a folder"
         elif isinstance(file, Path) and file.is_file() and not file.stat().st_size:
             reason = "it is empty"
+        elif isinstance(error, Image.DecompressionBombError):
+            reason = f"it has more than twice the pixels that one picture may have: {reason}"
+        elif isinstance(error, UnidentifiedImageError):
+            reason = unread(start)
         raise UserError(f"{file}: cannot be read as {kind} ({reason}); replace or remove it") from None
 
 
-def _read_upright(file: Path | Encoded) -> tuple[Tensor, Any]:
+def upright(image: Image.Image) -> Image.Image:
+    """As its EXIF tag says; without a copy where it is upright."""
+    turn = _UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _stream(file: Path | Encoded) -> BinaryIO:
+    if isinstance(file, Encoded):
+        return io.BytesIO(file.content)
+    if file.is_dir():
+        raise IsADirectoryError(str(file))
+    return open_regular(file, links=True)
+
+
+def _read_upright(file: Path | Encoded) -> tuple[Tensor, int]:
     with opened(file, "an image") as image:
-        orientation, upright = image.getexif().get(ExifTags.Base.Orientation), _upright(image)
-        if upright.mode.startswith("I") or upright.mode == "F":
-            raise UserError(
-                f"{file}: image has more than 8 bits a channel ({upright.mode}), which PIL would cut off at 255; "
-                "scale it to 8 bits"
-            )
-        pixels = np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+        check_photo(image, file)
+        orientation, turned = _orientation(image), upright(image)
+        if turned.mode in ("RGBa", "La"):  # colours that were multiplied by their opacity
+            turned = turned.convert(turned.mode.upper())
+        pixels = np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
     # Stays in the file's order, all channels of a pixel together: only what is cropped is put into torch's.
     return torch.from_numpy(pixels).permute(2, 0, 1), orientation
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """As its EXIF tag says; without a copy where it is upright."""
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return ImageOps.exif_transpose(image) if turned else image
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1 where there is none or it is nonsense, as viewers do."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _FAILURES:
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in range(1, 9) else 1
 
 
 def _out_of_range(file: Path | Encoded, value: np.generic, lookup: npt.NDArray[np.uint8]) -> str:

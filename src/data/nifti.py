@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gzip
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,14 @@ from src.data.volume import Array, Volume
 from src.data.volume_slices import VolumeSlices
 from src.errors import UserError
 from src.extras import needs
+from src.untrusted import open_regular, shown
 
 SUFFIXES = (".nii", ".nii.gz")
+_HEADER = 544  # bytes, of the longer of the two
+_SECOND = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # NIfTI-2's first number, 540
+_DEFLATE = 1040  # bytes that one compressed byte can stand for
+_UNPACKED = 16 << 30  # bytes of a .nii.gz's voxels
+_OFFSET = 256 << 20  # bytes of the header's extensions
 
 
 class Nifti(VolumeSlices):
@@ -51,13 +60,8 @@ def open_nifti(file: Path) -> Volume:
     Raises:
         UserError: the file is no NIfTI volume of three dimensions.
     """
-    nib = needs("nibabel", "medical")
-    try:
-        image = nib.load(file)
-        header, proxy = image.header, image.dataobj
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"{file}: cannot be read as a NIfTI volume ({reason}); replace or remove it") from None
+    image = load_nifti(file)
+    header, proxy = image.header, image.dataobj
     if len(image.shape) < 3 or any(n != 1 for n in image.shape[3:]):
         shape = "x".join(map(str, image.shape))
         raise UserError(
@@ -67,6 +71,8 @@ def open_nifti(file: Path) -> Volume:
     if kind.kind not in "iuf":
         raise UserError(f"{file}: its voxels are {kind}, not numbers; convert it to int16 or float32")
     slope, intercept = float(proxy.slope), float(proxy.inter)
+    if not (math.isfinite(slope) and math.isfinite(intercept) and np.isfinite(image.affine).all()):
+        raise UserError(f"{file}: its affine, slope or intercept is not finite; write valid ones")
     return Volume(
         file, tuple(image.shape[:3]), image.affine.astype(np.float64), functools.partial(_load, file),
         file.stat().st_mtime_ns, slope, intercept,
@@ -74,9 +80,49 @@ def open_nifti(file: Path) -> Volume:
     )  # fmt: skip
 
 
+def load_nifti(file: Path) -> Any:
+    """nibabel's image of a NIfTI file, of which only the header is read: of no other format, whatever the content.
+
+    Raises:
+        UserError: it is no regular file or no NIfTI file, or its header promises more voxels than it can hold.
+    """
+    nib = needs("nibabel", "medical")
+    packed = file.name.lower().endswith(".gz")
+    try:
+        with open_regular(file, links=True) as raw:
+            size = os.fstat(raw.fileno()).st_size
+            with gzip.GzipFile(fileobj=raw) if packed else raw as stream:
+                start = stream.read(_HEADER)
+        second = start[:4] in _SECOND
+        if start[4:8] != b"n+2\0" if second else start[344:348] != b"n+1\0":
+            raise ValueError("it is no NIfTI file of header and voxels in one")
+        kind = nib.Nifti2Image if second else nib.Nifti1Image
+        header = kind.header_class(start[: 540 if second else 348], check=False)
+        shape, offset = header.get_data_shape(), float(header["vox_offset"])
+        voxels = math.prod(map(int, shape)) if shape and min(shape) > 0 else 0
+        needed = voxels * int(header.get_data_dtype().itemsize)
+        can_hold = min(size * _DEFLATE, _UNPACKED) if packed else size
+        if not voxels:
+            raise ValueError(f"it has {'x'.join(map(str, shape)) or 'no'} voxels")
+        if not 0 <= offset <= _OFFSET or needed + offset > can_hold:
+            promised = f"{'x'.join(map(str, shape))} voxels, {needed:,} bytes from byte {offset:.0f} on"
+            limit = f" (a .nii.gz may hold {_UNPACKED >> 30} GiB)" if packed and needed > _UNPACKED else ""
+            raise ValueError(f"its header promises {promised}, and the file has {size:,}{limit}")
+        image = kind.from_filename(file)
+        if image.shape != shape:
+            raise ValueError("it changes while it is read")
+        image.affine.astype(np.float64)
+    except UserError:
+        raise
+    except Exception as error:  # nibabel, zlib and struct raise their own
+        reason = (shown(str(error)).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(f"{file}: cannot be read as a NIfTI volume ({reason}); replace or remove it") from None
+    return image
+
+
 def _load(file: Path) -> Array:
     """Voxels as stored: a memory map of a .nii file, decoded from a .nii.gz."""
-    image = needs("nibabel", "medical").load(file)
+    image = load_nifti(file)
     stored: Array = image.dataobj.get_unscaled()
     return stored.reshape(stored.shape[:3])
 

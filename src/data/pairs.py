@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from src.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from src.errors import UserError
+from src.untrusted import read_lines
 
 _LINE_OF_TWO = re.compile(r"(.+?\.(?:jpe?g|png|webp|bmp|tiff?))[,;\s]+(.+\.(?:png|tiff?))", re.IGNORECASE)
 
@@ -55,8 +56,8 @@ def read_list(root: Path, list_file: Path, images: str, masks: str, mask_suffix:
         UserError: the list cannot be read, is empty, names a file that is not there, or one twice.
     """
     try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(list_file)
+    except OSError as error:
         reason = str(error).splitlines()[0][:120]
         raise UserError(f"{list_file}: the list cannot be read ({reason}); correct data.dataset.lists") from None
     pairs: list[Pair] = []

@@ -15,10 +15,23 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.extras import needs
+from src.untrusted import open_regular, shown
 from src.windows import Window
 
 _TOLERANCE = 0.01  # pixels that two grids may be apart and still be one
 _PREVIEW = 1024  # pixels of the longer side of what is read to look at a whole scene
+_DRIVERS = {  # by what a file begins with: GDAL would go by content too, to formats that name other files and URLs
+    b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff", b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG", b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG", b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+    b"RIFF": "WEBP", b"BM": "BMP",
+}  # fmt: skip
+# An overview or a mask in a file of its own, which GDAL opens in whatever format it has.
+_BESIDE = (".ovr", ".OVR", ".msk", ".MSK", ".msk.ovr", ".ovr.ovr", ".ovr.msk")
+# No request leaves the process: of all addresses only this one, which is none, may be asked for.
+_OFFLINE = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none", "GDAL_VRT_ENABLE_PYTHON": "NO"}
+_PIXELS = 10**9  # from which on a file must have a byte for every `_SHARED` pixels
+_SHARED = 100_000
+_BLOCK = 2**30  # bytes of a block, the least that can be decoded
 
 
 @contextlib.contextmanager
@@ -26,17 +39,67 @@ def opened(file: Path) -> Iterator[Any]:
     """The file as a rasterio dataset; handles are not shared between threads, so each reader opens its own.
 
     Raises:
-        UserError: rasterio is missing, or cannot open or read the file.
+        UserError: rasterio is missing, or cannot open or read the file, it is of another format than TIFF, PNG, JPEG, JPEG
+            2000, WebP and BMP, or it names another file.
     """
     rasterio = needs("rasterio", "geo")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # a plain image is welcome
-            with rasterio.open(file) as dataset:
-                yield dataset
-    except rasterio.errors.RasterioError as error:
-        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:120]
+            with rasterio.Env(**_OFFLINE):
+                for suffix in _BESIDE:
+                    beside = file.with_name(file.name + suffix)
+                    if beside.exists():
+                        with rasterio.open(beside, driver=_driver(beside)) as dataset:
+                            _check_alone(dataset, beside)
+                with rasterio.open(file, driver=_driver(file)) as dataset:
+                    _check_alone(dataset, file)
+                    yield dataset
+    except (rasterio.errors.RasterioError, rasterio.errors.CRSError, MemoryError, OverflowError, UnicodeError) as error:
+        reason = (shown(str(error.__cause__ or error)).strip().splitlines() or [type(error).__name__])[0][:120]
         raise UserError(f"{file}: cannot be read as a raster ({reason}); replace or remove it") from None
+
+
+def _driver(file: Path) -> str:
+    """GDAL's name of a regular file's format.
+
+    Raises:
+        UserError: there is none, or it is of no format that is read.
+    """
+    try:
+        with open_regular(file, links=True) as stream:
+            start = stream.read(16)
+    except FileNotFoundError:
+        raise UserError(f"{file}: cannot be read as a raster (there is no such file); check the path") from None
+    for magic, driver in _DRIVERS.items():
+        if start.startswith(magic):
+            return driver
+    reason = "no TIFF, PNG, JPEG, JPEG 2000, WebP or BMP file" if start else "empty"
+    raise UserError(
+        f"{file}: cannot be read as a raster (it is {reason}); replace it, or convert it with gdal_translate -of GTiff"
+    )
+
+
+def _check_alone(dataset: Any, file: Path) -> None:
+    """Checks that an open file names no other one, and that what its header promises can be true.
+
+    Raises:
+        UserError: it does, or it cannot.
+    """
+    if "OVERVIEW_FILE" in dataset.tags(ns="OVERVIEWS"):
+        raise UserError(f"{file}: takes its overviews from another file, which its metadata name; refused")
+    pixels, size = dataset.width * dataset.height, file.stat().st_size
+    if pixels > _PIXELS and pixels > size * _SHARED:
+        raise UserError(
+            f"{file}: claims {dataset.width}x{dataset.height} pixels in {size:,} bytes; replace or remove it"
+        )
+    for (height, width), kind in zip(dataset.block_shapes, dataset.dtypes, strict=True):
+        needed = height * width * (np.dtype(kind).itemsize if kind in np.sctypeDict else 16)
+        if needed > _BLOCK:
+            raise UserError(
+                f"{file}: is stored in blocks of {width}x{height} pixels, each of which fills {needed / 2**30:.1f} GiB; tile "
+                f"it: gdal_translate -co TILED=YES {file} OUT.tif"
+            )
 
 
 def read_window(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from src.data.images import IMAGE_SUFFIXES, Encoded, opened, read_rgb
 from src.errors import UserError
+from src.untrusted import shown
 
 Encoding = Literal["auto", "png", "raw"]
 _RAW = b"\x93NUMPY"  # what numpy's own files begin with
@@ -45,10 +46,21 @@ def decode(image: bytes, mask: bytes, channels: int, name: str) -> tuple[Tensor,
         UserError: the bytes are damaged.
     """
     if image.startswith(_RAW):
-        decoded = _array(image)
+        decoded = _array(image, name)
     else:
         decoded = read_rgb(Encoded(name, image)) if channels == 3 else _gray(image, name)[None]
-    return decoded, _array(mask) if mask.startswith(_RAW) else _gray(mask, name)
+    classes = _array(mask, name) if mask.startswith(_RAW) else _gray(mask, name)
+    if (
+        decoded.ndim != 3
+        or len(decoded) != channels
+        or classes.dtype != torch.uint8
+        or classes.shape != decoded.shape[1:]
+    ):
+        raise UserError(
+            f"{name}: holds an image {list(decoded.shape)} and a mask {list(classes.shape)} of {classes.dtype}, not {channels} "
+            "channels and one class a pixel; convert the data again"
+        )
+    return decoded, classes
 
 
 def _png(pixels: Tensor) -> bytes:
@@ -64,10 +76,25 @@ def _raw(values: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _array(content: bytes) -> Tensor:
-    return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))
+def _array(content: bytes, name: str) -> Tensor:
+    """An array as numpy writes it; numpy's own reader would make room for whatever size the header claims."""
+    stream = io.BytesIO(content)
+    try:
+        major, _ = np.lib.format.read_magic(stream)
+        if major != 1:
+            raise ValueError(f"version {major}")
+        shape, by_columns, kind = np.lib.format.read_array_header_1_0(stream)
+        if kind.hasobject or kind.kind not in "biuf" or by_columns:
+            raise ValueError(f"values of {kind}")
+        return torch.from_numpy(np.frombuffer(content[stream.tell() :], kind).reshape(shape).copy())
+    except (ValueError, TypeError, OverflowError, SyntaxError, RecursionError, MemoryError) as error:
+        raise UserError(f"{name}: is damaged ({shown(str(error), 120)}); convert the data again") from None
 
 
 def _gray(content: bytes, name: str) -> Tensor:
     with opened(Encoded(name, content), "an image") as image:
+        if image.mode != "L":
+            raise UserError(
+                f"{name}: is a picture of {image.mode}, not of one value of 8 bits a pixel; convert the data again"
+            )
         return torch.from_numpy(np.array(image))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from src.data.folder import existing
 from src.data.labels import LabelSet
 from src.data.stored import decode
 from src.errors import UserError
+from src.untrusted import plain_json, read_text, shown
 
 DESCRIPTION = "dataset.json"  # written last: what a folder without it holds is not whole
 PARTS = ("id", "image", "mask")
+_DESCRIPTION = 256 << 20  # bytes of it; it has a digest of each chunk
+_CHANNELS = 4096
 
 
 class Streaming:
@@ -65,9 +68,9 @@ class Streaming:
             raise UserError(
                 f"data.root: {root} has no split {split!r}, only {', '.join(about['splits'])}; convert it too"
             )
-        self.label_set = LabelSet.from_dict(about["label_set"])
-        self.channels = int(about["channels"])
-        self.intensity = (float(about["intensity"][0]), float(about["intensity"][1]))
+        self.label_set: LabelSet = about["label_set"]
+        self.channels: int = about["channels"]
+        self.intensity: tuple[float, float] = about["intensity"]
         part = about["splits"][self.split]
         if not remote:
             self._chunks = Chunks(Path(root).expanduser() / self.split, part["chunks"])
@@ -88,33 +91,66 @@ class Streaming:
         return len(self._chunks)
 
     def name(self, index: int) -> str:
-        return self._chunks.read(index, len(PARTS), only=0)[0].decode()
+        return _decoded(self._chunks.read(index, len(PARTS), only=0)[0])
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image [C, H, W] in its own dtype and mask uint8 [H, W]."""
         name, image, mask = self._chunks.read(index, len(PARTS))
-        return decode(image, mask, self.channels, f"data.root: {self.split} sample {name.decode()}")
+        called = f"data.root: {self.split} sample {_decoded(name)}"
+        pixels, classes = decode(image, mask, self.channels, called)
+        wrong = (classes >= self.label_set.num_classes) & (classes != self.label_set.ignore_index)
+        if wrong.any():
+            value, last = int(classes[wrong][0]), self.label_set.num_classes - 1
+            raise UserError(
+                f"{called}: its mask has the value {value}, and classes are 0 to {last}; convert the data again"
+            )
+        return pixels, classes
+
+
+def _decoded(name: bytes) -> str:
+    """A sample's name, as a terminal may be given it."""
+    return shown(name.decode("utf-8", "replace")).replace("\n", " ")
 
 
 def _read(folder: Path) -> str:
     try:
-        return (folder / DESCRIPTION).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return read_text(folder / DESCRIPTION, _DESCRIPTION, links=True)
+    except FileNotFoundError:
         raise UserError(
             f"data.root: {folder} has no {DESCRIPTION}; make it with python -m src.data.optimize data=… output={folder}"
         ) from None
 
 
 def _parsed(text: str, root: str) -> dict[str, Any]:
+    """The description, checked: its splits by name, `label_set`, `channels` and `intensity`.
+
+    Raises:
+        UserError: it is damaged, or says what cannot be.
+    """
+    of = f"{root}/{DESCRIPTION}"
+    about = plain_json(text, f"data.root: {of}")
     try:
-        about: dict[str, Any] = json.loads(text)
         if about["parts"] != list(PARTS):
             raise ValueError(f"samples of {about['parts']}")
-    except (ValueError, KeyError, TypeError) as error:
+        splits = {}
+        for name, part in about["splits"].items():
+            if name not in ("train", "val", "test"):
+                raise ValueError(f"a split {name!r}")
+            if type(part["samples"]) is not int or any(not isinstance(value, str) for value in part["chunks"].values()):
+                raise TypeError(f"numbers and digests of {name}")
+            splits[name] = {"samples": part["samples"], "chunks": part["chunks"]}
+        label_set = LabelSet.from_dict(about["label_set"])
+        channels, (low, high) = about["channels"], map(float, about["intensity"])
+        if type(channels) is not int or not 1 <= channels <= _CHANNELS:
+            raise ValueError(f"{channels} channels")
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"intensity from {low} to {high}")
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        reason = shown(f"{type(error).__name__}: {error}")
         raise UserError(
-            f"data.root: {root}/{DESCRIPTION} is damaged or of another version ({error}); convert the data again"
+            f"data.root: {of} is damaged or of another version ({reason}); convert the data again"
         ) from None
-    return about
+    return {"splits": splits, "label_set": label_set, "channels": channels, "intensity": (low, high)}
 
 
 def _fetched(url: str, cache: Path) -> str:
@@ -122,9 +158,10 @@ def _fetched(url: str, cache: Path) -> str:
     cache.mkdir(parents=True, exist_ok=True)
     file = cache / f"{os.getpid()}.{DESCRIPTION}"
     download(f"{url}/{DESCRIPTION}", file)
-    text = file.read_text(encoding="utf-8")
-    file.unlink()
-    return text
+    try:
+        return read_text(file, _DESCRIPTION)
+    finally:
+        file.unlink()
 
 
 def _keep(url: str, file: Path) -> None:

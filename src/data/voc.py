@@ -13,6 +13,7 @@ from src.data.folder import existing
 from src.data.images import index_lookup, read_index_mask, read_pair
 from src.data.labels import LabelSet, voc_colors
 from src.errors import UserError
+from src.untrusted import read_lines
 
 NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -102,8 +103,8 @@ def _release(root: Path, year: int) -> Path | None:
 def _names(folder: Path, name: str) -> list[str]:
     file = folder / _LISTS / f"{name}.txt"
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_lines(file)
+    except OSError:
         raise UserError(f"{file}: this list is missing or no text; unpack the release again") from None
     # DeepLab's lists give paths of image and mask, all others names alone.
     names = [Path(line.split()[0]).stem for line in lines if line.strip()]

@@ -122,7 +122,7 @@ class Volume:
                     _decoded[key] = self.load()
                 _decoded.move_to_end(key)
                 return _decoded[key]
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+        except (OSError, EOFError, ValueError, zlib.error, MemoryError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             raise UserError(f"{self.file}: cannot be read ({reason}); replace or remove it") from None
 
