@@ -35,7 +35,7 @@ def read_list(root: Path) -> Classes | None:
         for name in names:
             if (root / name).is_file():
                 found = read(root / name)
-                _check(found)
+                check_names(found.file, found.names)
                 return found
     return None
 
@@ -72,9 +72,14 @@ def _values(file: Path) -> Classes:
     return Classes(list(values), None, values, file)
 
 
-def _check(found: Classes) -> None:
-    if not 1 <= len(found.names) <= _MOST:
-        raise UserError(f"{found.file}: names {len(found.names)} classes; 1 to {_MOST} can be told apart in a mask of 8 bits")
-    bad = next((name for name in found.names if not name or not name.isprintable() or len(name) > 200), None)
+def check_names(of: Path, names: list[str]) -> None:
+    """Checks classes' names that came out of a file.
+
+    Raises:
+        UserError: there are too few or too many, or one is no printable text.
+    """
+    if not 1 <= len(names) <= _MOST:
+        raise UserError(f"{of}: names {len(names)} classes; 1 to {_MOST} can be told apart in a mask of 8 bits")
+    bad = next((name for name in names if not name or not name.isprintable() or len(name) > 200), None)
     if bad is not None:
-        raise UserError(f"{found.file}: {shown(bad, 60)!r} is no name for a class; take printable text")
+        raise UserError(f"{of}: {shown(bad, 60)!r} is no name for a class; take printable text")
