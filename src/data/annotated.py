@@ -57,7 +57,7 @@ class Photos:
         for at, folders, files in os.walk(folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(files):
-                if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
                     self._by_name.setdefault(unicodedata.normalize("NFC", name), []).append(Path(at) / name)
 
     def find(self, name: str, beside: Path, of: Path) -> Path:
@@ -75,7 +75,9 @@ class Photos:
         near = [file for file in found if file.parent == beside]
         if len(near or found) != 1:
             what = f"{len(found)} photos have this name" if found else "no photo has this name"
-            raise UserError(f"{of}: is of {shown(name, 120)!r}, but {what} below {self.folder}; put the photos there, each once")
+            raise UserError(
+                f"{of}: is of {shown(name, 120)!r}, but {what} below {self.folder}; put the photos there, each once"
+            )
         return (near or found)[0]
 
 

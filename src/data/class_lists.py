@@ -54,7 +54,9 @@ def _colors(file: Path) -> Classes:
         name, _, rest = line.strip().partition(":")
         parts = rest.split(":")[0].split(",")
         if len(parts) != 3 or not all(part.strip().isdecimal() and len(part.strip()) <= 3 for part in parts):
-            raise UserError(f"{file}: {shown(line, 60)!r} is no NAME:R,G,B:parts:actions; write one such line for each class")
+            raise UserError(
+                f"{file}: {shown(line, 60)!r} is no NAME:R,G,B:parts:actions; write one such line for each class"
+            )
         names.append(name.strip())
         colors.append([min(int(part), 255) for part in parts])
     return Classes(names, colors, None, file)
@@ -67,7 +69,9 @@ def _values(file: Path) -> Classes:
         if not any(cells) or cells[0].lower().startswith("pixel"):
             continue
         if len(cells) != 2 or not cells[0].isdecimal() or len(cells[0]) > 5 or cells[1] in values:
-            raise UserError(f"{file}: {shown(','.join(row), 60)!r} is no new VALUE, NAME; write one such line for each class")
+            raise UserError(
+                f"{file}: {shown(','.join(row), 60)!r} is no new VALUE, NAME; write one such line for each class"
+            )
         values[cells[1]] = int(cells[0])
     return Classes(list(values), None, values, file)
 

@@ -171,7 +171,6 @@ class Coco:
         mask = self._annotations.read_mask(index)
         return read_pair(self._annotations.images.path(index), mask, self._annotations.mask_name(index))
 
-
     def _at(self, index: int) -> int:
         """Where a sample of the split stands among the annotations' images."""
         return index if self._chosen is None else int(self._chosen[index])
@@ -179,9 +178,10 @@ class Coco:
 
 def _is_release(root: Path) -> bool:
     """Whether the root is COCO's own release, of which a part is missing."""
-    return any((root / name).is_dir() for name in ("train2017", "val2017", "images/train2017", "images/val2017")) or (
-        root / "annotations/instances_train2017.json"
-    ).is_file()
+    return (
+        any((root / name).is_dir() for name in ("train2017", "val2017", "images/train2017", "images/val2017"))
+        or (root / "annotations/instances_train2017.json").is_file()
+    )
 
 
 class _Stuff:

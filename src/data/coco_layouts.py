@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,9 @@ def find(root: Path, split: str) -> Export | None:
     file = next((file for file in whole if file.is_file()), None)
     if file is None:
         raise UserError(
-            f"data.root: {root / 'train2017'} is missing; unpack COCO's train2017.zip into {root}, or give a root with your own "
-            f"annotations: train/_annotations.coco.json, annotations/instances_train.json or one .json ({contents(root)} is there)"
+            f"data.root: {root / 'train2017'} is missing; unpack COCO's train2017.zip into {root}, or give a root with your "
+            f"own annotations: train/_annotations.coco.json, annotations/instances_train.json or one .json "
+            f"({contents(root)} is there)"
         )
     return Export("COCO's format, one file", file, ("images", "images/default", "", "data"), is_whole=True)
 
@@ -56,9 +56,15 @@ def _file(root: Path, split: str) -> Export | None:
     if split in folders and (file := root / folders[split] / "_annotations.coco.json").is_file():
         return Export("Roboflow's COCO", file, (folders[split],))
     for name in _NAMES[split]:
-        for file in (f"annotations/instances_{name}.json", f"annotations/{name}.json", f"{name}.json", f"instances_{name}.json"):
-            if (root / file).is_file():
-                return Export("COCO's format, a file for each split", root / file, (f"images/{name}", name, "images", ""))
+        for written in (
+            f"annotations/instances_{name}.json",
+            f"annotations/{name}.json",
+            f"{name}.json",
+            f"instances_{name}.json",
+        ):
+            if (root / written).is_file():
+                photos = (f"images/{name}", name, "images", "")
+                return Export("COCO's format, a file for each split", root / written, photos)
     return None
 
 
@@ -76,9 +82,9 @@ def locate(root: Path, photos: tuple[str, ...], file_name: Any, of: Path) -> str
             continue  # a path of another machine
         for folder in photos:
             place = f"{folder}/{name}" if folder else name
-            if os.path.isfile(root / place):
+            if (root / place).is_file():
                 return place
     raise UserError(
-        f"{of}: its image {shown(file_name, 120)!r} is in none of {', '.join(f'{p}/' if p else str(root) for p in photos)}; put "
-        "the photos there"
+        f"{of}: its image {shown(file_name, 120)!r} is in none of {', '.join(f'{p}/' if p else str(root) for p in photos)}; "
+        "put the photos there"
     )

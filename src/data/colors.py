@@ -47,7 +47,9 @@ class ColorTable:
         self._tolerance = tolerance
         self._known = np.array([color for color, _, _ in entries] + [list(c) for c in ignored], np.int16)
         if tolerance:
-            apart = np.abs(self._known[:, None] - self._known[None]).max(-1) + 1000 * np.eye(len(self._known), dtype=np.int16)
+            apart = np.abs(self._known[:, None] - self._known[None]).max(-1) + 1000 * np.eye(
+                len(self._known), dtype=np.int16
+            )
             if apart.min() <= 2 * tolerance:
                 raise UserError(
                     f"data.dataset.tolerance: {tolerance} cannot tell colours apart of which two differ by {apart.min()}; take "

@@ -277,7 +277,9 @@ def doubt(labels: LabelSet, seen: Seen, split: str) -> str | None:
         return None
     absent = [name for name, count in zip(labels.names, counts, strict=True) if not count]
     shown = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
-    values = ", ".join(f"{k if name != absent[-1] else labels.ignore_index}: {name}" for k, name in enumerate(labels.names))
+    values = ", ".join(
+        f"{k if name != absent[-1] else labels.ignore_index}: {name}" for k, name in enumerate(labels.names)
+    )
     mend = f"data.dataset.values={{{values}}}" if len(labels.names) <= 5 else "data.dataset.values={{0: NAME, …}}"
     return (
         f"data: no pixel of the {seen.samples} {split} masks read is {shown}, while {ignored / seen.pixels.sum():.1%} are "

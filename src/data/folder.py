@@ -222,7 +222,11 @@ def existing(root: str) -> Path:
 
 
 def _layout(
-    root: Path, images: layouts.Place | Mapping[Split, str], masks: layouts.Place | Mapping[Split, str], suffix: str, lists: str | None
+    root: Path,
+    images: layouts.Place | Mapping[Split, str],
+    masks: layouts.Place | Mapping[Split, str],
+    suffix: str,
+    lists: str | None,
 ) -> layouts.Layout | None:
     """What lies in the root, where it is not the plain layout and nobody said what it is.
 
@@ -235,7 +239,9 @@ def _layout(
         return None
     found = layouts.recognise(root)
     if found is None and (other := layouts.other_format(root)) is not None:
-        raise UserError(f"data.root: {root} is an export of {other[0]}, which data={other[1]} reads; take data={other[1]}")
+        raise UserError(
+            f"data.root: {root} is an export of {other[0]}, which data={other[1]} reads; take data={other[1]}"
+        )
     return found
 
 
@@ -245,7 +251,9 @@ def _lookup(
     """The class of each mask value."""
     if reduce_zero_label:
         if values is not None:
-            raise UserError("data.dataset.reduce_zero_label: with data.dataset.values those say what 0 is; leave one out")
+            raise UserError(
+                "data.dataset.reduce_zero_label: with data.dataset.values those say what 0 is; leave one out"
+            )
         values = {name: k for k, name in enumerate(labels.names, 1)}
         ignore = [0, *(value for value in ignore if value)]
     if values is not None:
@@ -253,8 +261,9 @@ def _lookup(
     if (taken := next((value for value in ignore if value < labels.num_classes), None)) is not None:
         shifted = ", ".join(f"{name}: {k}" for k, name in enumerate(labels.names, 1))
         raise UserError(
-            f"data.dataset.ignore: {taken} is the value of class {labels.names[taken]}, which would never be learnt; if the masks "
-            f"count from 1, say data.dataset.reduce_zero_label=true, else which value is what: data.dataset.values={{{shifted}}}"
+            f"data.dataset.ignore: {taken} is the value of class {labels.names[taken]}, which would never be learnt; if the "
+            "masks count from 1, say data.dataset.reduce_zero_label=true, else which value is what: data.dataset.values="
+            f"{{{shifted}}}"
         )
     return index_lookup(labels.num_classes, list(ignore), labels.ignore_index)
 

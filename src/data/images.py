@@ -184,7 +184,11 @@ def _out_of_range(
     shown = ", ".join(map(str, present[:_SHOWN])) + (" …" if len(present) > _SHOWN else "")
     meanings = ", ".join(f"{one}: NAME" for one in present[:_SHOWN])
     classes = lookup[values].max() + 1
-    theirs = f"{values[0]} to {values[-1]}" if np.ptp(values) == len(values) - 1 or len(values) > _SHOWN else ", ".join(map(str, values[:_SHOWN]))
+    theirs = (
+        f"{values[0]} to {values[-1]}"
+        if np.ptp(values) == len(values) - 1 or len(values) > _SHOWN
+        else ", ".join(map(str, values[:_SHOWN]))
+    )
     return (
         f"{file}: label {value} is out of range; {classes} classes are {theirs}, and the file has {shown}; correct the mask, "
         f"or with data=folder say what its values mean: data.dataset.values={{{meanings}}}, or list those to ignore in "

@@ -101,7 +101,9 @@ def value_lookup(
             if not 0 <= value <= _LARGEST:
                 raise UserError(f"data.dataset.values: {name!r} has the value {value}; values are 0 to {_LARGEST}")
             if value in owner:
-                raise UserError(f"data.dataset.values: the value {value} is {owner[value]!r} and {name!r}; give it to one")
+                raise UserError(
+                    f"data.dataset.values: the value {value} is {owner[value]!r} and {name!r}; give it to one"
+                )
             owner[value] = name
             lookup[value] = number
     if lookup[255] == NO_CLASS:
@@ -122,14 +124,16 @@ def tolerant(lookup: npt.NDArray[np.uint8], tolerance: int) -> npt.NDArray[np.ui
     if close.any():
         at = int(np.flatnonzero(close)[0])
         raise UserError(
-            f"data.dataset.tolerance: the values {known[at]} and {known[at + 1]} lie {gaps[at]} apart, so that {tolerance} away "
-            f"from one can be the other; take {(int(gaps[at]) - 1) // 2}, or masks that are no JPEG"
+            f"data.dataset.tolerance: the values {known[at]} and {known[at + 1]} lie {gaps[at]} apart, so that {tolerance} "
+            f"away from one can be the other; take {(int(gaps[at]) - 1) // 2}, or masks that are no JPEG"
         )
     every = np.arange(len(lookup))
     right = np.clip(np.searchsorted(known, every), 0, len(known) - 1)
     left = np.clip(right - 1, 0, None)
     nearest = np.where(np.abs(known[left] - every) <= np.abs(known[right] - every), known[left], known[right])
-    snapped: npt.NDArray[np.uint8] = np.where(np.abs(nearest - every) <= tolerance, lookup[nearest], NO_CLASS).astype(np.uint8)
+    snapped: npt.NDArray[np.uint8] = np.where(np.abs(nearest - every) <= tolerance, lookup[nearest], NO_CLASS).astype(
+        np.uint8
+    )
     return snapped
 
 

@@ -37,7 +37,9 @@ def _task(task: dict[str, Any]) -> tuple[str | None, list[Any] | None]:
     data = task.get("data") if isinstance(task.get("data"), dict) else task
     assert isinstance(data, dict)
     texts = [data[key] for key in ("image", "img", "photo") if isinstance(data.get(key), str)]
-    texts += [value for key, value in data.items() if isinstance(value, str) and "." in value[-6:] and key != "created_at"]
+    texts += [
+        value for key, value in data.items() if isinstance(value, str) and "." in value[-6:] and key != "created_at"
+    ]
     name = texts[0] if texts else None
     if "annotations" in task or "completions" in task:
         done = [a for a in task.get("annotations") or task.get("completions") or [] if not a.get("was_cancelled")]
@@ -60,9 +62,12 @@ def _drawn(results: list[Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
     """Each thing that was drawn, its kind and its label; choices, relations and key points are none."""
     for result in results:
         value = result.get("value", result) if isinstance(result, dict) else None
-        kind = next((kind for kind in _KINDS if kind in value), None) if isinstance(value, dict) else None
-        for label in value[kind] if kind is not None and isinstance(value[kind], list) else []:
-            yield result, kind, str(label)
+        if not isinstance(value, dict):
+            continue
+        kind = next((kind for kind in _KINDS if kind in value), None)
+        if kind is not None and isinstance(value[kind], list):
+            for label in value[kind]:
+                yield result, kind, str(label)
 
 
 def _shape(label: str, kind: str, value: dict[str, Any], height: int, width: int) -> Shape:

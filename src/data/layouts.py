@@ -7,13 +7,18 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from src.data.images import IMAGE_SUFFIXES
 
-Place = str | dict[str, str]
+Place = str | dict[Literal["train", "val", "test"], str]
 
 _VAL = ("val", "valid", "validation")
-_SPLITS = {"train": ("train", "training"), "val": _VAL, "test": ("test", "testing")}
+_SPLITS: dict[Literal["train", "val", "test"], tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": _VAL,
+    "test": ("test", "testing"),
+}
 _MASKS = ("masks", "labels", "annotations", "mask", "label", "gt")
 _IMAGES = ("images", "imgs", "image", "img")
 _LISTS = "ImageSets/Segmentation"
@@ -58,9 +63,9 @@ def other_format(root: Path) -> tuple[str, str] | None:
             return "VGG Image Annotator", "via"
         for name in sorted(jsons)[:3]:
             start = _start(folder / name)
-            if all(key in start for key in ('"shapes"', '"imagePath"')) or '"shapes"' in start:
+            if '"shapes"' in start:
                 return "labelme", "labelme"
-            if '"categories"' in start or '"annotations"' in start and '"images"' in start or "coco" in name.lower():
+            if '"categories"' in start or ('"annotations"' in start and '"images"' in start) or "coco" in name.lower():
                 return "COCO's format", "coco"
             if start.lstrip().startswith("[") and ('"annotations"' in start or '"data"' in start):
                 return "Label Studio", "labelstudio"
@@ -81,9 +86,9 @@ def contents(folder: Path) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def split_folders(root: Path, below: str = "") -> dict[str, str]:
+def split_folders(root: Path, below: str = "") -> dict[Literal["train", "val", "test"], str]:
     """The folders, by split, that are named train, val (valid, validation) and test; below each `below`, if it is given."""
-    found: dict[str, str] = {}
+    found: dict[Literal["train", "val", "test"], str] = {}
     for split, names in _SPLITS.items():
         name = next((n for n in names if (root / n / below).is_dir()), None)
         if name is not None:

@@ -93,9 +93,7 @@ class Outlines:
         labels = sorted({label for photo in everything for label in photo.labels} - {*_BACKGROUND, *_IGNORED})
         taken = [name for name in (labels if names is None else names) if name not in _BACKGROUND]
         check_names(folder, taken)
-        self.label_set = LabelSet(
-            ("background", *taken), tuple((r, g, b) for r, g, b in voc_colors(len(taken) + 1))
-        )
+        self.label_set = LabelSet(("background", *taken), tuple((r, g, b) for r, g, b in voc_colors(len(taken) + 1)))
         ignored = self.label_set.ignore_index
         self._values = {name: k for k, name in enumerate(taken, 1)}
         self._values |= dict.fromkeys(_BACKGROUND, 0) | dict.fromkeys(_IGNORED, ignored)
@@ -132,8 +130,8 @@ class Outlines:
         except _WRONG as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
             raise UserError(
-                f"{photo.source}: the shapes of {photo.image.name} cannot be read ({shown(reason.splitlines()[0], 120)}); correct "
-                "or remove them"
+                f"{photo.source}: the shapes of {photo.image.name} cannot be read ({shown(reason.splitlines()[0], 120)}); "
+                "correct or remove them"
             ) from None
         return image, torch.from_numpy(mask)
 

@@ -81,9 +81,7 @@ def turned(outline: Points, around: tuple[float, float], degrees: float) -> Poin
         return outline
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     x0, y0 = around
-    return [
-        (x0 + (x - x0) * cosine - (y - y0) * sine, y0 + (x - x0) * sine + (y - y0) * cosine) for x, y in outline
-    ]
+    return [(x0 + (x - x0) * cosine - (y - y0) * sine, y0 + (x - x0) * sine + (y - y0) * cosine) for x, y in outline]
 
 
 def paint(mask: npt.NDArray[np.uint8], shape: Shape, value: int) -> None:

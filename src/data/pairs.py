@@ -114,8 +114,8 @@ def find(root: Path, pattern: str, suffixes: tuple[str, ...], tail: str = "") ->
         files = _chosen(root, _below(root, pattern), suffixes, tail)
     if not files:
         raise UserError(
-            f"{root / pattern}: no {' or '.join(suffixes)} files{f' whose names end with {tail}' if tail else ''}; the split is "
-            f"empty{_instead(root, pattern, suffixes)}"
+            f"{root / pattern}: no {' or '.join(suffixes)} files{f' whose names end with {tail}' if tail else ''}; the split "
+            f"is empty{_instead(root, pattern, suffixes)}"
         )
     return files
 
@@ -137,7 +137,10 @@ def _instead(root: Path, pattern: str, suffixes: tuple[str, ...]) -> str:
     """What a folder has in place of what was looked for, for a message."""
     if is_glob(root, pattern):
         return ""
-    if any(_parted(file)[1].lower() in JPEG_SUFFIXES for _, file in _in_folder(root, pattern)) and suffixes == MASK_SUFFIXES:
+    if (
+        any(_parted(file)[1].lower() in JPEG_SUFFIXES for _, file in _in_folder(root, pattern))
+        and suffixes == MASK_SUFFIXES
+    ):
         return (
             " (JPEG is no format for masks, it changes values: write them as PNG, or say how far a pixel may be from its "
             "class's value: data.dataset.tolerance=20)"
@@ -159,8 +162,8 @@ def exists(root: Path, pattern: str) -> bool:
 def _in_folder(root: Path, folder: str) -> Iterator[tuple[str, str]]:
     if not (root / folder).is_dir():
         raise UserError(
-            f"data.root: {root / folder} is missing; check data.root and the data set's layout ({root} has {contents(root)}), or "
-            "say where they lie: data.dataset.images=… data.dataset.masks=…"
+            f"data.root: {root / folder} is missing; check data.root and the data set's layout ({root} has {contents(root)}), "
+            "or say where they lie: data.dataset.images=… data.dataset.masks=…"
         )
     with os.scandir(root / folder) as entries:
         for entry in entries:

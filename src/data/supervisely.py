@@ -39,12 +39,17 @@ def _shapes(file: Path, height: int, width: int) -> list[Shape]:
     content = load(file, dict)
     size = content.get("size") or {}
     if size and (size.get("height"), size.get("width")) != (height, width):
-        raise ValueError(f"it was drawn over a photo of {size.get('width')}x{size.get('height')}, this one is {width}x{height}")
+        raise ValueError(
+            f"it was drawn over a photo of {size.get('width')}x{size.get('height')}, this one is {width}x{height}"
+        )
     return [shape for given in content["objects"] if (shape := _shape(given, height * width)) is not None]
 
 
 def _shape(given: dict[str, Any], pixels: int) -> Shape | None:
-    label, kind = str(given["classTitle"]), given.get("geometryType") or ("bitmap" if given.get("bitmap") else "polygon")
+    label, kind = (
+        str(given["classTitle"]),
+        given.get("geometryType") or ("bitmap" if given.get("bitmap") else "polygon"),
+    )
     if kind in _POINTS:
         return None
     if kind == "bitmap":

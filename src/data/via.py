@@ -67,7 +67,9 @@ def _shape(region: dict[str, Any]) -> Shape | None:
 def _label(attributes: dict[str, Any]) -> str:
     """The class: the only attribute, or the one that is called as one; of checkboxes the only ticked one."""
     usual = ("class", "label", "name", "type", "category")
-    key = next((k for k in attributes if k.lower() in usual), None) or (next(iter(attributes)) if len(attributes) == 1 else None)
+    key = next((k for k in attributes if k.lower() in usual), None) or (
+        next(iter(attributes)) if len(attributes) == 1 else None
+    )
     if key is None:
         raise ValueError(f"a region has the attributes {sorted(attributes)[:5]}, none of which is called class")
     value = attributes[key]

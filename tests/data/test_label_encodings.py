@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.cli import compose
 from src.build import build_data
+from src.cli import compose
 from src.config.class_values import classes_by_name
 from src.data import inspect
 from src.data.folder import Folder
@@ -45,7 +45,9 @@ class TestValues:
     def test_that_count_from_1(self, tmp_path: Path) -> None:
         masks_of(tmp_path, 0, 1, 3, 255)
         assert first(Folder("train", str(tmp_path), NAMES, reduce_zero_label=True)) == [255, 0, 2, 255]
-        with pytest.raises(UserError, match=r"ignore: 0 is the value of class a.*reduce_zero_label=true, .*\{a: 1, b: 2, c: 3\}"):
+        with pytest.raises(
+            UserError, match=r"ignore: 0 is the value of class a.*reduce_zero_label=true, .*\{a: 1, b: 2, c: 3\}"
+        ):
             Folder("train", str(tmp_path), NAMES, ignore=[0])
 
     def test_that_are_no_class_are_named_with_what_to_write(self, tmp_path: Path) -> None:
@@ -86,7 +88,9 @@ class TestValues:
 
     def test_reach_the_data_set(self, tmp_path: Path) -> None:
         root = masks_of(tmp_path, 0, 255)
-        config = compose("inspect", ["data=folder", f"data.root={root}", "data.dataset.values={0: background, 255: crack}"])
+        config = compose(
+            "inspect", ["data=folder", f"data.root={root}", "data.dataset.values={0: background, 255: crack}"]
+        )
         inspect.check(config)
         assert build_data(config["data"], seed=0).source("train").read(0)[1].unique().tolist() == [0, 1]
 
@@ -116,7 +120,9 @@ class TestJpeg:
         return root
 
     def test_masks_are_refused_with_the_mend(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"the split is empty \(JPEG is no format for masks.*data\.dataset\.tolerance"):
+        with pytest.raises(
+            UserError, match=r"the split is empty \(JPEG is no format for masks.*data\.dataset\.tolerance"
+        ):
             Folder("train", str(self.given(tmp_path, 0, 255)), NAMES)
 
     def test_masks_are_read_with_a_tolerance(self, tmp_path: Path) -> None:
@@ -125,7 +131,9 @@ class TestJpeg:
         assert folder.read(0)[1][:, 0].tolist() == [0] * 8 + [1] * 8 + [0] * 8
 
     def test_values_that_cannot_be_told_apart(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"tolerance: the values 0 and 1 lie 1 apart.*; take 0, or masks that are no JPEG"):
+        with pytest.raises(
+            UserError, match=r"tolerance: the values 0 and 1 lie 1 apart.*; take 0, or masks that are no JPEG"
+        ):
             Folder("train", str(self.given(tmp_path, 0, 1)), NAMES, tolerance=5)
 
     def test_colours(self, tmp_path: Path) -> None:
@@ -161,7 +169,9 @@ class TestRoots:
     def test_cvat(self, tmp_path: Path, subsets: bool) -> None:
         lists = tmp_path / "ImageSets/Segmentation"
         lists.mkdir(parents=True)
-        (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:250,50,83::\n")
+        (tmp_path / "labelmap.txt").write_text(
+            "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:250,50,83::\n"
+        )
         for i in range(5):
             photo(tmp_path / f"JPEGImages/{i}.jpg", i)
             shades = np.zeros((*SIZE, 3), np.uint8)
@@ -245,7 +255,14 @@ def test_bad_files_of_classes(tmp_path: Path, file: str, text: str, said: str) -
 class TestNothingToLearn:
     @staticmethod
     def options(root: Path, *more: str) -> list[str]:
-        return ["data=folder", f"data.root={root}", "data.num_workers=0", "data.crop=[16,16]", "data.batch_size=2", *more]
+        return [
+            "data=folder",
+            f"data.root={root}",
+            "data.num_workers=0",
+            "data.crop=[16,16]",
+            "data.batch_size=2",
+            *more,
+        ]
 
     @pytest.mark.parametrize("cache", ["null", "ram"])
     def test_ends_the_run_with_the_mend(self, tmp_path: Path, cache: str) -> None:

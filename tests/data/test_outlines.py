@@ -84,7 +84,9 @@ def drawn_labelstudio(root: Path) -> None:
             {**size, "type": "brushlabels", "value": {"format": "rle", "rle": coded(CORNER), "brushlabels": ["car"]}},
             {"type": "choices", "value": {"choices": ["good"]}},
         ]
-        tasks.append({"id": i, "data": {"image": f"/data/upload/1/0123abcd-{i}.jpg"}, "annotations": [{"result": result}]})
+        tasks.append(
+            {"id": i, "data": {"image": f"/data/upload/1/0123abcd-{i}.jpg"}, "annotations": [{"result": result}]}
+        )
     write(root / "project-1.json", [*tasks, {"id": 9, "data": {"image": "unlabelled.jpg"}, "annotations": []}])
 
 
@@ -95,7 +97,11 @@ def drawn_supervisely(root: Path) -> None:
         outline = {"exterior": BOX, "interior": []}
         objects = [
             {"classTitle": "road", "geometryType": "polygon", "points": outline},
-            {"classTitle": "car", "geometryType": "bitmap", "bitmap": {"data": packed(CORNER[:3, :5]), "origin": [0, 0]}},
+            {
+                "classTitle": "car",
+                "geometryType": "bitmap",
+                "bitmap": {"data": packed(CORNER[:3, :5]), "origin": [0, 0]},
+            },
         ]
         write(root / f"first/ann/{i}.jpg.json", {"size": {"height": SIZE[0], "width": SIZE[1]}, "objects": objects})
 
