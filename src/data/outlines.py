@@ -80,7 +80,9 @@ class Outlines:
                 f"data.root: {folder} has no annotation files of {tool} ({contents(folder)} is there); give the folder of its "
                 "export, with the photos in it"
             )
-        by_split = {s: _below(everything, folder / name) for s, name in split_folders(folder).items()}
+        by_split: dict[str, list[Photo]] = {
+            s: _below(everything, folder / name) for s, name in split_folders(folder).items()
+        }
         if by_split.get("train") and by_split.get("val"):
             self.split = split if by_split.get(split) else "val"
             chosen = by_split[self.split]
