@@ -235,7 +235,10 @@ def _layout(
     """
     if lists is not None or suffix or {"images": images, "masks": masks} != _PLACES:
         return None
-    if all((root / _of(place, "train", "")).is_dir() for place in _PLACES.values()):
+    other_val = not (root / "images/val").is_dir() and any(
+        (root / "images" / v).is_dir() for v in ("valid", "validation")
+    )
+    if all((root / _of(place, "train", "")).is_dir() for place in _PLACES.values()) and not other_val:
         return None
     found = layouts.recognise(root)
     if found is None and (other := layouts.other_format(root)) is not None:

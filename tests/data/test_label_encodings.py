@@ -190,9 +190,10 @@ class TestRoots:
         assert first(val) == [0, 1, 0, 1]
 
     @pytest.mark.parametrize("images", ["{split}/images", "images/{split}", "imgs/{split}"])
+    @pytest.mark.parametrize("masks", ["masks", "labels"])
     @pytest.mark.parametrize("val", ["val", "valid"])
-    def test_folders_by_other_names(self, tmp_path: Path, images: str, val: str) -> None:
-        masks = images.replace("images", "labels").replace("imgs", "labels")
+    def test_folders_by_other_names(self, tmp_path: Path, images: str, masks: str, val: str) -> None:
+        masks = images.replace("images", masks).replace("imgs", masks)
         for split in ("train", val):
             photo(tmp_path / images.format(split=split) / "x.jpg")
             index_png(tmp_path / masks.format(split=split) / "x.png", rows(0, 1))
