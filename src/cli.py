@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import launch, run_folder
 from src.config.check import explain
+from src.config.class_values import classes_by_name
 from src.errors import Interrupted, UserError
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
@@ -122,7 +123,8 @@ def _folder(config_name: str, overrides: list[str], composed: DictConfig | None)
 def written_out(overrides: list[str]) -> list[str]:
     """Overrides with short keys in their long form."""
     parts = [override.partition("=") for override in overrides]
-    return [f"{_long(key)}{equals}{value}" for key, equals, value in parts]
+    long = [f"{_long(key)}{equals}{value}" for key, equals, value in parts]
+    return [classes_by_name(override) for override in long]
 
 
 def _long(key: str) -> str:

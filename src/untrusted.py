@@ -121,9 +121,9 @@ def read_lines(file: Path, limit: int = 1 << 30) -> list[str]:
     return lines
 
 
-def read_yaml(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> Any:
+def read_yaml(file: Path, limit: int = TEXT_LIMIT, links: bool = False, numbered: bool = False) -> Any:
     """A YAML file as plain data; see `plain_yaml`."""
-    return plain_yaml(read_text(file, limit, links), str(file))
+    return plain_yaml(read_text(file, limit, links), str(file), numbered)
 
 
 def read_json(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> Any:
@@ -131,11 +131,12 @@ def read_json(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> Any:
     return plain_json(read_text(file, limit, links), str(file))
 
 
-def plain_yaml(text: str, of: str) -> Any:
+def plain_yaml(text: str, of: str, numbered: bool = False) -> Any:
     """YAML as dicts with text for keys, lists, text, numbers, booleans and None. An interpolation stays the text that it is.
 
     Args:
         of: what the message calls it.
+        numbered: whole numbers may be keys too, and become text.
 
     Raises:
         UserError: it is no YAML, has other values, keys that are no text or stand twice, `<<`, a value inside itself, or
@@ -151,7 +152,7 @@ def plain_yaml(text: str, of: str) -> Any:
         if root is None:
             return None
         _count(root, of, {}, set())
-        return _built(root, of)
+        return _built(root, of, numbered)
     except yaml.YAMLError as error:
         raise UserError(f"{of}: is no YAML ({shown(' '.join(str(error).split()))})") from None
     except (RecursionError, ValueError) as error:
@@ -224,20 +225,20 @@ def _count(node: yaml.Node, of: str, known: dict[int, int], open_: set[int]) -> 
     return known[id(node)]
 
 
-def _built(node: yaml.Node, of: str) -> Any:
+def _built(node: yaml.Node, of: str, numbered: bool) -> Any:
     if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
         content: dict[str, Any] = {}
         for key, value in node.value:
-            if key.tag != "tag:yaml.org,2002:str":
+            if key.tag != "tag:yaml.org,2002:str" and not (numbered and key.tag == "tag:yaml.org,2002:int"):
                 raise UserError(f"{of}: has the key {shown(str(key.value))}, which is no text; refused")
             if key.value == "<<":
                 raise UserError(f"{of}: merges mappings with '<<'; refused")
             if key.value in content:
                 raise UserError(f"{of}: has the key {shown(key.value)} twice; refused")
-            content[key.value] = _built(value, of)
+            content[key.value] = _built(value, of, numbered)
         return content
     if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-        return [_built(item, of) for item in node.value]
+        return [_built(item, of, numbered) for item in node.value]
     if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
         raise UserError(f"{of}: has {shown(node.tag)}, which is no plain value; refused")
     if node.tag.endswith(":int") and len(node.value) > 30:

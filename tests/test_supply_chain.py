@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from email.message import Message
 from importlib import metadata
 from pathlib import Path
 
@@ -28,7 +29,7 @@ TEXTS = {"Apache License, Version 2.0": "Apache-2.0"}  # of licence files, for p
 
 def licence(package: metadata.Distribution) -> str:
     """What a package says of its licence; a choice ("or") counts as its best."""
-    about = package.metadata
+    about: Message = package.metadata  # type: ignore[assignment]
     said = [
         about.get("License-Expression"),
         *(c for c in about.get_all("Classifier") or [] if c.startswith("License ::")),

@@ -74,6 +74,8 @@ def _check_classes(config: Mapping[str, Any]) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"data.dataset.names: {twice!r} is there twice; name each class once")
+    if len(names) == 1 and str(dataset.get("_target_")).endswith(".Folder"):
+        names = ["background", *names]  # as `Folder` does
     if not 2 <= len(names) <= 254:
         raise UserError(f"data.dataset.names: {len(names)} classes; a mask of 8 bits can hold 2 to 254")
     colors, weights = dataset.get("colors"), config["model"].get("class_weights")

@@ -24,8 +24,8 @@ class _Class(BaseModel):
 def read_classes(root: Path) -> tuple[list[str], list[list[int]] | None, Path] | None:
     """Names, colours (None where the file gives none) and the file; None where there is no such file.
 
-    The file is a list in the order of the classes, or a mapping with that list under `classes`. An entry is a name, or
-    `name` (or `title`) and `color`, as `[r, g, b]` or `"#rrggbb"`.
+    The file is a list in the order of the classes, a mapping from their numbers, or a mapping with either under `classes` (or
+    `names`). An entry is a name, or `name` (or `title`) and `color`, as `[r, g, b]` or `"#rrggbb"`.
 
     Raises:
         UserError: the file is no YAML or JSON, or of another form.
@@ -34,8 +34,10 @@ def read_classes(root: Path) -> tuple[list[str], list[list[int]] | None, Path] |
     if file is None:
         return None
     try:
-        content: Any = (read_json if file.suffix == ".json" else read_yaml)(file, links=True)
-        entries = content.get("classes") if isinstance(content, dict) else content
+        content: Any = (
+            read_json(file, links=True) if file.suffix == ".json" else read_yaml(file, links=True, numbered=True)
+        )
+        entries = _listed(content, file)
         classes = TypeAdapter(list[_Class]).validate_python(
             [{"name": entry} if isinstance(entry, str) else entry for entry in entries or []]
         )
@@ -57,6 +59,23 @@ def read_classes(root: Path) -> tuple[list[str], list[list[int]] | None, Path] |
         missing = next(entry.name for entry in classes if entry.color is None)
         raise UserError(f"{file}: class {missing} has no color; give one to each class or to none")
     return [entry.name for entry in classes], colors or None, file
+
+
+def _listed(content: Any, file: Path) -> Any:
+    """The entries, also of a mapping from 0, 1, 2 … to names (as YOLO's `names`)."""
+    if isinstance(content, dict):
+        content = content.get("classes", content.get("names", content))
+    if not isinstance(content, dict):
+        return content
+    numbers = [int(key) if str(key).isdecimal() else None for key in content]
+    if None in numbers or not numbers:
+        return None if not content else [*content.items()]
+    if sorted(n for n in numbers if n is not None) != list(range(len(numbers))):
+        raise UserError(
+            f"{file}: its classes are {', '.join(map(str, content))} and not 0, 1, 2 …; list the names, and say which value is "
+            "what in data.dataset.values={NAME: VALUE, …}"
+        )
+    return [content[key] for key in sorted(content, key=lambda key: int(key))]
 
 
 def _rgb(color: tuple[int, int, int] | str) -> list[int]:

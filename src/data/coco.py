@@ -1,17 +1,18 @@
-"""COCO: everyday photos (Lin et al. 2014), with its instance, COCO-Stuff or panoptic annotations, in the official layout."""
+"""COCO: everyday photos (Lin et al. 2014), with its instance, COCO-Stuff or panoptic annotations, in the official layout; and
+one's own photos with annotations in its format, as labelling tools export them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import NonNegativeInt
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from src.data import pairs
-from src.data.coco_instances import Instances
+from src.data import coco_layouts, pairs, splits
+from src.data.coco_instances import Instances, category_names
 from src.data.coco_panoptic import Panoptic
 from src.data.fetch import Archive, fetch
 from src.data.file_list import FileList
@@ -73,6 +74,9 @@ class _Annotations(Protocol):
 class Coco:
     """Photos in `<root>/{train,val}2017/` (or `<root>/images/…`). The test split's labels are not public: "test" is "val".
 
+    A root without them is looked through for one's own annotations (`coco_layouts`): a file for each split, or one, of which
+    val is drawn. Its categories are the classes, over a background.
+
     Args:
         split: "train", "val" or "test".
         root: the data set's folder.
@@ -82,6 +86,9 @@ class Coco:
         classes: of instances: names of the categories to take, in order; others are background. None takes all.
         min_area: of instances: training images whose things have together no more pixels than this are left out.
         download: fetch the split's photos, and the annotations of instances, into `root` where they are missing.
+        val_fraction, test_fraction: of one's own photos in one file: shares to draw.
+        split_seed: of that draw.
+        group: regular expression; photos in whose names its first group is the same stay in one split.
 
     Raises:
         UserError: a file is missing or damaged, the download failed, or pycocotools is not installed.
@@ -98,7 +105,13 @@ class Coco:
         classes: list[str] | None = None,
         min_area: NonNegativeInt = 0,
         download: bool = False,
+        val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+        test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None,
+        split_seed: NonNegativeInt = 0,
+        group: str | None = None,
     ) -> None:
+        self.layout = ""
+        self._chosen: npt.NDArray[np.int64] | None = None
         self.split = "train" if split == "train" else "val"
         part = f"{self.split}2017"
         if download:
@@ -107,7 +120,7 @@ class Coco:
             )
         folder = existing(root)
         photos = next((p for p in (part, f"images/{part}") if (folder / p).is_dir()), None)
-        if photos is None:
+        if photos is None and (kind != "instances" or _is_release(folder)):
             raise UserError(f"data.root: {folder / part} is missing; unpack COCO's {part}.zip into {folder}")
         if kind != "instances" and (classes is not None or min_area):
             raise UserError(
@@ -115,27 +128,60 @@ class Coco:
                 "data.dataset.kind=instances"
             )
         self._annotations: _Annotations
-        if kind == "instances":
+        if photos is None:
+            area = min_area if split == "train" else 0
+            own = coco_layouts.find(folder, split)
+            self.split = split if own is not None and (not own.is_whole or split != "test" or test_fraction) else "val"
+            own = own or coco_layouts.find(folder, "val")
+            first = coco_layouts.find(folder, "train")
+            if own is None or first is None:
+                raise UserError(
+                    f"data.root: {folder} has no annotations of val; add valid/_annotations.coco.json or "
+                    "annotations/instances_val.json, or put all into one file, from which val is drawn"
+                )
+            self.layout = own.tool
+            names = None if first.file == own.file else category_names(first.file)
+            self._annotations = Instances(folder, "", "", classes, area, own, names)
+            if own.is_whole:
+                found = self._annotations.images
+                order = sorted(range(len(found)), key=lambda i: found[i])
+                drawn = splits.draw([found[i] for i in order], val_fraction, test_fraction or 0.0, split_seed, group)
+                self._chosen = np.array([order[i] for i in drawn[self.split]], np.int64)
+        elif kind == "instances":
             self._annotations = Instances(folder, part, photos, classes, min_area if split == "train" else 0)
         elif kind == "panoptic":
-            self._annotations = Panoptic(folder, part, photos)
+            self._annotations = Panoptic(folder, part, str(photos))
         else:
-            self._annotations = _Stuff(folder, part, photos)
+            self._annotations = _Stuff(folder, part, str(photos))
         self.label_set = self._annotations.label_set
 
     def __len__(self) -> int:
-        return len(self._annotations.images)
+        return len(self._annotations.images) if self._chosen is None else len(self._chosen)
 
     def name(self, index: int) -> str:
-        return self._annotations.images.path(index).stem
+        return self._annotations.images.path(self._at(index)).stem
 
     def files(self, index: int) -> tuple[Path, ...]:
+        index = self._at(index)
         return self._annotations.images.path(index), *self._annotations.files(index)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image uint8 [3, H, W] and mask uint8 [H, W]."""
+        index = self._at(index)
         mask = self._annotations.read_mask(index)
         return read_pair(self._annotations.images.path(index), mask, self._annotations.mask_name(index))
+
+    def _at(self, index: int) -> int:
+        """Where a sample of the split stands among the annotations' images."""
+        return index if self._chosen is None else int(self._chosen[index])
+
+
+def _is_release(root: Path) -> bool:
+    """Whether the root is COCO's own release, of which a part is missing."""
+    return (
+        any((root / name).is_dir() for name in ("train2017", "val2017", "images/train2017", "images/val2017"))
+        or (root / "annotations/instances_train2017.json").is_file()
+    )
 
 
 class _Stuff:

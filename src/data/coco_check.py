@@ -38,10 +38,10 @@ def read_annotations(file: Path) -> dict[str, Any]:
 
 
 def check_annotations(content: Mapping[str, Any], file: Path) -> None:
-    """Checks ids, sizes and names; outlines are checked when they are drawn.
+    """Checks ids and sizes; names of photos are checked where they are looked for, outlines when they are drawn.
 
     Raises:
-        UserError: an id is no whole number, a size no size, or a photo's name leads out of its folder.
+        UserError: an id is no whole number, a size no size.
     """
     for kind, keys in (
         ("images", ("id",)),
@@ -57,7 +57,6 @@ def check_annotations(content: Mapping[str, Any], file: Path) -> None:
                         "correct or replace it"
                     )
     for entry in content["images"]:
-        plain_name(entry.get("file_name"), file)
         height, width = entry.get("height"), entry.get("width")
         if not (_is_number(height) and _is_number(width) and height > 0 and width > 0):
             raise UserError(

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from src.data.coco_check import check_annotations, check_segmentation, read_annotations
+from src.data.class_lists import check_names
+from src.data.coco_check import check_annotations, check_segmentation, plain_name, read_annotations
+from src.data.coco_layouts import Export, locate
 from src.data.file_list import FileList
 from src.data.labels import LabelSet, voc_colors
 from src.errors import UserError
+from src.untrusted import shown
 
 
 class Instances:
@@ -30,25 +33,45 @@ class Instances:
         photos: the images' folder below `root`.
         classes: names of the categories to take, in order; None takes all.
         min_area: images whose things have together no more pixels than this are left out; 0 keeps all, empty ones too.
+        export: where one's own annotations lie; None for COCO's release. What tools add to it is understood: an image's
+            `file_name` may be a path, and Roboflow's category 0, the name of the whole set, is none.
+        names: of an export: the categories that another split of it has, which are this one's too.
 
     Raises:
         UserError: pycocotools or the file is missing, or the file is not COCO's format.
     """
 
-    def __init__(self, root: Path, part: str, photos: str, classes: list[str] | None, min_area: int) -> None:
-        self._file = root / "annotations" / f"instances_{part}.json"
+    def __init__(
+        self,
+        root: Path,
+        part: str,
+        photos: str,
+        classes: list[str] | None,
+        min_area: int,
+        export: Export | None = None,
+        names: list[str] | None = None,
+    ) -> None:
+        self._file = root / "annotations" / f"instances_{part}.json" if export is None else export.file
         self._coco = _load(self._file)
         try:
             categories = sorted(self._coco.loadCats(self._coco.getCatIds()), key=lambda c: c["id"])
             ids = {str(category["name"]): int(category["id"]) for category in categories}
-            chosen = list(ids) if classes is None else classes
+            known = set(ids.values())
+            if export is not None:
+                ids = _own(categories, {annotation["category_id"] for annotation in self._coco.anns.values()})
+                check_names(self._file, list(ids))
+                if names is not None and (strange := next((name for name in ids if name not in names), None)):
+                    raise UserError(
+                        f"{self._file}: has the category {shown(strange, 60)!r}, which the training file lacks; export both "
+                        "with the same categories"
+                    )
+            chosen = (names or list(ids)) if classes is None else classes
             for name in chosen:
-                if name not in ids:
+                if name not in ids and name not in (names or ()):
                     close = difflib.get_close_matches(name, ids, n=1)
                     hint = f", did you mean {close[0]!r}?" if close else f"; it has {', '.join(ids)}"
                     raise UserError(f"data.dataset.classes: {self._file} has no category {name!r}{hint}")
-            self._class_of = {ids[name]: k for k, name in enumerate(chosen, 1)}
-            known = set(ids.values())
+            self._class_of = {ids[name]: k for k, name in enumerate(chosen, 1) if name in ids}
             for annotation in self._coco.anns.values():
                 if annotation["category_id"] not in known:
                     raise UserError(
@@ -57,7 +80,13 @@ class Instances:
                     )
             images = [i for i in sorted(self._coco.imgs) if not min_area or self._area(i) > min_area]
             self._ids = np.array(images, np.int64)
-            self.images = FileList(root, (f"{photos}/{self._coco.imgs[i]['file_name']}" for i in images))
+            if export is None:
+                for i in images:
+                    plain_name(self._coco.imgs[i].get("file_name"), self._file)
+                self.images = FileList(root, (f"{photos}/{self._coco.imgs[i]['file_name']}" for i in images))
+            else:
+                names_ = (self._coco.imgs[i]["file_name"] for i in images)
+                self.images = FileList(root, [locate(root, export.photos, name, self._file) for name in names_])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self._file}: is not in COCO's format ({type(error).__name__}: {error}); correct or replace it"
@@ -66,7 +95,8 @@ class Instances:
         self.label_set = LabelSet(("background", *chosen), tuple((r, g, b) for r, g, b in colors))
         if not len(self._ids):
             raise UserError(f"{self._file}: no image is left of {len(self._coco.imgs)}; the split is empty")
-        _check_present(self.images, self._file)
+        if export is None:
+            _check_present(self.images, self._file)
 
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._file,)
@@ -112,6 +142,25 @@ class Instances:
                 f"({reason}); correct or remove it"
             ) from None
         return outline
+
+
+def _own(categories: list[dict[str, Any]], used: set[int]) -> dict[str, int]:
+    """Ids of an export's categories by name; without Roboflow's first, which is the others' supercategory and labels nothing,
+    and without one called background, which is what nothing is drawn on."""
+    above = {category.get("supercategory") for category in categories}
+    return {
+        str(category["name"]): int(category["id"])
+        for category in categories
+        if not (category["id"] not in used and category.get("supercategory") == "none" and category["name"] in above)
+        and str(category["name"]).lower() != "background"
+    }
+
+
+def category_names(file: Path) -> list[str]:
+    """The classes of an export's annotation file, in the order of their ids."""
+    coco = _load(file)
+    categories = sorted(coco.loadCats(coco.getCatIds()), key=lambda category: category["id"])
+    return list(_own(categories, {annotation["category_id"] for annotation in coco.anns.values()}))
 
 
 def _load(file: Path) -> Any:

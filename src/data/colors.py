@@ -23,12 +23,13 @@ class ColorTable:
     Args:
         labels: the classes and their colours.
         ignored: colours of pixels that neither train nor count.
+        tolerance: how far each channel of a pixel may be from a colour's, of masks that JPEG has changed.
 
     Raises:
-        UserError: a colour stands for two things.
+        UserError: a colour stands for two things, or two colours are nearer than the tolerance can tell apart.
     """
 
-    def __init__(self, labels: LabelSet, ignored: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(self, labels: LabelSet, ignored: Sequence[Sequence[int]] = (), tolerance: int = 0) -> None:
         self.labels = labels
         meaning: dict[int, str] = {}
         # Two bytes a colour, 0 for unknown ones: of the 32 MB only the pages that hold a known colour are ever touched.
@@ -43,6 +44,17 @@ class ColorTable:
                 )
             meaning[code] = name
             self._class_plus_one[code] = value + 1
+        self._tolerance = tolerance
+        self._known = np.array([color for color, _, _ in entries] + [list(c) for c in ignored], np.int16)
+        if tolerance:
+            apart = np.abs(self._known[:, None] - self._known[None]).max(-1) + 1000 * np.eye(
+                len(self._known), dtype=np.int16
+            )
+            if apart.min() <= 2 * tolerance:
+                raise UserError(
+                    f"data.dataset.tolerance: {tolerance} cannot tell colours apart of which two differ by {apart.min()}; take "
+                    f"{(int(apart.min()) - 1) // 2}, or masks that are no JPEG"
+                )
 
     def read(self, file: Path) -> npt.NDArray[np.uint8]:
         """A mask as class indices, uint8 [H, W]; a palette image is read by its palette's colours.
@@ -56,6 +68,9 @@ class ColorTable:
             palette = image.palette.colors if image.mode == "P" and image.palette else {}
             pixels = np.asarray(upright(image).convert("RGB"))
         found = self._class_plus_one[_codes(pixels)]
+        if self._tolerance and not found.all():
+            shades, where_shade = np.unique(pixels[found == 0], axis=0, return_inverse=True)
+            found[found == 0] = self._nearest(shades)[where_shade.ravel()]
         if not found.all():
             where = np.argwhere(found == 0)
             row, column = where[0]
@@ -83,6 +98,17 @@ class ColorTable:
                 own = f"class {value} is {names[value]}" if value < len(names) else f"no class is {value}"
                 return f"its palette shows value {value} in the colour of {names[by_color]}, but {own}"
         return None
+
+    def _nearest(self, shades: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+        """The class (plus one) of the nearest colour within the tolerance, or 0, of colours [N, 3]."""
+        best = np.full(len(shades), self._tolerance + 1, np.int16)
+        found = np.zeros(len(shades), np.uint16)
+        for color in self._known:  # one colour at a time: a photo that is no mask has a hundred thousand shades
+            away = np.abs(shades.astype(np.int16) - color).max(-1)
+            nearer = away < best
+            best[nearer] = away[nearer]
+            found[nearer] = self._class_plus_one[_codes(color.astype(np.uint8))]
+        return found
 
     def _shown(self) -> list[tuple[str, tuple[int, int, int]]]:
         return list(zip(self.labels.names, self.labels.colors, strict=True))[:_SHOWN]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 import signal
 import sys
@@ -18,13 +19,28 @@ from torch.utils.data import DataLoader
 
 from src.config.shares import parse_share
 from src.data.chunk_order import chunk_order
-from src.data.dataset import Chosen, Chunked, Kept, Samples, Source, collate, depth_of, digest, split_by_label, verify
+from src.data.dataset import (
+    Chosen,
+    Chunked,
+    Kept,
+    Samples,
+    Source,
+    absent_note,
+    collate,
+    depth_of,
+    digest,
+    doubt,
+    split_by_label,
+    verify,
+)
 from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
 from src.data.rare_classes import RareClasses, pixels_by_class
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
 from src.data.transforms import Augment, Strong
 from src.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -174,7 +190,7 @@ class SegmentationDataModule(L.LightningDataModule):
                     "tasks.depth: this data has no depth; set it to 0, or give data.dataset.depths (data=folder)"
                 )
             if not isinstance(source, Kept | OnDisk):
-                self._sources[split] = self._cached(source)
+                self._sources[split] = self._cached(source, is_labelled_training=split == "train")
         if "train" in splits:
             train = self.source("train")
             self._prepare_unlabeled()
@@ -205,14 +221,27 @@ class SegmentationDataModule(L.LightningDataModule):
             )
         self._unlabeled = self._cached(self._unlabeled)
 
-    def _cached(self, source: Source) -> Source:
-        """The source as `cache` says; its samples have been decoded, or without a cache some of them."""
+    def _cached(self, source: Source, is_labelled_training: bool = False) -> Source:
+        """The source as `cache` says; its samples have been decoded, or without a cache some of them.
+
+        Raises:
+            UserError: also where the training masks that were decoded have nothing to learn from.
+        """
+        cached: Source = source
         if self.cache == "ram":
-            return Kept(source)
-        if self.cache == "disk":
-            return OnDisk(source, self._options, self.cache_dir)
-        verify(source)
-        return source
+            cached = Kept(source)
+        elif self.cache == "disk":
+            cached = OnDisk(source, self._options, self.cache_dir)
+        elif not is_labelled_training:
+            verify(source)
+        if is_labelled_training:
+            seen = verify(cached)
+            if not isinstance(source, Chunked):
+                if (reason := doubt(source.label_set, seen, "training")) is not None:
+                    raise UserError(reason)
+                if (note := absent_note(source.label_set, seen, "training")) is not None:
+                    _log.warning("%s", note)
+        return cached
 
     def batches_per_epoch(self) -> int:
         """Global training batches of an epoch, of labelled samples if only some are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,13 +13,18 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from src.data import pairs, splits
+from src.data import class_lists, layouts, pairs, splits
 from src.data.class_file import read_classes
 from src.data.colors import ColorTable
 from src.data.file_list import FileList
-from src.data.images import INDEX_MODES, MASK_SUFFIXES, index_lookup, opened, read_index_mask, read_pair
+from src.data.images import INDEX_MODES, JPEG_SUFFIXES, MASK_SUFFIXES, index_lookup, opened, read_index_mask, read_pair
+from src.data.label_values import tolerant, value_lookup
 from src.data.labels import LabelSet, spread_colors
 from src.errors import UserError
+
+_log = logging.getLogger(__name__)
+_PLACES = {"images": "images/{split}", "masks": "masks/{split}"}
+_VAL_SHARE = 0.2  # of a tool's export that nothing splits
 
 Color = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
 ProperShare = Annotated[float, Field(gt=0, lt=1)]
@@ -29,12 +35,15 @@ class Folder:
     """One split of a data set whose image `<images>/<name>.*` has its mask in `<masks>/<name><mask_suffix>.png|tif`.
 
     The splits are folders (`{split}` in `images` and `masks`, or one pattern for each), or text files (`lists`), or are
-    drawn from the training images (`val_fraction`, `test_fraction`). Without a test split, "test" reads "val".
+    drawn from the training images (`val_fraction`, `test_fraction`). Without a test split, "test" reads "val". Where the
+    root has not the plain layout and none is described, that of a labelling tool's export is looked for (`layouts`).
 
     Args:
         split: "train", "val" or "test".
         root: the data set's folder.
-        names: class names; None reads names and colours from `classes.yaml` or `classes.json` in the root.
+        names: class names; None reads names and colours from `classes.yaml` or `classes.json` in the root, or from what a
+            labelling tool wrote (`classes.txt`, `labelmap.txt`, `_classes.csv`), or takes those of `values`. A single name
+            gets a background, of value 0, before it.
         colors: RGB of each class; None takes evenly spread hues.
         images, masks: folders or glob patterns below the root; `{split}` stands for the split's name. Or one for each
             split: `{train: …, val: …}`.
@@ -49,6 +58,10 @@ class Folder:
         group: regular expression; images in whose names its first group is the same stay in one split.
         depths: folders or patterns of depth maps (PNG or TIFF, one value a pixel, 0 where unknown) named as the images.
         depth_scale: from their values to the unit of distance; 0.001 for millimetres.
+        values: of index masks, each class's value or values, e.g. {background: 0, crack: 255}; None takes class k as k.
+            On the command line {0: background, 255: crack} is the same.
+        reduce_zero_label: index masks have 0 for ignored pixels and class k as k + 1.
+        tolerance: of masks that are JPEG: how far a pixel may be from its class's value or colour. 0 reads no JPEG masks.
 
     Raises:
         UserError: a folder is missing or empty, an image has no mask or a mask no image, a file cannot be read, sizes
@@ -77,8 +90,21 @@ class Folder:
         group: str | None = None,
         depths: str | dict[Literal["train", "val", "test"], str] | None = None,
         depth_scale: PositiveFloat = 0.001,
+        values: dict[str, NonNegativeInt | list[NonNegativeInt]] | None = None,
+        reduce_zero_label: bool = False,
+        tolerance: Annotated[int, Field(ge=0, le=127)] = 0,
     ) -> None:
         folder = existing(root)
+        if (layout := _layout(folder, images, masks, mask_suffix, lists)) is not None:
+            images, masks, mask_suffix, lists = layout.images, layout.masks, layout.mask_suffix, layout.lists
+            if layout.one_for_all and not (val_fraction or test_fraction):
+                val_fraction = _VAL_SHARE
+            if layout.by_color and mask_format == "auto" and colors is None and names is None:
+                mask_format = "rgb"
+            if split == "train":
+                drawn_val = f"; val is a drawn share of {val_fraction}" if layout.one_for_all else ""
+                _log.info("%s is %s%s", folder, layout.tool, drawn_val)
+        self.layout = "" if layout is None else layout.tool
         drawn = {"train": 1.0, "val": val_fraction or 0.0, "test": test_fraction or 0.0}
         draws = bool(val_fraction or test_fraction)
         if group is not None and not draws:
@@ -87,6 +113,8 @@ class Folder:
             )
         place = lists if lists is not None else images
         one_for_all = isinstance(place, str) and "{split}" not in place
+        if isinstance(place, dict) and "val" not in place and draws:
+            place = {**place, "val": place.get("train", "")}
         if split == "val" and one_for_all and not val_fraction:
             raise UserError(
                 f"data.dataset.{'lists' if lists else 'images'}: train and val would be the same images; put {{split}} into "
@@ -96,13 +124,14 @@ class Folder:
             missing = draws if one_for_all else not _has(folder, place, "test", is_list=lists is not None)
             split = "val" if missing else "test"
         self.split = split
-        self.label_set, has_colors = _classes(folder, names, colors)
+        self.label_set, has_colors, values = _classes(folder, names, colors, values)
         lies_in = "train" if drawn[split] else split
         where = _of(images, lies_in, "images"), _of(masks, lies_in, "masks"), mask_suffix
+        suffixes = MASK_SUFFIXES + (JPEG_SUFFIXES if tolerance else ())
         if lists is None:
-            found = pairs.match(folder, *where)
+            found = pairs.match(folder, *where, suffixes)
         else:
-            found = pairs.read_list(folder, folder / _of(lists, lies_in, "lists"), *where)
+            found = pairs.read_list(folder, folder / _of(lists, lies_in, "lists"), *where, suffixes)
         if draws and lies_in == "train":
             found = sorted(found)
             shares = splits.draw([pair.name for pair in found], drawn["val"], drawn["test"], split_seed, group)
@@ -112,11 +141,14 @@ class Folder:
         self._masks = FileList(folder, (pair.mask for pair in found))
         self._depths = self._find_depths(folder, None if depths is None else _of(depths, lies_in, "depths"))
         self._depth_scale = depth_scale
-        self._lookup = index_lookup(self.label_set.num_classes, ignore or [], self.label_set.ignore_index)
+        self._lookup = _lookup(self.label_set, values, ignore or [], reduce_zero_label)
+        if tolerance and mask_format != "rgb":
+            self._lookup = tolerant(self._lookup, tolerance)
         self._by_color = self._goes_by_color(mask_format, has_colors)
         # Where nobody said how palettes are meant, one that contradicts the colours is refused.
         doubtful = mask_format == "auto" and has_colors and not self._by_color
-        self._colors = ColorTable(self.label_set, ignore_colors or []) if self._by_color or doubtful else None
+        table = (self.label_set, ignore_colors or [], tolerance if self._by_color else 0)
+        self._colors = ColorTable(*table) if self._by_color or doubtful else None
 
     def __len__(self) -> int:
         return len(self._images)
@@ -189,18 +221,83 @@ def existing(root: str) -> Path:
     return folder
 
 
-def _classes(root: Path, names: list[str] | None, colors: Sequence[Sequence[int]] | None) -> tuple[LabelSet, bool]:
-    """The label set, and whether its colours were given."""
+def _layout(
+    root: Path,
+    images: layouts.Place | Mapping[Split, str],
+    masks: layouts.Place | Mapping[Split, str],
+    suffix: str,
+    lists: str | None,
+) -> layouts.Layout | None:
+    """What lies in the root, where it is not the plain layout and nobody said what it is.
+
+    Raises:
+        UserError: it is an export whose annotations are no masks; says what reads it.
+    """
+    if lists is not None or suffix or {"images": images, "masks": masks} != _PLACES:
+        return None
+    other_val = not (root / "images/val").is_dir() and any(
+        (root / "images" / v).is_dir() for v in ("valid", "validation")
+    )
+    if all((root / _of(place, "train", "")).is_dir() for place in _PLACES.values()) and not other_val:
+        return None
+    found = layouts.recognise(root)
+    if found is None and (other := layouts.other_format(root)) is not None:
+        raise UserError(
+            f"data.root: {root} is an export of {other[0]}, which data={other[1]} reads; take data={other[1]}"
+        )
+    return found
+
+
+def _lookup(
+    labels: LabelSet, values: Mapping[str, int | Sequence[int]] | None, ignore: Sequence[int], reduce_zero_label: bool
+) -> npt.NDArray[np.uint8]:
+    """The class of each mask value."""
+    if reduce_zero_label:
+        if values is not None:
+            raise UserError(
+                "data.dataset.reduce_zero_label: with data.dataset.values those say what 0 is; leave one out"
+            )
+        values = {name: k for k, name in enumerate(labels.names, 1)}
+        ignore = [0, *(value for value in ignore if value)]
+    if values is not None:
+        return value_lookup(labels.names, values, ignore, labels.ignore_index)
+    if (taken := next((value for value in ignore if value < labels.num_classes), None)) is not None:
+        shifted = ", ".join(f"{name}: {k}" for k, name in enumerate(labels.names, 1))
+        raise UserError(
+            f"data.dataset.ignore: {taken} is the value of class {labels.names[taken]}, which would never be learnt; if the "
+            "masks count from 1, say data.dataset.reduce_zero_label=true, else which value is what: data.dataset.values="
+            f"{{{shifted}}}"
+        )
+    return index_lookup(labels.num_classes, list(ignore), labels.ignore_index)
+
+
+def _classes(
+    root: Path,
+    names: list[str] | None,
+    colors: Sequence[Sequence[int]] | None,
+    values: dict[str, int | list[int]] | None,
+) -> tuple[LabelSet, bool, dict[str, int | list[int]] | None]:
+    """The label set, whether its colours were given, and the classes' values where they are not their numbers."""
+    if names is None and values is not None:
+        names = list(values)
     if names is None:
-        described = read_classes(root)
+        described = read_classes(root) or class_lists.read_list(root)
         if described is None:
             raise UserError(
                 "data.dataset.names: must be given; say data.dataset.names=[background,road,…], or put a classes.yaml with "
                 f"names and colours into {root}"
             )
         names, colors = described[0], colors or described[1]
+        if isinstance(described, class_lists.Classes) and described.values is not None:
+            values = dict(described.values)
+            names = sorted(names, key=described.values.__getitem__)
+    if len(names) == 1 and names != ["background"]:
+        names = ["background", *names]
+        colors = colors if colors is None or len(colors) != 1 else [[0, 0, 0], *colors]
+        values = values if values is None or "background" in values else {"background": 0, **values}
     chosen = colors or spread_colors(len(names))
-    return LabelSet(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in chosen)), bool(colors)
+    label_set = LabelSet(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in chosen))
+    return label_set, bool(colors), values
 
 
 def _has(root: Path, place: str | Mapping[Split, str], split: Split, is_list: bool) -> bool:

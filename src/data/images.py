@@ -22,6 +22,7 @@ from src.untrusted import open_regular, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
+JPEG_SUFFIXES = (".jpg", ".jpeg")  # of masks only with a tolerance: JPEG changes values
 NO_CLASS = 254  # stands for a mask value that is neither a class nor ignored
 INDEX_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")  # PIL's names of one value a pixel
 
@@ -31,6 +32,7 @@ _FAILURES = (
     OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error, zlib.error, OverflowError,
     MemoryError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError,
 )  # fmt: skip
+_SHOWN = 12  # values that a message lists
 # How EXIF's four orientations that swap height and width turn an array upright.
 _QUARTER_TURNS = {
     5: lambda a: a.T,
@@ -95,7 +97,8 @@ def read_pair(image_file: Path | Encoded, mask: npt.NDArray[np.uint8], mask_name
 
 
 def read_index_mask(file: Path | Encoded, lookup: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """A mask of one value a pixel as class indices, uint8 [H, W]; a palette does not matter.
+    """A mask of one value a pixel as class indices, uint8 [H, W]; a palette does not matter. A gray image written as RGB, as
+    OpenCV does, is that value three times.
 
     Args:
         file: PNG, TIFF …, 1, 8, 16 or 32 bits.
@@ -105,12 +108,13 @@ def read_index_mask(file: Path | Encoded, lookup: npt.NDArray[np.uint8]) -> npt.
         UserError: it cannot be read, is no index image, or has a value that is neither a class nor ignored.
     """
     with opened(file, "a mask") as image:
-        if image.mode not in INDEX_MODES:
+        gray = _gray(image)
+        if gray is None:
             raise UserError(
                 f"{file}: mask is {image.mode}, not an index image (one value a pixel); convert it, or where its colours "
                 "are the classes take data=folder with data.dataset.mask_format=rgb and data.dataset.colors"
             )
-        values = np.asarray(upright(image))
+        values = np.asarray(upright(gray))
     return look_up(values, lookup, file)
 
 
@@ -120,11 +124,11 @@ def look_up(values: npt.NDArray[Any], lookup: npt.NDArray[np.uint8], file: Path 
     if values.dtype != np.uint8:
         outside = (values < 0) | (values >= len(lookup))
         if outside.any():
-            raise UserError(_out_of_range(file, values[outside][0], lookup))
+            raise UserError(_out_of_range(file, values, values[outside][0], lookup))
     mask: npt.NDArray[np.uint8] = lookup.take(values)
     wrong = mask == NO_CLASS
     if wrong.any():
-        raise UserError(_out_of_range(file, values[wrong][0], lookup))
+        raise UserError(_out_of_range(file, values, values[wrong][0], lookup))
     return mask
 
 
@@ -199,9 +203,40 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) and orientation in range(1, 9) else 1
 
 
-def _out_of_range(file: Path | Encoded, value: np.generic, lookup: npt.NDArray[np.uint8]) -> str:
+def _gray(image: Image.Image) -> Image.Image | None:
+    """The image of one value a pixel that it is, or that its equal channels are; None where it is neither."""
+    if image.mode in INDEX_MODES:
+        return image
+    if image.mode not in ("RGB", "RGBA", "LA"):
+        return None
+    *colors, last = image.split()
+    if image.mode == "RGB":
+        colors.append(last)
+    elif last.getextrema() != (255, 255):
+        return None
+    first = colors[0].tobytes()
+    if any(channel.tobytes() != first for channel in colors[1:]):
+        return None
+    gray = colors[0]
+    gray.info.update(image.info)  # the EXIF tag that says how it is turned
+    return gray
+
+
+def _out_of_range(
+    file: Path | Encoded, found: npt.NDArray[Any], value: np.generic, lookup: npt.NDArray[np.uint8]
+) -> str:
     values = np.flatnonzero(lookup < NO_CLASS)
+    present = np.unique(found)
+    shown = ", ".join(map(str, present[:_SHOWN])) + (" …" if len(present) > _SHOWN else "")
+    meanings = ", ".join(f"{one}: NAME" for one in present[:_SHOWN])
+    classes = lookup[values].max() + 1
+    theirs = (
+        f"{values[0]} to {values[-1]}"
+        if np.ptp(values) == len(values) - 1 or len(values) > _SHOWN
+        else ", ".join(map(str, values[:_SHOWN]))
+    )
     return (
-        f"{file}: label {value} is out of range; {lookup[values].max() + 1} classes are {values[0]} to {values[-1]}; correct "
-        "the mask, or with data=folder list values to ignore in data.dataset.ignore"
+        f"{file}: label {value} is out of range; {classes} classes are {theirs}, and the file has {shown}; correct the mask, "
+        f"or with data=folder say what its values mean: data.dataset.values={{{meanings}}}, or list those to ignore in "
+        "data.dataset.ignore"
     )

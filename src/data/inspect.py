@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _KEYS: dict[str, Any] = {
     "data": Any, "splits": list[Literal["train", "val", "test"]], "output": str | None, "samples": PositiveInt,
 }  # fmt: skip
+# What is said of a split that is not there at all, where training data are: they can be looked at alone.
+_NO_SPLIT = ("is missing; check", "says nothing of val", "No such file", "has no annotations of val", "the same images")
 _LISTED = 20  # problems that are printed
 
 
@@ -64,22 +66,38 @@ def inspect(settings: Mapping[str, Any]) -> list[str]:
         UserError: a bad config, or a data set that cannot be opened at all.
     """
     check(settings)
+    import numpy as np
     from PIL import Image
 
     from src.build import build_data
+    from src.data.dataset import Seen, doubt
 
     datamodule = build_data(settings["data"], seed=0)
     problems: list[str] = []
     found: list[Findings] = []
     opened: dict[str, Source] = {}
     for split in settings["splits"]:
-        source = datamodule.source(split)
+        try:
+            source = datamodule.source(split)
+        except UserError as error:
+            if "train" not in opened or not any(text in str(error) for text in _NO_SPLIT):
+                raise
+            print(f"{split}: the data has no {split} split ({str(error).split(';')[0]})")
+            continue
+        if not opened and (tool := getattr(source, "layout", "")):
+            print(f"data: {tool}")
         if source.split in opened:
             print(f"{split}: the data has no {split} split, {source.split} stands for it")
             continue
         opened[source.split] = source
         found.append(examine(source))
         problems += found[-1].problems
+        if source.split == "train":
+            counted = np.zeros(256, np.int64)
+            counted[: len(found[-1].pixels)] = found[-1].pixels
+            counted[source.label_set.ignore_index] = found[-1].void
+            if (reason := doubt(source.label_set, Seen(counted, len(found[-1].sizes)), "training")) is not None:
+                problems.append(reason)
     print(table(found, datamodule.label_set.names))
     absent = [name for k, name in enumerate(datamodule.label_set.names) if not any(f.images[k] for f in found)]
     if absent:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from src.data.images import NO_CLASS
 from src.data.labels import LabelSet
 from src.errors import UserError
 
@@ -75,6 +76,65 @@ class LabelValues:
             )
         mask: npt.NDArray[np.uint8] = self._table[whole]
         return mask
+
+
+def value_lookup(
+    names: Sequence[str], values: Mapping[str, int | Sequence[int]], ignored: Sequence[int], ignore_index: int
+) -> npt.NDArray[np.uint8]:
+    """The class of each 16-bit mask value, uint8 [65536]: `values` are the classes', `ignored` (and 255, if no class has it)
+    are `ignore_index`, others `NO_CLASS`.
+
+    Raises:
+        UserError: a class has no value, a value stands for two things, or is none of 16 bits.
+    """
+    lookup = np.full(_LARGEST + 1, NO_CLASS, np.uint8)
+    owner: dict[int, str] = {}
+    entries: list[tuple[int, str, int | Sequence[int]]] = []
+    for number, name in enumerate(names):
+        if name not in values:
+            raise UserError(f"data.dataset.values: says nothing of class {name!r}; add {name}: VALUE")
+        entries.append((number, name, values[name]))
+    if unknown := next((name for name in values if name not in names), None):
+        raise UserError(f"data.dataset.values: {unknown!r} is no class of data.dataset.names ({', '.join(names)})")
+    for number, name, given in [*entries, (ignore_index, "ignored", list(ignored))]:
+        for value in [given] if isinstance(given, int) else given:
+            if not 0 <= value <= _LARGEST:
+                raise UserError(f"data.dataset.values: {name!r} has the value {value}; values are 0 to {_LARGEST}")
+            if value in owner:
+                raise UserError(
+                    f"data.dataset.values: the value {value} is {owner[value]!r} and {name!r}; give it to one"
+                )
+            owner[value] = name
+            lookup[value] = number
+    if lookup[255] == NO_CLASS:
+        lookup[255] = ignore_index
+    return lookup
+
+
+def tolerant(lookup: npt.NDArray[np.uint8], tolerance: int) -> npt.NDArray[np.uint8]:
+    """The same table, in which a value that is nothing is what the nearest one is that lies no more than `tolerance` away.
+
+    Raises:
+        UserError: two values lie so near that one between them could be either.
+    """
+    known = np.flatnonzero(lookup != NO_CLASS)
+    gaps = np.diff(known)
+    meant = lookup[known]
+    close = (gaps <= 2 * tolerance) & (meant[1:] != meant[:-1])
+    if close.any():
+        at = int(np.flatnonzero(close)[0])
+        raise UserError(
+            f"data.dataset.tolerance: the values {known[at]} and {known[at + 1]} lie {gaps[at]} apart, so that {tolerance} "
+            f"away from one can be the other; take {(int(gaps[at]) - 1) // 2}, or masks that are no JPEG"
+        )
+    every = np.arange(len(lookup))
+    right = np.clip(np.searchsorted(known, every), 0, len(known) - 1)
+    left = np.clip(right - 1, 0, None)
+    nearest = np.where(np.abs(known[left] - every) <= np.abs(known[right] - every), known[left], known[right])
+    snapped: npt.NDArray[np.uint8] = np.where(np.abs(nearest - every) <= tolerance, lookup[nearest], NO_CLASS).astype(
+        np.uint8
+    )
+    return snapped
 
 
 def _colors(names: Sequence[str]) -> list[list[int]]:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from src.data.images import IMAGE_SUFFIXES, JPEG_SUFFIXES, MASK_SUFFIXES
+from src.data.layouts import contents
 from src.errors import UserError
 from src.untrusted import read_lines
 
@@ -25,7 +26,9 @@ class Pair(NamedTuple):
     mask: str
 
 
-def match(root: Path, images: str, masks: str, mask_suffix: str = "") -> list[Pair]:
+def match(
+    root: Path, images: str, masks: str, mask_suffix: str = "", mask_suffixes: tuple[str, ...] = MASK_SUFFIXES
+) -> list[Pair]:
     """Pairs of two folders or glob patterns below `root`, sorted by name.
 
     In a folder, `NAME.jpg` belongs to `NAME<mask_suffix>.png`. With patterns, what the wildcards stand for is the name,
@@ -34,7 +37,10 @@ def match(root: Path, images: str, masks: str, mask_suffix: str = "") -> list[Pa
     Raises:
         UserError: a folder is missing, nothing is found, or an image or a mask is without the other.
     """
-    image_files, mask_files = find(root, images, IMAGE_SUFFIXES), find(root, masks, MASK_SUFFIXES, mask_suffix)
+    image_files, mask_files = find(root, images, IMAGE_SUFFIXES), find(root, masks, mask_suffixes, mask_suffix)
+    if mask_suffix and images == masks:  # a mask beside its image is no image
+        among = set(mask_files.values())
+        image_files = {name: file for name, file in image_files.items() if file not in among}
     for name, file in image_files.items():
         if name not in mask_files:
             raise UserError(
@@ -48,7 +54,14 @@ def match(root: Path, images: str, masks: str, mask_suffix: str = "") -> list[Pa
     return [Pair(name, image_files[name], mask_files[name]) for name in sorted(image_files)]
 
 
-def read_list(root: Path, list_file: Path, images: str, masks: str, mask_suffix: str = "") -> list[Pair]:
+def read_list(
+    root: Path,
+    list_file: Path,
+    images: str,
+    masks: str,
+    mask_suffix: str = "",
+    mask_suffixes: tuple[str, ...] = MASK_SUFFIXES,
+) -> list[Pair]:
     """Pairs in the order of a text file: on each line an image and a mask, relative to `root`, or a name that `match`
     would give. Empty lines and those that begin with # are skipped.
 
@@ -71,7 +84,7 @@ def read_list(root: Path, list_file: Path, images: str, masks: str, mask_suffix:
                     raise UserError(f"{list_file} line {number}: there is no file {root / file}; correct the list")
         else:
             if found is None:
-                found = find(root, images, IMAGE_SUFFIXES), find(root, masks, MASK_SUFFIXES, mask_suffix)
+                found = find(root, images, IMAGE_SUFFIXES), find(root, masks, mask_suffixes, mask_suffix)
             stem, suffix = _parted(line)
             name = unicodedata.normalize("NFC", stem if suffix.lower() in IMAGE_SUFFIXES else line)
             for kind, files, where in zip(("image", "mask"), found, (images, masks), strict=True):
@@ -90,13 +103,27 @@ def read_list(root: Path, list_file: Path, images: str, masks: str, mask_suffix:
 
 
 def find(root: Path, pattern: str, suffixes: tuple[str, ...], tail: str = "") -> dict[str, str]:
-    """Files by name, relative to `root`, of a folder or a glob pattern; names end with `tail`, which is taken off.
+    """Files by name, relative to `root`, of a folder or a glob pattern; names end with `tail`, which is taken off. In a
+    folder that has none itself, the files of the folders below it, whose names begin with those folders'.
 
     Raises:
         UserError: the folder is missing, nothing is found, or two files have one name.
     """
+    glob_ = is_glob(root, pattern)
+    files = _chosen(root, _globbed(root, pattern) if glob_ else _in_folder(root, pattern), suffixes, tail)
+    if not files and not glob_:
+        files = _chosen(root, _below(root, pattern), suffixes, tail)
+    if not files:
+        raise UserError(
+            f"{root / pattern}: no {' or '.join(suffixes)} files{f' whose names end with {tail}' if tail else ''}; the split "
+            f"is empty{_instead(root, pattern, suffixes)}"
+        )
+    return files
+
+
+def _chosen(root: Path, named: Iterable[tuple[str, str]], suffixes: tuple[str, ...], tail: str) -> dict[str, str]:
     files: dict[str, str] = {}
-    for name, file in _in_folder(root, pattern) if not is_glob(root, pattern) else _globbed(root, pattern):
+    for name, file in named:
         if _parted(file)[1].lower() not in suffixes or not name.endswith(tail):
             continue
         name = unicodedata.normalize("NFC", name.removesuffix(tail))  # macOS writes accents apart from their letters
@@ -104,9 +131,22 @@ def find(root: Path, pattern: str, suffixes: tuple[str, ...], tail: str = "") ->
             both = sorted([files[name], file])
             raise UserError(f"{root / both[1]}: has the same name as {both[0].rpartition('/')[2]}; keep one of them")
         files[name] = file
-    if not files:
-        raise UserError(f"{root / pattern}: no {' or '.join(suffixes)} files; the split is empty")
     return files
+
+
+def _instead(root: Path, pattern: str, suffixes: tuple[str, ...]) -> str:
+    """What a folder has in place of what was looked for, for a message."""
+    if is_glob(root, pattern):
+        return ""
+    if (
+        any(_parted(file)[1].lower() in JPEG_SUFFIXES for _, file in _in_folder(root, pattern))
+        and suffixes == MASK_SUFFIXES
+    ):
+        return (
+            " (JPEG is no format for masks, it changes values: write them as PNG, or say how far a pixel may be from its "
+            "class's value: data.dataset.tolerance=20)"
+        )
+    return f" ({contents(root / pattern)} is there)"
 
 
 def is_glob(root: Path, pattern: str) -> bool:
@@ -122,11 +162,24 @@ def exists(root: Path, pattern: str) -> bool:
 
 def _in_folder(root: Path, folder: str) -> Iterator[tuple[str, str]]:
     if not (root / folder).is_dir():
-        raise UserError(f"data.root: {root / folder} is missing; check data.root and the data set's layout")
+        raise UserError(
+            f"data.root: {root / folder} is missing; check data.root and the data set's layout ({root} has {contents(root)}), "
+            "or say where they lie: data.dataset.images=… data.dataset.masks=…"
+        )
     with os.scandir(root / folder) as entries:
         for entry in entries:
             if not entry.name.startswith("."):
                 yield _parted(entry.name)[0], f"{folder}/{entry.name}"
+
+
+def _below(root: Path, folder: str) -> Iterator[tuple[str, str]]:
+    for at, folders, files in os.walk(root / folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inner = os.path.relpath(at, root / folder).replace(os.sep, "/")
+        before = "" if inner == "." else f"{inner}/"
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield f"{before}{_parted(name)[0]}", f"{folder}/{before}{name}"
 
 
 def _globbed(root: Path, pattern: str) -> Iterator[tuple[str, str]]:

@@ -104,7 +104,7 @@ def mask_of_fractions(root: Path) -> None:
 
 
 def mask_in_colour(root: Path) -> None:
-    save_mask(root, Image.new("RGB", SIZE[::-1]))
+    save_mask(root, Image.new("RGB", SIZE[::-1], (200, 0, 0)))
 
 
 def mask_with_alpha(root: Path) -> None:
