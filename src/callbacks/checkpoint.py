@@ -56,6 +56,11 @@ class RunCheckpoint(Checkpoint):
         self._stop: str | None = None  # the signal that this process got
         self._due = self._stops = False  # what all ranks know
         self._between_batches = False
+        self._saved_step: int | None = None  # the newest epoch's end that is in `last.ckpt`
+
+    def has_all(self, trainer: L.Trainer) -> bool:
+        """Whether all that was to be trained is in `last.ckpt`."""
+        return self._saved_step == trainer.global_step and trainer.fit_loop.done
 
     @property
     def best(self) -> Path:
@@ -143,6 +148,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save_last(trainer, pl_module)
+        self._saved_step = trainer.global_step
         stop = trainer.strategy.reduce_boolean_decision(self._stop is not None, all=False)
         if stop and trainer.current_epoch + 1 != trainer.max_epochs:
             raise Interrupted(self._stop)
