@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from src import launch, run_folder
 from src.config.check import explain
 from src.config.class_values import classes_by_name
-from src.errors import Interrupted, UserError
+from src.errors import Interrupted, UserError, absent_package, of_a_file
+from src.printing import Steady, steady, was_read
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
 _COMPLETION = Path(__file__).with_name("completion.bash")
@@ -80,17 +81,20 @@ def start(
         def job(config: DictConfig) -> Any:
             try:
                 return task(config)
-            except UserError as error:  # told once, at the end; the other jobs of a sweep go on
-                if full:
+            except Exception as error:  # told once, at the end; the other jobs of a sweep go on
+                mistake = error if isinstance(error, UserError) else of_a_file(error) or absent_package(error)
+                if full or mistake is None:
                     raise
-                mistakes.append(error)
+                mistakes.append(mistake)
                 return None
 
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
         if mistakes:
             raise mistakes[0]
 
-    report_user_errors(run, lambda error: _message(config_name, error, like))
+    sweeps = {"-m", "--multirun"} & set(overrides)
+    runs = config_name == "train" and (sweeps or not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides))
+    report_user_errors(run, lambda error: _message(config_name, error, like), only_prints=not runs)
 
 
 def _folder(config_name: str, overrides: list[str], composed: DictConfig | None) -> list[str]:
@@ -134,22 +138,54 @@ def _long(key: str) -> str:
     return _SHORT_PREFIXES.get(prefix, "") + key.removeprefix(prefix)
 
 
-def report_user_errors(action: Callable[[], None], say: Callable[[Exception], str] = str) -> None:
-    """Runs `action`; an error that the user can mend is printed in words, without a traceback, and ends with status 2."""
+def report_user_errors(
+    action: Callable[[], None], say: Callable[[Exception], str] = str, only_prints: bool = False
+) -> None:
+    """Runs `action`; an error that the user can mend is printed in words, without a traceback, and ends with status 2.
+
+    Output that cannot be written ends nothing. A reader that has gone (`| head`) has seen enough; any other cause is said.
+
+    Args:
+        only_prints: whether what is printed is what the command is for: lost, it ends with status 1.
+    """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    try:
-        action()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if full:
+    with steady() as (out, _):
+        try:
+            action()
+            _say_if_lost(out, only_prints)
+        except SystemExit as end:  # of Hydra's, after --help
+            if not end.code:
+                _say_if_lost(out, only_prints)
             raise
-        print(f"error: {say(error)}", file=sys.stderr)
-        sys.exit(USER_ERROR_STATUS)
-    except Interrupted as stop:
-        print(f"interrupted ({stop})", file=sys.stderr)
-        sys.exit(INTERRUPTED_STATUS)
-    finally:
-        if not full:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            if full:
+                raise
+            print(f"error: {say(error)}", file=sys.stderr)
+            sys.exit(USER_ERROR_STATUS)
+        except Interrupted as stop:
+            print(f"interrupted ({stop})", file=sys.stderr)
+            sys.exit(INTERRUPTED_STATUS)
+        except Exception as error:
+            told = of_a_file(error) or absent_package(error)
+            if full or told is None:
+                raise
+            print(f"error: {told}", file=sys.stderr)
+            sys.exit(USER_ERROR_STATUS)
+        finally:
+            if not full:
+                os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def _say_if_lost(out: Steady, only_prints: bool) -> None:
+    out.flush()
+    if not was_read(out):
+        print(
+            f"{'error' if only_prints else 'warning'}: what was printed is lost, since standard output cannot be written "
+            f"({getattr(out.lost, 'strerror', out.lost)}); all else is done",
+            file=sys.stderr,
+        )
+        if only_prints:
+            sys.exit(1)
 
 
 def compose(config_name: str, overrides: list[str], like: Path | None = None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Errors that a user can mend, and the stop that a user asked for."""
 
 import errno
+import os
 import re
 import traceback
 from collections.abc import Iterator
@@ -10,6 +11,19 @@ _WORKER_MARK = "Original Traceback"
 _WORKER_LOST = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by signal: [\w ]+|exited unexpectedly)"
 )
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What stands between a user and a file, and the mend.
+_OF_FILES = {
+    **dict.fromkeys(_FULL, "the disk or quota is full; make room, or take another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "take a folder that you may write to"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "give another name, or remove what stands there"),
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOENT: "check the name; the folder can not be made there",
+    errno.ELOOP: "the links lead nowhere; name the file itself",
+}
+_SHOWN = 120  # characters of a name
+_ABSENT = re.compile(r"(?:Module not found: |Requirement |No module named )'([\w.-]+)")
 
 
 class UserError(Exception):
@@ -37,7 +51,7 @@ class Interrupted(Exception):
 def disk_full(error: BaseException | None, folder: Path) -> UserError | None:
     """What to tell if an error, or one that led to it, comes of a disk or quota that is full; else None."""
     for cause in _chain(error):
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(cause, OSError) and cause.errno in _FULL:
             where = f" (writing {cause.filename})" if cause.filename else ""
             return UserError(
                 f"the disk or quota of {folder} is full{where}; make room, then go on from the last good checkpoint with: "
@@ -65,6 +79,32 @@ def out_of_memory(error: BaseException | None, folder: Path) -> UserError | None
                 f"a process that loads data was lost ({how}), most likely for want of memory or of /dev/shm; go on with "
                 f"fewer: python -m src.train resume={folder} data.num_workers=…"
             )
+    return None
+
+
+def of_a_file(error: BaseException | None) -> UserError | None:
+    """What to tell if an error comes of a file or folder that cannot be read or written: no room, no permission, a name that
+    is too long, a file where a folder should be; else None."""
+    for cause in _chain(error):
+        told = isinstance(cause, OSError) and (cause.errno in _FULL or (cause is error and cause.errno in _OF_FILES))
+        if told and isinstance(cause, OSError) and cause.errno is not None:
+            name = os.fsdecode(cause.filename) if isinstance(cause.filename, str | bytes | os.PathLike) else ""
+            shown = name if len(name) <= _SHOWN else f"{name[: _SHOWN // 2]}…{name[-_SHOWN // 2 :]}"
+            what = f"{shown}: cannot be read or written" if name else "a file cannot be written"
+            return UserError(f"{what} ({os.strerror(cause.errno)}); {_OF_FILES[cause.errno]}")
+    return None
+
+
+def absent_package(error: BaseException | None) -> UserError | None:
+    """What to tell if an error comes of a package that is not installed, e.g. a logger's; else None."""
+    for cause in _chain(error):
+        if isinstance(cause, ModuleNotFoundError):
+            found = _ABSENT.search(str(cause))
+            package = (cause.name or (found[1] if found else "")).partition(".")[0]
+            if package and package != "src":
+                return UserError(
+                    f"the package {package} is needed for this and is not installed; pip install {package}"
+                )
     return None
 
 

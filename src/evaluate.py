@@ -59,6 +59,7 @@ def evaluate(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 def _evaluate(settings: Mapping[str, Any], ranks: Ranks) -> dict[str, dict[str, float]]:
     from src import build, checkpoints, run_folder
     from src.quiet import quiet
+    from src.ranks import in_words
     from src.tables import score_table
 
     quiet()
@@ -87,16 +88,22 @@ def _evaluate(settings: Mapping[str, Any], ranks: Ranks) -> dict[str, dict[str, 
         1,
         ranks,
     )
+    run_dir = Path(settings["paths"]["output_dir"])
     results: dict[str, dict[str, float]] = {}
-    for split in settings["splits"]:
-        run = trainer.validate if split == "val" else trainer.test
-        run(model, datamodule=datamodule, verbose=False)
-        results[split] = dict(model.results[split])
-        if trainer.is_global_zero:
-            print(score_table(results[split], model.label_set, f"{split} (split: {datamodule.source(split).split})"))
+    written = {"checkpoint": str(file)}
+    try:
+        for split in settings["splits"]:
+            run = trainer.validate if split == "val" else trainer.test
+            run(model, datamodule=datamodule, verbose=False)
+            results[split] = dict(model.results[split])
+    except Exception as error:  # the scores of the splits before it stand
+        if trainer.is_global_zero and results:
+            run_folder.write_metrics(run_dir, {"status": "failed", "error": in_words(error)[0], **written, **results})
+        raise
     if trainer.is_global_zero:
-        run_dir = Path(settings["paths"]["output_dir"])
-        run_folder.write_metrics(run_dir, {"status": "completed", "checkpoint": str(file), **results})
+        run_folder.write_metrics(run_dir, {"status": "completed", **written, **results})
+        for split, scores in results.items():
+            print(score_table(scores, model.label_set, f"{split} (split: {datamodule.source(split).split})"))
         _log.info("%s; written to %s", file, run_dir / run_folder.METRICS)
     return results
 

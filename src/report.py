@@ -61,6 +61,11 @@ def report(settings: Mapping[str, Any]) -> None:
         groups = [groups[i] for i in tables.order(by_sort[0])]
         over_seeds = tables.seed_columns(groups, metric)
 
+    output = Path(settings["output"] or root).expanduser()
+    write_text(output / "report.csv", tables.as_csv(runs, different, groups, metric))
+    title = f"Runs in {root.resolve().name}"
+    html = page.page(title, runs, columns, groups, over_seeds, metric, settings["samples"], settings["pictures"])
+    write_text(output / "report.html", html)
     console = tables.console()
     console.print(tables.run_table(columns))
     if repeated:
@@ -68,11 +73,6 @@ def report(settings: Mapping[str, Any]) -> None:
     for run in runs:
         if run.error:
             console.print(f"{run.name}: {run.error}", markup=False, highlight=False, soft_wrap=True)
-    output = Path(settings["output"] or root).expanduser()
-    write_text(output / "report.csv", tables.as_csv(runs, different, groups, metric))
-    title = f"Runs in {root.resolve().name}"
-    html = page.page(title, runs, columns, groups, over_seeds, metric, settings["samples"], settings["pictures"])
-    write_text(output / "report.html", html)
     print(f"written: {output / 'report.html'} and {output / 'report.csv'}")
 
 

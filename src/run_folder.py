@@ -103,6 +103,22 @@ def alone(folder: Path, lock: str = _LOCK) -> Iterator[None]:
 
 def write_atomically(file: Path, write: Callable[[BinaryIO], None]) -> None:
     """Writes to a temporary name beside `file`, flushes to disk, then renames: readers see the old or the new file."""
+    with naming(file):
+        _write_atomically(file, write)
+
+
+@contextlib.contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """An error of the system within it names `file`, whatever temporary name (or none) it came of."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error.filename, str) or Path(error.filename).parent == file.parent:
+            error.filename = str(file)
+        raise
+
+
+def _write_atomically(file: Path, write: Callable[[BinaryIO], None]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:

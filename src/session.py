@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,20 +15,19 @@ import torch
 from src import build, checkpoints, run_folder, slurm
 from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
-from src.callbacks.monitor import Monitor
 from src.callbacks.pruning import Pruned, Pruning
 from src.config.check import uses_depth, uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
-from src.errors import Interrupted, NonFiniteLoss, UserError, disk_full, out_of_memory
+from src.errors import Interrupted, NonFiniteLoss, UserError, absent_package, disk_full, of_a_file, out_of_memory
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
 from src.quiet import quiet
 from src.ranks import Ranks, stopped_by_signals
+from src.run_record import RunRecord, Status
 from src.sweep.trial import trial_of_this_job
 from src.tables import score_table
 
 _log = logging.getLogger(__name__)
-Status = Literal["completed", "pruned", "failed", "interrupted"]
 
 
 @dataclass
@@ -50,40 +47,38 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
     """Trains as `settings` (checked, plain) say, tests the best checkpoint, writes metrics.json, prints the table.
 
     Raises:
-        UserError: the data or a file is bad, the disk is full, or the loss diverged; metrics.json then says "failed" and why.
+        UserError: the data or a file is bad, the disk is full, or the loss diverged; metrics.json then says "failed" and why,
+            beside all that was achieved until then.
         Interrupted: a signal came while nothing was trained.
     """
-    run_dir, begun = Path(settings["paths"]["output_dir"]), time.monotonic()
-    record: dict[str, Any] = {"status": "failed", "seed": int(settings["seed"])}
-
-    def report(words: str, status: int) -> None:
-        ended = {"status": "interrupted" if status == 130 else "failed", "error": words}
-        with contextlib.suppress(OSError):  # of a full disk; the message is on the screen too
-            run_folder.write_metrics(run_dir, record | ended | {"wall_seconds": round(time.monotonic() - begun, 1)})
+    run_dir = Path(settings["paths"]["output_dir"])
+    record = RunRecord(run_dir, int(settings["seed"]), resume)
 
     with contextlib.ExitStack() as stack:
         if build.is_main_process():
             stack.enter_context(run_folder.alone(run_dir))
             if not resume:
                 run_folder.refuse_taken(run_dir)
-        ranks = stack.enter_context(Ranks(report))
+        ranks = stack.enter_context(Ranks(record.failed))
         stack.enter_context(stopped_by_signals())
         try:
-            return _run(settings, run_dir, record, begun, resume, ranks)
+            return _run(settings, run_dir, record, resume, ranks)
         except Interrupted as stop:
             if build.is_main_process():
                 slurm.requeue_after(str(stop))
             raise
         except Exception as error:
-            full = disk_full(error, run_dir) or out_of_memory(error, run_dir)
-            if full is None:
+            if isinstance(error, UserError):
                 raise
-            raise full from None
+            told = (
+                disk_full(error, run_dir) or out_of_memory(error, run_dir) or of_a_file(error) or absent_package(error)
+            )
+            if told is None:
+                raise
+            raise told from error
 
 
-def _run(
-    settings: Mapping[str, Any], run_dir: Path, record: dict[str, Any], begun: float, resume: bool, ranks: Ranks
-) -> Outcome:
+def _run(settings: Mapping[str, Any], run_dir: Path, record: RunRecord, resume: bool, ranks: Ranks) -> Outcome:
     from_checkpoint = _last_good(run_dir) if resume else None
     if build.is_main_process():
         run_folder.clear(run_dir, resume)
@@ -112,12 +107,13 @@ def _run(
     _start_from(settings.get("init_from"), model)
     if settings["compile"]:
         model.network.compile()
-    record["parameters"] = sum(p.numel() for p in model.network.parameters())
-    _say(_headline(settings, datamodule, record["parameters"]))
+    record.content["parameters"] = sum(p.numel() for p in model.network.parameters())
+    _say(_headline(settings, datamodule, record.content["parameters"]))
+    record.watch(trainer, model)
     status: Status = "completed"
     stopped_by = ""
     try:
-        trainer.fit(model, datamodule=datamodule, ckpt_path=from_checkpoint, weights_only=True)
+        _fit(trainer, model, datamodule, from_checkpoint)
     except Interrupted as stop:
         status, stopped_by = "interrupted", str(stop)
         _say(f"interrupted ({stop}); go on with: python -m src.train resume={run_dir}")
@@ -129,16 +125,35 @@ def _run(
         raise NonFiniteLoss(
             f"{error}; the last good checkpoint is {good} (try a lower optimizer.lr or trainer.gradient_clip_val=1)"
         ) from None
-    record |= _training_record(trainer, model)
     if status == "completed" and settings["test"]:
-        record["test"] = test_best(trainer, model, datamodule)
-    record["status"] = status
-    record["wall_seconds"] = round(_spent_before(trainer) + time.monotonic() - begun, 1)
+        try:
+            record.content["test"] = test_best(trainer, model, datamodule)
+        except UserError as error:
+            raise UserError(
+                f"{error}\nthe training itself is done; once that is mended, python -m src.train resume={run_dir} tests it"
+            ) from error
+    record.close(status, write=trainer.is_global_zero)
     if trainer.is_global_zero:
-        _finish(settings, run_dir, record, trainer, model, datamodule)
+        _finish(settings, run_dir, record.content, trainer, model, datamodule)
         slurm.requeue_after(stopped_by)
-    optimized = run_folder.score(record, settings["optimized_metric"])
-    return Outcome(status, record, run_dir, trainer, model, datamodule, optimized)
+    optimized = run_folder.score(record.content, settings["optimized_metric"])
+    return Outcome(status, record.content, run_dir, trainer, model, datamodule, optimized)
+
+
+def _fit(
+    trainer: L.Trainer, model: Segmenter, datamodule: SegmentationDataModule, from_checkpoint: Path | None
+) -> None:
+    """Trains. What goes wrong once the last checkpoint of all is written, in a logger's or a callback's farewell, is said and
+    ends nothing."""
+    try:
+        trainer.fit(model, datamodule=datamodule, ckpt_path=from_checkpoint, weights_only=True)
+    except (UserError, Interrupted, Pruned):
+        raise
+    except Exception:
+        checkpoint = trainer.checkpoint_callback
+        if not (isinstance(checkpoint, RunCheckpoint) and checkpoint.has_all(trainer)):
+            raise
+        _log.warning("the training is done; what came after its last checkpoint failed:", exc_info=True)
 
 
 def test_best(trainer: L.Trainer, model: Segmenter, datamodule: SegmentationDataModule) -> dict[str, float]:
@@ -150,37 +165,11 @@ def test_best(trainer: L.Trainer, model: Segmenter, datamodule: SegmentationData
     return dict(model.results["test"])
 
 
-def _training_record(trainer: L.Trainer, model: Segmenter) -> dict[str, Any]:
-    checkpoint = trainer.checkpoint_callback
-    monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)  # type: ignore[attr-defined]
-    best = checkpoint.best_results if isinstance(checkpoint, RunCheckpoint) else model.results.get("val", {})
-    return {
-        "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
-        "train": {"images_per_second": monitor and monitor.images_per_second, "loss": monitor and monitor.loss},
-        "val": dict(best),
-        "memory": _peak_memory(),
-    }
-
-
-def _peak_memory() -> dict[str, float]:
-    """Peaks of the main process since it started, in GiB: its resident memory, and its GPU's allocated one."""
-    peaks = {}
-    if sys.platform != "win32":
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
-        peaks["process_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
-    if torch.cuda.is_available():
-        peaks["gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
-    return peaks
-
-
 def _finish(
     settings: Mapping[str, Any], run_dir: Path, record: dict[str, Any], trainer: L.Trainer, model: Segmenter,
     datamodule: SegmentationDataModule,
 ) -> None:  # fmt: skip
-    run_folder.write_metrics(run_dir, record)
+    """Tells what came out, once it is written: nothing that goes wrong here changes how the run ended."""
     chosen = {
         "model": settings["model"]["_target_"].rpartition(".")[2],
         "network": settings["network"]["_target_"].rpartition(".")[2],
@@ -199,15 +188,27 @@ def _finish(
         if k in record.get(stage, {})
     }
     if record["status"] != "interrupted":  # one point for a run, also for one that was resumed
-        log_hparams(trainer, chosen | changed, scores)
+        with _afterwards("TensorBoard's HPARAMS"):
+            log_hparams(trainer, chosen | changed, scores)
     if "test" in record:
-        split = datamodule.source("test").split
-        title = "test" if split == "test" else f"test (the data has no test split: {split})"
-        print(score_table(record["test"], model.label_set, title))
+        with _afterwards("the table of scores"):
+            split = datamodule.source("test").split
+            title = "test" if split == "test" else f"test (the data has no test split: {split})"
+            print(score_table(record["test"], model.label_set, title))
     loggers = settings.get("logger") or {}
     _log.info("%s after %.0f s; run folder: %s", record["status"], record["wall_seconds"], run_dir)
     if "tensorboard" in loggers:
         _log.info("look at it: tensorboard --logdir %s   (or: make dashboard)", run_dir)
+
+
+@contextlib.contextmanager
+def _afterwards(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        _log.warning("%s failed (%s: %s); %s has all scores", what, type(error).__name__, error, run_folder.METRICS)
 
 
 def _start_from(given: str | None, model: Segmenter) -> None:
@@ -254,12 +255,6 @@ def _headline(settings: Mapping[str, Any], datamodule: SegmentationDataModule, p
         f"({parameters / 1e6:.2f} M parameters), {datamodule.label_set.num_classes} classes, "
         f"{train} training and {val} validation samples{unlabeled}, seed {settings['seed']}"
     )
-
-
-def _spent_before(trainer: L.Trainer) -> float:
-    """Seconds that the run took before it was resumed."""
-    checkpoint = trainer.checkpoint_callback
-    return checkpoint.seconds_before if isinstance(checkpoint, RunCheckpoint) else 0.0
 
 
 def _say(text: str) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src import cli
+from src import cli, launch
 from src.config.check import check
 from src.config.trusted import run_config
 from src.errors import UserError
+from src.resuming import nothing_left
 
 if TYPE_CHECKING:  # importing torch takes seconds: --help and a config error do without
     from src.session import Outcome
@@ -70,11 +71,17 @@ def _resume(arguments: list[str]) -> None:
                 f"weights: python -m src.train init_from={run_dir} …"
             )
         OmegaConf.update(settings, key, OmegaConf.select(OmegaConf.from_dotlist([f"value={value}"]), "value"))
+    plain = cli.plain(settings)
+    done = nothing_left(run_dir, plain, [override.partition("=")[0] for override in overrides])
+    if done is not None:
+        if (place := launch.place()) is None or place.rank == 0:
+            print(done)
+        return
     logging.basicConfig(
         level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S",
         handlers=[logging.StreamHandler(sys.stdout), logging.FileHandler(run_dir / "train.log")],
     )  # fmt: skip
-    if train(cli.plain(settings), resume=True).status == "interrupted":
+    if train(plain, resume=True).status == "interrupted":
         sys.exit(130)
 
 

@@ -56,6 +56,12 @@ class RunCheckpoint(Checkpoint):
         self._stop: str | None = None  # the signal that this process got
         self._due = self._stops = False  # what all ranks know
         self._between_batches = False
+        self._stopped = False  # by a callback that has seen enough, in the newest checkpoint
+        self._saved_step: int | None = None  # the newest epoch's end that is in `last.ckpt`
+
+    def has_all(self, trainer: L.Trainer) -> bool:
+        """Whether all that was to be trained is in `last.ckpt`."""
+        return self._saved_step == trainer.global_step and trainer.fit_loop.done
 
     @property
     def best(self) -> Path:
@@ -63,12 +69,16 @@ class RunCheckpoint(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         seconds = self.seconds_before + time.monotonic() - self._begun
-        return {"best_score": self.best_score, "best_results": self.best_results, "seconds": seconds}
+        return {
+            "best_score": self.best_score, "best_results": self.best_results, "seconds": seconds,
+            "stopped": self._stopped,
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score = state_dict["best_score"]
         self.best_results = dict(state_dict["best_results"])
         self.seconds_before = state_dict["seconds"]
+        self._stopped = state_dict.get("stopped", False)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._between_batches:  # as Lightning's own checkpoints at a batch's end are; it counts on when it resumes
@@ -86,6 +96,7 @@ class RunCheckpoint(Checkpoint):
         names = pl_module.label_set.names
         if key != self.monitor and key not in names:
             raise UserError(f"monitor: no class is called {key!r}; classes: {', '.join(names)}")
+        trainer.should_stop = trainer.should_stop or self._stopped  # a resumed run that was about to end ends
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved_at = time.monotonic()
@@ -143,6 +154,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save_last(trainer, pl_module)
+        self._saved_step = trainer.global_step
         stop = trainer.strategy.reduce_boolean_decision(self._stop is not None, all=False)
         if stop and trainer.current_epoch + 1 != trainer.max_epochs:
             raise Interrupted(self._stop)
@@ -157,6 +169,7 @@ class RunCheckpoint(Checkpoint):
         pl_module.raise_if_diverged()
         if trainer.is_global_zero:
             run_folder.keep_previous(last, self.run_dir / run_folder.PREVIOUS)
+        self._stopped = trainer.should_stop
         trainer.save_checkpoint(last, weights_only=False)
         self._saved_at, self._due = time.monotonic(), False
 

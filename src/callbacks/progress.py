@@ -19,7 +19,9 @@ class Progress(RichProgressBar):
     """Rich's progress bar where standard output is a terminal; a line an epoch in the log everywhere."""
 
     def __init__(self, refresh_rate: int = 1) -> None:
-        super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 0, leave=False)
+        super().__init__(
+            refresh_rate=refresh_rate if sys.stdout is not None and sys.stdout.isatty() else 0, leave=False
+        )
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
