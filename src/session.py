@@ -14,13 +14,14 @@ from typing import Any, Literal
 import lightning as L
 import torch
 
-from src import build, checkpoints, run_folder, slurm
+from src import build, checkpoints, made_here, run_folder, slurm
 from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.monitor import Monitor
 from src.callbacks.pruning import Pruned, Pruning
 from src.config.check import uses_depth, uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
+from src.data.trained_on import Images
 from src.errors import Interrupted, NonFiniteLoss, UserError, disk_full, out_of_memory
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
@@ -96,6 +97,8 @@ def _run(
         settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]), use_depth=uses_depth(settings)
     )
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
+    if build.is_main_process():
+        made_here.sign(run_dir, settings)
     of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
     trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), ranks)
     if (trial := trial_of_this_job()) is not None:
@@ -107,6 +110,7 @@ def _run(
     model = build.build_model(
         settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
     )
+    model.images = Images.of_source(train_source)
     if isinstance(model, GANSegmenter):
         model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
     _start_from(settings.get("init_from"), model)

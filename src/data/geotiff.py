@@ -53,6 +53,9 @@ class GeoTiff:
             split is empty.
     """
 
+    HOW_READ = ("bands", "intensity", "tile")  # keys that belong to a model; see `trained_on`
+    HOW_LABELLED = ("labels", "others", "ignore")
+
     def __init__(
         self,
         split: str,
