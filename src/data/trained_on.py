@@ -13,11 +13,11 @@ from typing import Any
 
 from src.data.dataset import Derived, Source
 from src.data.labels import LabelSet
+from src.data.volume import OF_CT
 from src.errors import UserError
 from src.untrusted import shown
 
 _WORD = re.compile(r"[A-Za-z0-9]{1,16}")
-_OF_CT = -100.0  # Hounsfield units: a range that begins below is fat, lung or air, and no other modality's
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Images:
     @property
     def expects(self) -> str | None:
         """The modality: a range that begins far below 0 is in Hounsfield units where the data did not say."""
-        return self.modality or ("CT" if self.intensity[0] <= _OF_CT and self.dtype is None else None)
+        return self.modality or ("CT" if self.intensity[0] <= OF_CT and self.dtype is None else None)
 
     def contradiction(self, given: Images, other: str = "the model was trained on") -> str | None:
         """Why these images cannot be taken where ours were, in words; None where they can.
