@@ -21,7 +21,7 @@ from src.callbacks.monitor import Monitor
 from src.callbacks.pruning import Pruned, Pruning
 from src.config.check import uses_depth, uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
-from src.data.trained_on import Images
+from src.data.trained_on import Images, differences
 from src.errors import Interrupted, NonFiniteLoss, UserError, disk_full, out_of_memory
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
@@ -113,7 +113,7 @@ def _run(
     model.images = Images.of_source(train_source)
     if isinstance(model, GANSegmenter):
         model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
-    _start_from(settings.get("init_from"), model)
+    _start_from(settings, model)
     if settings["compile"]:
         model.network.compile()
     record["parameters"] = sum(p.numel() for p in model.network.parameters())
@@ -214,17 +214,23 @@ def _finish(
         _log.info("look at it: tensorboard --logdir %s   (or: make dashboard)", run_dir)
 
 
-def _start_from(given: str | None, model: Segmenter) -> None:
+def _start_from(settings: Mapping[str, Any], model: Segmenter) -> None:
+    given = settings.get("init_from")
     if given is None:
         return
     file = checkpoints.find(given)
+    content = checkpoints.read(file)
     try:
-        model.load_weights(checkpoints.read(file)["state_dict"])
+        model.load_weights(content["state_dict"])
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(
             f"init_from: the weights in {file} do not fit this model or its classes ({reason[:160]})"
         ) from error
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # of a description that is none
+        about = content[checkpoints.KEY]
+        for difference in differences(about, model.images, settings["data"]["dataset"]):
+            _say(f"init_from: {file} was trained on other images: {difference}")
 
 
 def _last_good(run_dir: Path) -> Path:

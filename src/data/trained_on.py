@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from hydra.utils import get_object
+
+from src.config.signatures import own_signature
 from src.data.dataset import Derived, Source
 from src.data.labels import LabelSet
 from src.data.volume import OF_CT
@@ -155,6 +158,36 @@ def as_trained(
             merged[key] = trained[key]
             taken.append(f"data.dataset.{key}={_short(trained[key])}")
     return merged, taken, otherwise
+
+
+def differences(trained: Mapping[str, Any], images: Images, dataset: Mapping[str, Any]) -> list[str]:
+    """In what a run's images differ from those of the checkpoint that it starts from, in words.
+
+    Args:
+        trained: what the checkpoint says of itself; may be a stranger's.
+        images, dataset: the run's images, and its settings `data.dataset`.
+    """
+    theirs = Images.of_checkpoint(trained)
+    reason = theirs.contradiction(images) or theirs.doubt(images)
+    config = trained.get("config") or {}
+    before = (config.get("data") or {}).get("dataset") or {}
+    keys = getattr(get_object(dataset["_target_"]), "HOW_READ", ())
+    _, _, otherwise = as_trained(dataset, before, keys, [f"data.dataset.{key}" for key in keys])
+    return [*([f"the data have {reason}"] if reason else []), *otherwise]
+
+
+def how_read(images: Images, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What another program must know to give a checkpoint's network the images that it was trained on: their kind, and the
+    keys by which they were read (window, spacing, bands …).
+
+    Args:
+        config: the checkpoint's; may be a stranger's.
+    """
+    dataset = (config.get("data") or {}).get("dataset") or {}
+    target = dataset.get("_target_")
+    own = isinstance(target, str) and target.startswith("src.data.") and own_signature(target) is not None
+    keys = getattr(get_object(target), "HOW_READ", ()) if own else ()
+    return asdict(images) | {key: dataset[key] for key in keys if key in dataset}
 
 
 def in_order(labels: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
