@@ -22,6 +22,7 @@ from src.config.check import has_adversary
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Source, class_counts
 from src.data.labels import LabelSet
+from src.data.trained_on import Images
 from src.errors import UserError
 from src.models.base import CHECKPOINT_KEY, Segmenter
 from src.models.optimization import Optimization
@@ -181,14 +182,16 @@ def model_from_checkpoint(file: Path) -> tuple[Segmenter, dict[str, Any]]:
     about = content[CHECKPOINT_KEY]
     settings = {"network": _without_weights(config["network"]), "loss": config["loss"], "model": config["model"]}
     settings["tasks"] = config.get("tasks")
-    low, high = about["intensity"]
-    model = build_model(
-        settings, label_set, int(about["channels"]), (float(low), float(high)), weights=_class_weights(content)
-    )
+    try:
+        images = Images.of_checkpoint(about)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error!r} in its description)") from error
+    model = build_model(settings, label_set, images.channels, images.intensity, weights=_class_weights(content))
     try:
         model.load_weights(content["state_dict"])
     except RuntimeError as error:
         raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
+    model.images = images
     return model.eval(), config
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ from src import cli
 from src.config.check import TRAINER, Share, check_keys, check_node, uses_depth
 from src.config.trusted import check_targets, find_path
 from src.errors import UserError
+from src.untrusted import shown
 
 if TYPE_CHECKING:
     from src.ranks import Ranks
@@ -38,26 +40,35 @@ def check(config: Mapping[str, Any]) -> None:
     check_keys(config, _KEYS)
     check_keys(config["trainer"], _TRAINER, "trainer")
     if "dataset" in config["data"]:
-        check_node("data", config["data"])
+        dataset = config["data"]["dataset"]
+        if dataset.get("labels") == "???":  # the checkpoint may say
+            dataset = {key: value for key, value in dataset.items() if key != "labels"} | {"_partial_": True}
+        check_node("data", {**config["data"], "dataset": dataset})
     else:
         check_keys(config["data"], _DATA, "data")
 
 
-def evaluate(settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def evaluate(settings: Mapping[str, Any], typed: Collection[str] | None = None) -> dict[str, dict[str, float]]:
     """Scores of each split, as in metrics.json; on CPU the same to the last digit as the training run's own.
 
+    Args:
+        settings: the whole config as plain containers.
+        typed: the keys that the user typed. Of other data (`data=…`) the keys that belong to the model (window, bands …)
+            are the checkpoint's but for these; None takes all of them from `settings`.
+
     Raises:
-        UserError: the checkpoint or the data is bad, or the classes do not fit.
+        UserError: the checkpoint or the data is bad, or the images or the classes do not fit.
     """
     check(settings)
     from src.ranks import Ranks
 
     with Ranks(lambda words, status: None) as ranks:
-        return _evaluate(settings, ranks)
+        return _evaluate(settings, typed, ranks)
 
 
-def _evaluate(settings: Mapping[str, Any], ranks: Ranks) -> dict[str, dict[str, float]]:
-    from src import build, checkpoints, run_folder
+def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks: Ranks) -> dict[str, dict[str, float]]:
+    from src import build, checkpoints, made_here, run_folder
+    from src.data.trained_on import Images, check_classes
     from src.quiet import quiet
     from src.ranks import in_words
     from src.tables import score_table
@@ -66,16 +77,23 @@ def _evaluate(settings: Mapping[str, Any], ranks: Ranks) -> dict[str, dict[str, 
     file = checkpoints.find(settings["ckpt"])
     model, config = build.model_from_checkpoint(file)
     chosen = settings["data"]
-    data = chosen if "dataset" in chosen else data_of(config, chosen, file)
+    if "dataset" in chosen:
+        data = _with_trained(chosen, config, model.label_set.names, typed, file)
+    else:
+        data = data_of(config, {**chosen, "root": chosen["root"] or made_here.root(file, config)}, file)
     datamodule = build.build_data(data, int(config["seed"]), use_depth=uses_depth(config))
     datamodule.prepare(tuple(settings["splits"]))
     for split in settings["splits"]:
-        names = datamodule.source(split).label_set.names
-        if names != model.label_set.names:
+        source = datamodule.source(split)
+        given = Images.of_source(source)
+        if reason := model.images.contradiction(given):
             raise UserError(
-                f"ckpt: {file} knows {len(model.label_set.names)} classes ({', '.join(model.label_set.names)}), "
-                f"the data has {len(names)} ({', '.join(names)}); they must be the same"
+                f"ckpt: {file} does not fit the data: the split {split!r} has {reason}; give data like those that it "
+                "learnt from"
             )
+        if doubt := model.images.doubt(given):
+            _log.warning("the split %r has %s", split, doubt)
+        check_classes(model.label_set, source.label_set, str(file))
     on = trainer_of(config, settings["trainer"], file)
     build.check_devices(on)
     trainer = build.build_trainer(
@@ -108,6 +126,56 @@ def _evaluate(settings: Mapping[str, Any], ranks: Ranks) -> dict[str, dict[str, 
     return results
 
 
+def _with_trained(
+    chosen: Mapping[str, Any], config: Mapping[str, Any], names: Sequence[str], typed: Collection[str] | None, file: Path
+) -> dict[str, Any]:
+    """Other data than a checkpoint was trained on, read as those were unless typed otherwise, which is said.
+
+    The checkpoint may be a stranger's: of its data only the keys that the chosen data set's class lists are taken, plain
+    values that are checked like typed ones.
+
+    Args:
+        chosen: the group `data`.
+        config: the checkpoint's.
+        names: its classes.
+
+    Raises:
+        UserError: a key of the checkpoint's fits the data set not, or one is missing that the user must give.
+    """
+    from hydra.utils import get_object
+
+    from src import build
+    from src.data.trained_on import as_trained, in_order
+
+    given, trained = chosen["dataset"], (config.get("data") or {}).get("dataset") or {}
+    made_by = get_object(given["_target_"])
+    if typed is None:
+        typed = {f"data.dataset.{key}" for key, value in given.items() if value != "???"}
+    dataset, read, otherwise = as_trained(given, trained, getattr(made_by, "HOW_READ", ()), typed)
+    dataset, labelled, _ = as_trained(dataset, trained, getattr(made_by, "HOW_LABELLED", ()), typed)
+    if not _is_plain({key: dataset[key] for key in dataset if key in trained and dataset[key] != given.get(key)}):
+        raise UserError(f"ckpt: {file} has more than plain values in its data's settings; refused")
+    if isinstance(dataset.get("labels"), Mapping):
+        dataset["labels"] = in_order(dataset["labels"], names)
+    data = {**chosen, "dataset": dataset}
+    check_node("data", data)
+    if build.is_main_process():
+        if read or labelled:
+            _log.info("as %s was trained: %s", file, ", ".join([*read, *labelled]))
+        if otherwise:
+            _log.warning("%s: these scores are of images unlike those that it learnt from", ", ".join(otherwise))
+    return data
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether nothing in a value would be built."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and not k.startswith("_") and _is_plain(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
 def data_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """The data that a checkpoint was trained on, with the keys that were chosen on the command line.
 
@@ -128,9 +196,10 @@ def data_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path) ->
             "choose the data yourself: data=…"
         )
     if trained_in is not None and data["root"] is None:
+        given = shlex.quote(f"data.root={shown(str(trained_in))}")
         raise UserError(
-            "data.root: must be given, since no path is taken out of a checkpoint; this one was trained on "
-            f"data.root={trained_in}"
+            "data.root: must be given, since no path is taken out of a checkpoint but in the folder of a run of your own; if "
+            f"its data lie there: python -m src.evaluate {shlex.quote(f'ckpt={file}')} {given}"
         )
     check_node("data", data)
     return data
@@ -153,7 +222,10 @@ def trainer_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path)
 
 
 def _task(config: DictConfig) -> None:
-    evaluate(cli.plain(config))
+    from src import build
+    from src.data.trained_on import typed_keys
+
+    evaluate(cli.plain(config), typed_keys(build.task_overrides()))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def check(config: Mapping[str, Any]) -> None:
 
 def export(settings: Mapping[str, Any]) -> float:
     """Writes the file, which takes raw images `image` [B, C, H, W] as training did (uint8, or float32 of raw values where
-    the data are not 8 bit; normalising is inside) and gives `logits` float32 [B, K, H, W]. The label set goes with it.
+    the data are not 8 bit; normalising is inside) and gives `logits` float32 [B, K, H, W]. The label set goes with it,
+    and how images were read (`images`: dtype, bands, window, spacing …).
 
     Returns:
         The largest difference of the file's logits from the checkpoint's, tried on random images.
@@ -48,13 +49,14 @@ def export(settings: Mapping[str, Any]) -> float:
     """
     check(settings)
     from src import build, checkpoints
+    from src.data import trained_on
     from src.extras import needs
 
     if settings["format"] == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             needs(package, "onnx")
     file = checkpoints.find(settings["ckpt"])
-    model, _ = build.model_from_checkpoint(file)
+    model, config = build.model_from_checkpoint(file)
     if model.ema is not None:
         model.network, model.ema = model.ema.module, None  # what is evaluated
     noise = getattr(model, "noise", None)
@@ -63,7 +65,10 @@ def export(settings: Mapping[str, Any]) -> float:
             f"ckpt: {file} predicts by drawing noise, which an exported graph cannot; train without model.noise"
         )
     program = _traced(model, settings["size"])
-    about = {"label_set": json.dumps(model.label_set.to_dict()), "intensity": json.dumps(list(model.intensity))}
+    about = {
+        "label_set": json.dumps(model.label_set.to_dict()), "intensity": json.dumps(list(model.intensity)),
+        "images": json.dumps(trained_on.how_read(model.images, config)),
+    }  # fmt: skip
     output = Path(settings["output"]).expanduser()
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.part")

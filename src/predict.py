@@ -15,6 +15,7 @@ from pydantic import Field
 
 from src import cli
 from src.config.check import check_keys
+from src.data import not_read
 from src.errors import UserError
 
 if TYPE_CHECKING:  # a config error must not wait for torch
@@ -69,6 +70,8 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
     failed: list[str] = []
     for name, file in track(files.items(), "predicting", disable=not sys.stdout.isatty()):
         try:
+            if (reason := not_read.explain(file)) is not None:
+                raise UserError(f"{file}: {reason}")
             if file.is_dir() or file.name.lower().endswith(_VOLUMES):
                 segment_volume(model, device, file, output, name, dataset, **looks)
             elif takes_photos and not is_georeferenced(file):
@@ -125,7 +128,8 @@ def inputs(given: str) -> dict[str, Path]:
     else:
         found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file() or _is_series(p))
     if not found:
-        raise UserError(f"input: no image at {given}; give an image, a folder of images or a glob pattern")
+        there = not_read.found_instead([path, *(path.iterdir() if path.is_dir() else ())])
+        raise UserError(f"input: no image at {given}{there or '; give an image, a folder of images or a glob pattern'}")
     names: dict[str, Path] = {}
     for file in found:
         name = file.name[:-7] if file.name.lower().endswith(".nii.gz") else file.name if file.is_dir() else file.stem

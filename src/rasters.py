@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from src.config.check import check_node
-from src.data.raster import check_bands, opened, preview, read_window
+from src.data.raster import check_bands, georeference, opened, preview, read_window
 from src.drawing import as_picture, overlay
 from src.errors import UserError
 from src.extras import needs
@@ -24,7 +25,8 @@ from src.windows import Part, parts
 
 _log = logging.getLogger(__name__)
 TRAINED_ON = "src.data.geotiff.GeoTiff"
-_GEO_TAGS = (33550, 33922, 34264, 34735)  # TIFF tags of a georeference: pixel scale, tie points, transform, CRS
+# TIFF tags of a georeference: pixel scale, tie points (or ground control points), transform, CRS, rational polynomials
+_GEO_TAGS = (33550, 33922, 34264, 34735, 50844)
 _NO_DATA = 255
 _OVERVIEW = 2048  # pixels of the longer side of an overlay
 
@@ -70,13 +72,14 @@ def segment_raster(
         source = stack.enter_context(opened(file))
         bands = bands_of(dataset, model.channels, source.count, file)
         check_bands(source, bands, file, "the model")
-        if model.intensity == (0.0, 255.0) and {source.dtypes[band - 1] for band in bands} != {"uint8"}:
-            raise UserError(
-                f"{file}: is {source.dtypes[0]} but the model was trained on 8 bits; scale it to uint8 first"
-            )
+        given = replace(model.images, dtype=str(np.result_type(*(source.dtypes[band - 1] for band in bands))))
+        if depth := model.images.other_depth(given.dtype):
+            raise UserError(f"{file}: is {depth}; give it with the values that the model learnt from")
+        if doubt := model.images.doubt(given):
+            _log.warning("%s: has %s", file, doubt)
         sinks: dict[str, Any] = {}
         for part in parts(source.height, source.width, side, overlap):
-            raw, empty = read_window(source, bands, part.read, fill=model.intensity[0])
+            raw, empty = read_window(source, bands, part.read, model.intensity)
             maps = segment(model, raw[None].to(device), uncertainty)
             maps["mask"][empty] = _NO_DATA
             for kind, values in maps.items():
@@ -117,8 +120,8 @@ def _created(file: Path, source: Any) -> Iterator[Any]:
     done = False
     try:
         with rasterio.open(
-            partial, "w", driver="GTiff", height=source.height, width=source.width, count=1, dtype="uint8", crs=source.crs,
-            transform=source.transform, compress="deflate", tiled=True, bigtiff="if_safer",
+            partial, "w", driver="GTiff", height=source.height, width=source.width, count=1, dtype="uint8",
+            compress="deflate", tiled=True, bigtiff="if_safer", **georeference(source),
         ) as sink:  # fmt: skip
             yield sink
         done = True

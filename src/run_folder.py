@@ -28,6 +28,7 @@ CONFIG = ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
 HYDRA = ".hydra/hydra.yaml"
 LOG = "train.log"
+ROOT = ".root.json"  # of the data, signed by the user who made the run
 CLASS_COUNTS = "class_counts.txt"  # of the training masks, by `model.class_weights=balanced`
 PIXELS_BY_CLASS = "pixels_by_class.npz"  # of each training mask, by `data.rare_classes`
 _LOCK = f"{CHECKPOINTS}/.lock"

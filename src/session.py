@@ -12,12 +12,13 @@ from typing import Any
 import lightning as L
 import torch
 
-from src import build, checkpoints, run_folder, slurm
+from src import build, checkpoints, made_here, run_folder, slurm
 from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.pruning import Pruned, Pruning
 from src.config.check import uses_depth, uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
+from src.data.trained_on import Images, differences
 from src.errors import Interrupted, NonFiniteLoss, UserError, absent_package, disk_full, of_a_file, out_of_memory
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
@@ -91,6 +92,8 @@ def _run(settings: Mapping[str, Any], run_dir: Path, record: RunRecord, resume: 
         settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]), use_depth=uses_depth(settings)
     )
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
+    if build.is_main_process():
+        made_here.sign(run_dir, settings)
     of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
     trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), ranks)
     if (trial := trial_of_this_job()) is not None:
@@ -102,9 +105,10 @@ def _run(settings: Mapping[str, Any], run_dir: Path, record: RunRecord, resume: 
     model = build.build_model(
         settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
     )
+    model.images = Images.of_source(train_source)
     if isinstance(model, GANSegmenter):
         model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
-    _start_from(settings.get("init_from"), model)
+    _start_from(settings, model)
     if settings["compile"]:
         model.network.compile()
     record.content["parameters"] = sum(p.numel() for p in model.network.parameters())
@@ -211,17 +215,23 @@ def _afterwards(what: str) -> Iterator[None]:
         _log.warning("%s failed (%s: %s); %s has all scores", what, type(error).__name__, error, run_folder.METRICS)
 
 
-def _start_from(given: str | None, model: Segmenter) -> None:
+def _start_from(settings: Mapping[str, Any], model: Segmenter) -> None:
+    given = settings.get("init_from")
     if given is None:
         return
     file = checkpoints.find(given)
+    content = checkpoints.read(file)
     try:
-        model.load_weights(checkpoints.read(file)["state_dict"])
+        model.load_weights(content["state_dict"])
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(
             f"init_from: the weights in {file} do not fit this model or its classes ({reason[:160]})"
         ) from error
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # of a description that is none
+        about = content[checkpoints.KEY]
+        for difference in differences(about, model.images, settings["data"]["dataset"]):
+            _say(f"init_from: {file} was trained on other images: {difference}")
 
 
 def _last_good(run_dir: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from src.extras import needs
 from src.models.base import Segmenter
 from src.rasters import as_gray
 
+_log = logging.getLogger(__name__)
 _TRAINED_ON = ("src.data.nifti.Nifti", "src.data.dicom.Dicom")
 
 
@@ -49,6 +51,11 @@ def segment_volume(
     """
     slicing = slicing_of(dataset, file)
     volume = open_series(file) if file.is_dir() else open_nifti(file)
+    if modality := model.images.other_modality(volume.modality):
+        raise UserError(f"{file}: is of {modality}; take a model of its modality")
+    for doubt in (*volume.doubts, slicing.doubt(volume)):
+        if doubt is not None:
+            _log.warning("%s: is %s", file, doubt)
     results: dict[str, npt.NDArray[np.uint8]] = {}
     most, shown = -1, np.zeros((0, 0, 3), np.uint8)
     for index in range(volume.length(slicing.axis)):

@@ -24,6 +24,7 @@ _UNEVEN = 0.1  # of the usual distance of slices; more is a missing slice
 _TAGS = (
     "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
     "SamplesPerPixel", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "Modality", "BitsStored", "PixelRepresentation",
+    "PhotometricInterpretation", "SliceThickness",
 )  # fmt: skip
 _NUMBERS = {
     "ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1, "RescaleSlope": 1,
@@ -31,11 +32,24 @@ _NUMBERS = {
 }  # fmt: skip
 _ONE_VALUE = {
     "SeriesInstanceUID": "another series",
+    "Modality": "another modality",
     "Rows": "another height",
     "Columns": "another width",
     "ImageOrientationPatient": "another orientation",
     "PixelSpacing": "another pixel spacing",
 }
+# Modalities of objects that lie beside scans and are none, and what to do with them.
+_NO_SCANS = {
+    "SEG": "a segmentation; as labels write it as NIfTI (dcmqi: segimage2itkimage)",
+    "RTSTRUCT": "contours; as labels write them as NIfTI (plastimatch convert, or dcmrtstruct2nii)",
+    "RTDOSE": "a dose, no scan",
+    "RTPLAN": "a treatment plan, no scan",
+    "REG": "a registration, no scan",
+    "SR": "a report, no scan",
+    "PR": "a way to show a scan, no scan",
+    "KO": "a selection of images, no scan",
+}
+_OF_UNITS = ("CT", "PT")  # modalities whose values are measures, however they are shown
 
 
 class Dicom(VolumeSlices):
@@ -79,8 +93,9 @@ def open_series(folder: Path) -> Volume:
     first = headers[files[0]]
     for file, header in headers.items():
         for tag, other in _ONE_VALUE.items():
-            mine, its = getattr(first, tag), getattr(header, tag)
-            if (mine != its) if tag.endswith("UID") else not np.allclose(np.float64(mine), np.float64(its), atol=1e-3):
+            mine, its = first.get(tag), header.get(tag)
+            words = tag in ("SeriesInstanceUID", "Modality")
+            if (mine != its) if words else not np.allclose(np.float64(mine), np.float64(its), atol=1e-3):
                 raise UserError(
                     f"{file}: belongs to {other} ({tag}) than {files[0].name}; keep one series a folder and move it out"
                 )
@@ -90,7 +105,8 @@ def open_series(folder: Path) -> Volume:
     along = {file: float(position @ normal) for file, position in positions.items()}
     ordered = sorted(files, key=lambda file: along[file])
     _check_even(ordered, [along[file] for file in ordered], folder)
-    step = normal
+    doubts = _doubts(list(headers.values()))
+    step = normal * (_number(first.get("SliceThickness"), 0.0) or 1.0)
     if len(ordered) > 1:
         step = (positions[ordered[-1]] - positions[ordered[0]]) / (len(ordered) - 1)
     height, width = (float(s) for s in first.PixelSpacing)
@@ -98,17 +114,47 @@ def open_series(folder: Path) -> Volume:
     # DICOM's axes are left, posterior, superior: the first two are turned round for RAS.
     affine[:3] = np.diag([-1, -1, 1]) @ np.stack([rows * width, columns * height, step, positions[ordered[0]]], axis=1)
     rescale = [
-        (float(getattr(headers[f], "RescaleSlope", 1)), float(getattr(headers[f], "RescaleIntercept", 0)))
-        for f in ordered
+        (_number(headers[file].get("RescaleSlope"), 1.0), _number(headers[file].get("RescaleIntercept"), 0.0))
+        for file in ordered
     ]
+    modality = str(first.get("Modality") or "") or None
+    inverted = [_is_inverted(headers[file]) for file in ordered]
     bits, signed = int(first.BitsStored), bool(first.PixelRepresentation)
     ends = [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1]
     limits = [end * slope + intercept for slope, intercept in set(rescale) for end in ends]
     whole = all(s.is_integer() and i.is_integer() for s, i in rescale) and -32768 <= min(limits) <= max(limits) <= 32767
     return Volume(
         folder, (int(first.Columns), int(first.Rows), len(ordered)), affine,
-        functools.partial(_load_series, ordered, rescale, whole), _newest(ordered), whole=whole,
+        functools.partial(_load_series, ordered, rescale, inverted, sum(ends), whole), _newest(ordered), whole=whole,
+        modality=modality, doubts=doubts,
     )  # fmt: skip
+
+
+def _number(value: Any, default: float) -> float:
+    return default if value in (None, "") else float(value)
+
+
+def _is_inverted(header: Any) -> bool:
+    """Whether a slice stores white as 0. A measure (Hounsfield units) is one however it is shown."""
+    return header.get("PhotometricInterpretation") == "MONOCHROME1" and header.get("Modality") not in _OF_UNITS
+
+
+def _doubts(headers: Sequence[Any]) -> tuple[str, ...]:
+    """What a series' headers leave open, each a kind."""
+    first, doubts = headers[0], []
+    unscaled = [h for h in headers if None in (h.get("RescaleSlope"), h.get("RescaleIntercept"))]
+    if first.get("Modality") == "CT" and unscaled:
+        doubts.append(
+            "a CT without RescaleSlope and RescaleIntercept; values are taken as they are stored, which may not be Hounsfield "
+            "units"
+        )
+    if first.get("Modality") in _OF_UNITS and first.get("PhotometricInterpretation") == "MONOCHROME1":
+        doubts.append(
+            f"a {first.Modality} in MONOCHROME1 (shown with white as low); its values are taken as the measure that they are"
+        )
+    if len(headers) == 1 and not first.get("SliceThickness"):
+        doubts.append("a single slice without SliceThickness; it is taken to be 1 mm thick")
+    return tuple(doubts)
 
 
 def _header(file: Path) -> Any:
@@ -131,13 +177,15 @@ def _header(file: Path) -> Any:
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
         syntax = header.file_meta.TransferSyntaxUID
         compressed = bool(syntax.is_compressed)
-        for tag in _TAGS:
-            header.get(tag)  # parsed here, where what is damaged is caught
+        # all are parsed here, where what is damaged is caught
+        modality = str({tag: header.get(tag) for tag in _TAGS}["Modality"] or "")
         frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel", 1))
     except UserError:
         raise
     except Exception as error:  # damaged values raise whatever their parser does
         raise UserError(f"{file}: cannot be read as DICOM ({_first_line(error)}); replace or remove it") from None
+    if modality in _NO_SCANS:
+        raise UserError(f"{file}: is no image but {_NO_SCANS[modality]} ({modality}); move it out of the series' folder")
     if frames != 1 or samples != 1:
         what = f"{frames} frames" if frames != 1 else f"{samples} channels"
         raise UserError(f"{file}: has {what}; a series is files of one gray slice each: convert it to NIfTI (dcm2niix)")
@@ -209,11 +257,18 @@ def _check_even(files: Sequence[Path], along: Sequence[float], folder: Path) -> 
             )
 
 
-def _load_series(files: Sequence[Path], rescale: Sequence[tuple[float, float]], whole: bool) -> Array:
-    """Values [columns, rows, slices], int16 or float32."""
+def _load_series(
+    files: Sequence[Path], rescale: Sequence[tuple[float, float]], inverted: Sequence[bool], ends: int, whole: bool
+) -> Array:
+    """Values [columns, rows, slices], int16 or float32.
+
+    Args:
+        inverted: of each slice, whether it stores white as 0.
+        ends: the sum of the lowest and highest value that can be stored, so that `ends - x` inverts x.
+    """
     pydicom = needs("pydicom", "medical")
     planes: list[npt.NDArray[Any]] = []
-    for file, (slope, intercept) in zip(files, rescale, strict=True):
+    for file, (slope, intercept), turned in zip(files, rescale, inverted, strict=True):
         try:
             with open_regular(file, links=True) as stream:
                 stored = pydicom.dcmread(stream).pixel_array
@@ -221,6 +276,7 @@ def _load_series(files: Sequence[Path], rescale: Sequence[tuple[float, float]], 
             raise
         except Exception as error:  # each decoder raises its own
             raise UserError(f"{file}: its pixels cannot be decoded ({_first_line(error)}); replace it") from None
+        stored = ends - stored.astype(np.int64) if turned else stored
         planes.append((stored * np.float32(slope) + np.float32(intercept)).astype(np.int16 if whole else np.float32).T)
     return np.stack(planes, axis=-1)
 

@@ -11,7 +11,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from src.data.label_values import LabelValues
-from src.data.raster import check_bands, check_same_grid, opened, preview, read_window
+from src.data.raster import check_bands, check_same_grid, opened, read_window, usual_range
+from src.data.said import say_once
 from src.data.volume_pairs import Pair, assign, find_pairs, split_folder
 from src.errors import UserError
 from src.extras import needs
@@ -28,8 +29,9 @@ class GeoTiff:
     Training tiles all have the size `tile`: the last of a row or column is moved inwards. Validation and test tiles at
     the right and below are as small as what is left, so that each pixel counts once.
 
-    Pixels without data in any of the bands (the nodata value, an alpha band, a mask band, NaN) are ignored, and so is the
-    label raster's nodata value unless it is a class's.
+    Pixels without data (the nodata value in all bands, an alpha or mask band, NaN; see `read_window`) are ignored, and so is
+    the label raster's nodata value unless `labels` has it or it is 0: tools that burn polygons declare the 0 around them
+    as nodata, and it is what `others` says like any value that is not listed. `ignore` ignores it.
 
     Args:
         split: "train", "val" or "test"; without test scenes, "test" reads "val".
@@ -52,6 +54,9 @@ class GeoTiff:
         UserError: files are missing or stand alone, cannot be read, have not the bands, do not lie on each other, or a
             split is empty.
     """
+
+    HOW_READ = ("bands", "intensity", "tile")  # keys that belong to a model; see `trained_on`
+    HOW_LABELLED = ("labels", "others", "ignore")
 
     def __init__(
         self,
@@ -93,8 +98,15 @@ class GeoTiff:
             pairs = [pair for pair, its in zip(pairs, of, strict=True) if its == self.split]
         self._pairs = pairs
         self.intensity = (0.0, 255.0) if intensity is None else (float(intensity[0]), float(intensity[1]))
-        self._dtype: str | None = None
+        self.dtype = ""  # of all bands that are read
+        self._zeros = 0  # label rasters that declare 0 as nodata
         windows = [self._open(pair, intensity is None, tile) for pair in pairs]
+        if self._zeros and others == "background":
+            say_once(
+                f"label rasters declare 0 as no data ({self._zeros} of {len(pairs)} of the split {self.split!r}); it is read "
+                "as background, like every value that data.dataset.labels does not list (data.dataset.ignore=[0] ignores it)",
+                kind="label rasters declare 0",
+            )
         # Arrays, not lists of tuples: nothing per sample that worker processes would copy on reference.
         self._scene_of = np.repeat(np.arange(len(pairs)), [len(listed) for listed in windows])
         self._windows = np.concatenate(windows)
@@ -112,12 +124,12 @@ class GeoTiff:
         pair = self._pairs[self._scene_of[index]]
         window = Window(*map(int, self._windows[index]))
         with opened(pair.image) as dataset:
-            image, empty = read_window(dataset, self._bands, window, fill=self.intensity[0])
+            image, empty = read_window(dataset, self._bands, window, self.intensity)
         with opened(pair.mask) as dataset:
-            read, unlabelled = read_window(dataset, [1], window, fill=0)
+            read, unlabelled = read_window(dataset, [1], window, (0, 0))
             no_data = dataset.nodata
         values = read[0].numpy()
-        if no_data in self._values.listed:  # the class wins
+        if no_data == 0 or no_data in self._values.listed:  # what it stands for, the table says
             unlabelled &= values != no_data
         mask = self._values.mask(np.where(unlabelled, 0, values), pair.mask)
         mask[empty | unlabelled] = self.label_set.ignore_index
@@ -132,15 +144,15 @@ class GeoTiff:
             check_same_grid(image, label)
             if label.count != 1:
                 raise UserError(f"{pair.mask}: label raster has {label.count} bands; write one band of class numbers")
+            self._zeros += label.nodata == 0 and 0 not in self._values.listed
             dtype = str(np.result_type(*(image.dtypes[band - 1] for band in self._bands)))
-            self._dtype = self._dtype or dtype
-            if dtype != self._dtype:
+            self.dtype = self.dtype or dtype
+            if dtype != self.dtype:
                 raise UserError(
-                    f"{pair.image}: its bands are {dtype} but those of {self._pairs[0].image} are {self._dtype}; convert one"
+                    f"{pair.image}: its bands are {dtype} but those of {self._pairs[0].image} are {self.dtype}; convert one"
                 )
             if eight_bits and dtype != "uint8":
-                seen = preview(image, self._bands).astype(np.float64)
-                low, high = np.nanpercentile(np.where(np.isfinite(seen), seen, np.nan), (1, 99))
+                low, high = usual_range(image, self._bands)
                 raise UserError(
                     f"data.dataset.intensity: must be given, since {pair.image} is {dtype}; most of its values fit "
                     f"data.dataset.intensity=[{low:.4g},{high:.4g}]"

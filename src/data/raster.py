@@ -19,6 +19,7 @@ from src.untrusted import open_regular, shown
 from src.windows import Window
 
 _TOLERANCE = 0.01  # pixels that two grids may be apart and still be one
+_TOLERANCE_OF_POINTS = 0.5  # … where ground control points say where, of which a grid is fitted
 _PREVIEW = 1024  # pixels of the longer side of what is read to look at a whole scene
 _DRIVERS = {  # by what a file begins with: GDAL would go by content too, to formats that name other files and URLs
     b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff", b"\x89PNG\r\n\x1a\n": "PNG",
@@ -103,22 +104,34 @@ def _check_alone(dataset: Any, file: Path) -> None:
 
 
 def read_window(
-    dataset: Any, bands: Sequence[int], window: Window, fill: float
+    dataset: Any, bands: Sequence[int], window: Window, intensity: tuple[float, float]
 ) -> tuple[Tensor, npt.NDArray[np.bool_]]:
-    """Bands [C, h, w] in the raster's own dtype (what torch has no use for as float32), and where any of them has
-    no data, bool [h, w]. NaN becomes `fill`.
+    """Bands [C, h, w] in the raster's own dtype (what torch has no use for as float32), and where there is no data, bool
+    [h, w].
+
+    That is where GDAL's data-set mask says so: an alpha or mask band, or the nodata value in all bands, since 0, say, in one
+    band alone is a dark pixel. A value that cannot be one (NaN, infinity, a nodata value that `intensity` does not reach)
+    tells it in any of the wanted bands.
 
     Args:
         bands: numbers from 1.
+        intensity: the lowest and highest value that are told apart. NaN becomes the lowest.
     """
     area = needs("rasterio.windows", "geo").Window(window.left, window.top, window.width, window.height)
     values: npt.NDArray[Any] = dataset.read(list(bands), window=area)
-    empty: npt.NDArray[np.bool_] = (dataset.read_masks(list(bands), window=area) == 0).any(axis=0)
+    without: npt.NDArray[np.bool_] = dataset.read_masks(list(bands), window=area) == 0
+    empty: npt.NDArray[np.bool_] = without.all(axis=0)
+    if empty.any() and len(set(bands)) < dataset.count:
+        empty &= dataset.dataset_mask(window=area) == 0
+    for band, lacks in zip(bands, without, strict=True):
+        nodata = dataset.nodatavals[band - 1]
+        if nodata is not None and not intensity[0] <= nodata <= intensity[1]:
+            empty |= lacks
     if values.dtype.kind == "f" or values.dtype.itemsize == 8 or values.dtype == np.uint32:
         values = values.astype(np.float32)
         wrong = ~np.isfinite(values)
         empty |= wrong.any(axis=0)
-        values[wrong] = fill
+        values[wrong] = intensity[0]
     return torch.from_numpy(values), empty
 
 
@@ -127,6 +140,21 @@ def preview(dataset: Any, bands: Sequence[int], side: int = _PREVIEW) -> npt.NDA
     height, width = preview_size(dataset.height, dataset.width, side)
     values: npt.NDArray[Any] = dataset.read(list(bands), out_shape=(len(bands), height, width))
     return values
+
+
+def usual_range(dataset: Any, bands: Sequence[int]) -> tuple[float, float]:
+    """The values between which 98 % of a thinned scene's lie, without those that are no data.
+
+    Raises:
+        UserError: it has no data at all.
+    """
+    values = preview(dataset, bands).astype(np.float64)
+    there = dataset.read_masks(list(bands), out_shape=values.shape) > 0
+    seen = values[there & np.isfinite(values)]
+    if not len(seen):
+        raise UserError(f"{dataset.name}: has no pixel with data; remove it")
+    low, high = np.percentile(seen, (1, 99))
+    return float(low), float(high)
 
 
 def preview_size(height: int, width: int, side: int) -> tuple[int, int]:
@@ -150,10 +178,11 @@ def check_bands(dataset: Any, bands: Sequence[int], file: Path, key: str) -> Non
 
 
 def check_same_grid(image: Any, label: Any) -> None:
-    """Checks that two open rasters have the same pixels. Where either has no georeference, sizes alone tell.
+    """Checks that two open rasters have the same pixels. Where either says nothing of where it lies (a plain image), sizes alone
+    tell; a transform or ground control points tell also without a CRS.
 
     Raises:
-        UserError: size, CRS or transform differ.
+        UserError: size, CRS, transform or ground control points differ.
     """
     file, other = label.name, image.name
     mend = f"bring it onto the image's grid: rio warp {file} OUT.tif --like {other} --resampling nearest"
@@ -162,21 +191,41 @@ def check_same_grid(image: Any, label: Any) -> None:
             f"{file}: label raster is {label.width}x{label.height} but its image {other} is "
             f"{image.width}x{image.height}; {mend}"
         )
-    if image.crs is None or label.crs is None:
+    (ours, our_crs, by_points), (theirs, their_crs, with_points) = _placed(label), _placed(image)
+    if our_crs is not None and their_crs is not None and our_crs != their_crs:
+        raise UserError(f"{file}: label raster is in {our_crs} but its image {other} is in {their_crs}; {mend}")
+    if ours is None or theirs is None:
         return
-    if label.crs != image.crs:
-        raise UserError(f"{file}: label raster is in {label.crs} but its image {other} is in {image.crs}; {mend}")
     width, height = image.width, image.height
     corners = np.array([(0, 0, 1), (width, 0, 1), (0, height, 1), (width, height, 1)], np.float64).T
-    seen = np.linalg.solve(_matrix(image), _matrix(label) @ corners)
+    seen = np.linalg.lstsq(theirs, ours @ corners, rcond=None)[0]
     apart = float(np.linalg.norm(seen - corners, axis=0).max())
-    if apart > _TOLERANCE:
+    points = by_points or with_points
+    if apart > (_TOLERANCE_OF_POINTS if points else _TOLERANCE):
+        what = "ground control points" if points else "transforms"
+        if points:
+            mend = "give the label the image's points, or warp both onto one grid (rio warp)"
         raise UserError(
-            f"{file}: label raster lies up to {apart:.3g} pixels from its image {other} (their transforms differ); {mend}"
+            f"{file}: label raster lies up to {apart:.3g} pixels from its image {other} (their {what} differ); {mend}"
         )
 
 
-def _matrix(dataset: Any) -> npt.NDArray[np.float64]:
-    """From columns and rows of pixels to the CRS's coordinates, [3, 3]."""
-    t = dataset.transform
-    return np.array([(t.a, t.b, t.c), (t.d, t.e, t.f), (0, 0, 1)], np.float64)
+def _placed(dataset: Any) -> tuple[npt.NDArray[np.float64] | None, Any, bool]:
+    """Where a raster lies: from columns and rows of pixels to coordinates [3, 3] (None where it does not say), the CRS, and
+    whether that is the best fit of ground control points."""
+    t, crs = dataset.transform, dataset.crs
+    points, crs_of_points = dataset.gcps
+    fitted = t.is_identity and len(points) >= 3
+    if fitted:
+        t, crs = needs("rasterio.transform", "geo").from_gcps(points), crs_of_points
+    elif t.is_identity:
+        return None, crs, False
+    return np.array([(t.a, t.b, t.c), (t.d, t.e, t.f), (0, 0, 1)], np.float64), crs, fitted
+
+
+def georeference(dataset: Any) -> dict[str, Any]:
+    """What says where a raster lies, for a file on the same grid: transform and CRS, or ground control points and theirs; and
+    rational polynomials."""
+    points, crs = dataset.gcps
+    placed = {"crs": crs, "gcps": points} if points else {"crs": dataset.crs, "transform": dataset.transform}
+    return placed | ({"rpcs": dataset.rpcs} if dataset.rpcs is not None else {})

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.data.volume import Array, Axis, Volume
+from src.data.volume import OF_CT, Array, Axis, Volume
 from src.errors import UserError
 
+_AIR = -200.0  # Hounsfield units that a CT without anything below is rare
 _FULL_SCALE = 65535.0  # the range that percentiles are stretched to, in uint16
 
 
@@ -58,6 +59,22 @@ class Slicing:
             return 0.0, _FULL_SCALE
         center, width = self.window
         return center - width / 2, center + width / 2
+
+    def doubt(self, volume: Volume) -> str | None:
+        """Why a volume's values may not be the window's, in words that follow "is"; None where nothing speaks against it.
+
+        A window that begins below -100 is in Hounsfield units, and a CT without any air is rare; scanners and converters that
+        store it with an offset (air at 0) are not.
+        """
+        if self.window is None or self.intensity[0] > OF_CT:
+            return None
+        lowest = volume.lowest()
+        if not lowest > _AIR:
+            return None
+        return (
+            f"without a value below {_AIR:g} (its lowest is {lowest:g}), and the window from {self.intensity[0]:g} to "
+            f"{self.intensity[1]:g} is in Hounsfield units, of which air has -1000: is it a CT, with its offset taken off?"
+        )
 
     def image(self, volume: Volume, index: int) -> Tensor:
         """Slice `index` with its neighbours, [2 neighbors + 1, h, w].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import zlib
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from src.extras import needs
 Array = npt.NDArray[Any]
 Axis = Literal["axial", "coronal", "sagittal"]
 _CANONICAL: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}  # of RAS
+OF_CT = -100.0  # Hounsfield units: a range that begins below is fat, lung or air, and no other modality's
 _KEPT = 4  # decoded volumes a process holds
 _SAMPLED = 2_000_000  # voxels that percentiles are taken of
 _TOLERANCE = 0.1  # voxels that two grids may be apart and still be one
@@ -40,6 +42,8 @@ class Volume:
         version: when the file was last written, in ns, so that a process does not keep voxels of a file that was replaced.
         slope, intercept: stored value times slope plus intercept is the value.
         whole: whether all values are whole numbers that fit int16.
+        modality: DICOM's word, e.g. "CT"; None where the format has none.
+        doubts: what the headers leave open, in words that follow "is".
     """
 
     file: Path
@@ -50,6 +54,8 @@ class Volume:
     slope: float = 1.0
     intercept: float = 0.0
     whole: bool = False
+    modality: str | None = None
+    doubts: tuple[str, ...] = ()
 
     @functools.cached_property
     def _order(self) -> list[tuple[int, int]]:
@@ -128,19 +134,36 @@ class Volume:
 
     def percentiles(self, shares: tuple[float, float]) -> tuple[float, float]:
         """Percentiles of the values, of evenly spread voxels where there are more than about 4 million."""
-        stored = self.stored().ravel(order="K")
-        values = stored[:: max(1, stored.size // _SAMPLED)].astype(np.float64) * self.slope + self.intercept
-        values = values[np.isfinite(values)]
+        values = self._sample()
         low, high = np.percentile(values, shares) if len(values) else (0.0, 0.0)
         if not low < high:
             raise UserError(
-                f"{self.file}: its values from the {shares[0]:g}th to the {shares[1]:g}th percentile are all {low:g}; widen "
-                f"data.dataset.percentiles or remove it"
+                f"{self.file}: its values from the {_ordinal(shares[0])} to the {_ordinal(shares[1])} percentile are all "
+                f"{low:g}; widen data.dataset.percentiles or remove it"
             )
         return float(low), float(high)
 
+    def lowest(self) -> float:
+        """The lowest value, of evenly spread voxels as in `percentiles`; NaN where there is none."""
+        values = self._sample()
+        return float(values.min()) if len(values) else math.nan
+
+    def _sample(self) -> npt.NDArray[np.float64]:
+        stored = self.stored().ravel(order="K")
+        values = stored[:: max(1, stored.size // _SAMPLED)].astype(np.float64) * self.slope + self.intercept
+        finite: npt.NDArray[np.float64] = values[np.isfinite(values)]
+        return finite
+
     def _disk_axis(self, canonical: int) -> int:
         return next(a for a, (axis, _) in enumerate(self._order) if axis == canonical)
+
+
+def _ordinal(share: float) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st, 2.5th."""
+    ending = "th"
+    if float(share).is_integer() and int(share) % 100 not in (11, 12, 13):
+        ending = {1: "st", 2: "nd", 3: "rd"}.get(int(share) % 10, "th")
+    return f"{share:g}{ending}"
 
 
 def check_same_grid(image: Volume, label: Volume) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.data import not_read
 from src.errors import UserError
 from src.seeding import derive
+
+_LOOKED_AT = 1000  # files, where none fits
 
 
 @dataclass(frozen=True)
@@ -115,10 +120,23 @@ def _matches(
             raise UserError(f"{path}: has the same name as {found[name].name}; keep one of them")
         found[name] = path
     if not found:
+        fixed = "/".join(itertools.takewhile(lambda part: "*" not in part, pattern.split("/")))
+        near = root / fixed if (root / fixed).is_dir() else (root / fixed).parent
+        instead = not_read.found_instead(itertools.islice(_below(near), _LOOKED_AT))
         raise UserError(
-            f"data.dataset.{key}: nothing fits {root / pattern}; give a folder or a pattern below data.root"
+            f"data.dataset.{key}: nothing fits {root / pattern}"
+            f"{instead or '; give a folder or a pattern below data.root'}"
         )
     return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and in its folders."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            yield path
+            if path.is_dir() and not path.suffix:
+                yield from path.iterdir()
 
 
 def _stem(name: str, suffixes: Sequence[str]) -> str:

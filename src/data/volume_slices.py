@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from src.data.label_values import LabelValues
+from src.data.said import say_once
 from src.data.slices import Slicing
 from src.data.volume import Volume, check_same_grid
 from src.data.volume_pairs import assign, find_pairs, split_folder
@@ -57,7 +58,10 @@ class VolumeSlices(ABC):
         UserError: files are missing or stand alone, cannot be read, do not lie on each other, or a split is empty.
     """
 
+    HOW_READ = ("axis", "neighbors", "window", "percentiles", "spacing")  # keys that belong to a model; see `trained_on`
+    HOW_LABELLED = ("labels", "others", "ignore")
     suffixes: tuple[str, ...] = ()  # cut off the names
+    dtype: str | None = None  # values have a unit of their own, or are stretched
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class VolumeSlices(ABC):
         self._slicing = Slicing(axis, neighbors, window, tuple(percentiles or (1.0, 99.0)), spacing)
         self.channels, self.intensity = self._slicing.channels, self._slicing.intensity
         self.split = split
+        self._looked_at: set[int] = set()
         folders = "{split}" in images
         if folders:
             self.split = split_folder(root, images, split)
@@ -103,6 +108,8 @@ class VolumeSlices(ABC):
             pairs = [pair for pair, its in zip(pairs, of, strict=True) if its == self.split]
         self._names = [pair.name for pair in pairs]
         self._images = [self.open_image(pair.image) for pair in pairs]
+        self.modality = self._one_modality()
+        self._say_doubts()
         self._masks = [self.open_mask(pair.mask, image) for pair, image in zip(pairs, self._images, strict=True)]
         chosen: list[npt.NDArray[np.int64]] = []
         for image, mask in zip(self._images, self._masks, strict=True):
@@ -158,7 +165,35 @@ class VolumeSlices(ABC):
         """Image [2 neighbors + 1, H, W] (int16 or float32 with a window, else uint16) and mask uint8 [H, W]."""
         volume, at = int(self._volume_of[index]), int(self._slice_of[index])
         image = self._images[volume]
+        if volume not in self._looked_at:
+            self._looked_at.add(volume)
+            if doubt := self._slicing.doubt(image):
+                say_once(f"{image.file}: is {doubt}", kind="no Hounsfield units")
         return self._slicing.image(image, at), self._slicing.mask(self._classes(volume, at), image)
+
+    def _one_modality(self) -> str | None:
+        """The modality of the images, None where the format has none.
+
+        Raises:
+            UserError: there are several, and a window, which is in one's units.
+        """
+        known = {image.modality: image.file for image in reversed(self._images) if image.modality is not None}
+        if len(known) > 1 and self._slicing.window is not None:
+            (one, file), (two, other), *_ = sorted(known.items())
+            raise UserError(
+                f"{other}: is {two} and {file} is {one}, but data.dataset.window is in one's units; keep one modality"
+            )
+        return next(iter(known)) if len(known) == 1 else None
+
+    def _say_doubts(self) -> None:
+        """Warns once of each kind of doubt that the headers leave."""
+        kinds: dict[str, list[Volume]] = {}
+        for image in self._images:
+            for doubt in image.doubts:
+                kinds.setdefault(doubt, []).append(image)
+        for doubt, images in kinds.items():
+            more = f" (and {len(images) - 1} more)" if len(images) > 1 else ""
+            say_once(f"{images[0].file}{more}: is {doubt}", kind=doubt)
 
     def _classes(self, volume: int, at: int) -> npt.NDArray[np.uint8]:
         label = self._masks[volume]

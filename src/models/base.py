@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric, Metric
 
 from src.data.labels import LabelSet
+from src.data.trained_on import Images
 from src.errors import NonFiniteLoss
 from src.metrics.confusion import ConfusionMatrix, scores
 from src.models.normalization import Normalization
@@ -98,6 +99,7 @@ class Segmenter(L.LightningModule):
         self.results: dict[str, dict[str, float]] = {}
         self.matrices: dict[str, Tensor] = {}
         self.channels, self.intensity = channels, intensity
+        self.images = Images(channels, intensity)  # what else is known of them, the run or the checkpoint adds
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
         self._first_bad_step = torch.tensor(-1)
         self._norms: list[Tensor] = []  # of the newest step's gradients, optimizer by optimizer
@@ -339,6 +341,8 @@ class Segmenter(L.LightningModule):
             "label_set": self.label_set.to_dict(),
             "channels": self.channels,
             "intensity": list(self.intensity),
+            "dtype": self.images.dtype,
+            "modality": self.images.modality,
             "class_weights": None if weights is None else weights.tolist(),
             "gradient_norms": [float(norm) for norm in self._norms],
         }

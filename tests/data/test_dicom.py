@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from src.data import said
 from src.data.dicom import Dicom, open_series
 from src.data.nifti import Nifti
 from src.errors import UserError
@@ -125,6 +126,102 @@ def test_bad_series_are_named(tmp_path: Path, spoil: Callable[[list[Path]], None
     assert str(tmp_path / file) in str(caught.value)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def _edited(root: Path, remove: tuple[str, ...] = (), **values: Any) -> Path:
+    """A series whose headers are changed."""
+    for file in write(root):
+        data = pydicom.dcmread(file)
+        for key in remove:
+            delattr(data, key)
+        for key, value in values.items():
+            setattr(data, key, value)
+        data.save_as(file)
+    return root
+
+
+@pytest.fixture
+def words(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log, in which nothing has been said yet."""
+    said._said.clear()
+    return caplog
+
+
+@pytest.mark.parametrize("remove", [("RescaleSlope", "RescaleIntercept"), ("RescaleIntercept",)])
+def test_a_ct_without_rescale_is_said_once(
+    tmp_path: Path, words: pytest.LogCaptureFixture, remove: tuple[str, ...]
+) -> None:
+    root = _edited(tmp_path, remove)
+    for split in ("train", "val"):
+        source = Dicom(split, str(root), LABELS, masks="label.nii", **KEYS)
+        assert source.read(0)[0].min() >= 0  # as stored
+    assert words.text.count("a CT without RescaleSlope") == 1
+    assert "ct: is a CT" in words.text
+
+
+def test_stored_values_in_a_window_of_hounsfield_units_are_said(
+    tmp_path: Path, words: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the format: an offset that nobody took off."""
+    image, label = phantom()
+    for name, offset in (("right", 0), ("stored", 1024)):
+        write_nifti(tmp_path / f"{name}/image.nii", (image + offset).astype(np.int16))
+        write_nifti(tmp_path / f"{name}/label.nii", label)
+        keys: dict[str, Any] = {"images": "image.nii", "masks": "label.nii", "block": 4}
+        for split in ("train", "val"):
+            source = Nifti(split, str(tmp_path / name), LABELS, window=[40, 400], **keys)
+            for index in range(len(source)):
+                source.read(index)
+        assert words.text.count("without a value below -200") == (name == "stored"), name
+    Nifti("val", str(tmp_path / "stored"), LABELS, window=[500, 900], **keys).read(0)  # no window of CT's
+    assert words.text.count("is in Hounsfield units") == 1
+
+
+def test_monochrome1_is_inverted_where_values_are_brightness(tmp_path: Path, words: pytest.LogCaptureFixture) -> None:
+    keys = KEYS | {"window": None, "percentiles": [0, 100], "masks": "label.nii"}
+    plain = Dicom("val", str(_edited(tmp_path / "plain", Modality="MR")), LABELS, **keys).read(0)[0]
+    turned = _edited(tmp_path / "turned", Modality="MR", PhotometricInterpretation="MONOCHROME1")
+    seen = Dicom("val", str(turned), LABELS, **keys).read(0)[0]
+    assert plain.float().std() > 1000
+    assert torch.allclose(seen.float(), 65535 - plain.float(), atol=1)
+    assert not words.text
+
+
+def test_hounsfield_units_stay_what_they_are_in_monochrome1(tmp_path: Path, words: pytest.LogCaptureFixture) -> None:
+    plain = Dicom("val", str(_edited(tmp_path / "plain")), LABELS, masks="label.nii", **KEYS)
+    shown = _edited(tmp_path / "shown", PhotometricInterpretation="MONOCHROME1")
+    source = Dicom("val", str(shown), LABELS, masks="label.nii", **KEYS)
+    assert torch.equal(source.read(0)[0], plain.read(0)[0])
+    assert words.text.count("MONOCHROME1") == 1
+
+
+def test_a_single_slice_is_as_thick_as_it_says(tmp_path: Path) -> None:
+    image = phantom((20, 24, 1))[0]
+    (file,) = write_dicom(tmp_path / "ct", image, SPACING)
+    _edit(file, SliceThickness=5)
+    volume = open_series(tmp_path / "ct")
+    assert np.allclose(np.linalg.norm(volume.affine[:3, :3], axis=0), (1, 1.5, 5))
+    assert not volume.doubts
+    _edit(file, SliceThickness=None)
+    assert open_series(tmp_path / "ct").doubts == ("a single slice without SliceThickness; it is taken to be 1 mm thick",)
+
+
+@pytest.mark.parametrize("modality", ["SEG", "RTSTRUCT", "RTDOSE", "SR"])
+def test_what_lies_beside_scans_is_no_scan(tmp_path: Path, modality: str) -> None:
+    files = write(tmp_path)
+    _edit(files[3], Modality=modality, NumberOfFrames=7)
+    with pytest.raises(UserError, match=rf"im021\.dcm: is no image but .* \({modality}\); move it out"):
+        Dicom("val", str(tmp_path), LABELS, masks="label.nii", **KEYS)
+
+
+def test_a_window_is_for_one_modality(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        _edited(tmp_path / name, Modality="MR" if name == "c" else "CT")
+    keys: dict[str, Any] = {"images": "*/ct", "masks": "*/label.nii", "val": ["b"]}
+    with pytest.raises(UserError, match=r"c/ct: is MR and .*a/ct is CT"):
+        Dicom("train", str(tmp_path), LABELS, window=[40, 400], **keys)
+    assert Dicom("train", str(tmp_path), LABELS, **keys).modality is None
+    assert Dicom("val", str(tmp_path), LABELS, window=[40, 400], **keys).modality == "CT"
 
 
 def test_masks_that_do_not_fit(tmp_path: Path) -> None:

@@ -115,6 +115,17 @@ def test_nan_does_not_spread(tmp_path: Path) -> None:
         assert Nifti("val", str(tmp_path), LABELS, window=window, **ONE).read(0)[0].float().isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [([0, 1], "0th to the 1st"), ([2, 3], "2nd to the 3rd"), ([11, 12], "11th to the 12th"), ([2.5, 21], "2.5th to the 21st")],
+)  # fmt: skip
+def test_percentiles_in_words(tmp_path: Path, shares: list[float], said: str) -> None:
+    write_nifti(tmp_path / "image.nii", np.zeros(SHAPE, np.int16))
+    write_nifti(tmp_path / "label.nii", phantom()[1])
+    with pytest.raises(UserError, match=f"from the {said} percentile are all 0"):
+        Nifti("val", str(tmp_path), LABELS, percentiles=shares, **ONE).read(0)
+
+
 def test_resampling_keeps_places(tmp_path: Path) -> None:
     source = Nifti("val", str(single(tmp_path, spacing=(1, 2, 1))), LABELS, window=[0, 2000], spacing=1.0, **ONE)
     image, mask = source.read(0)
