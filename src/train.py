@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src import cli
+from src import cli, run_folder
 from src.config.check import check
 from src.config.trusted import run_config
 from src.errors import UserError
@@ -58,6 +58,7 @@ def _task(config: DictConfig) -> float | None:
 def _resume(arguments: list[str]) -> None:
     """Goes on with a run, in its folder, with its config; only where and how fast it runs may change."""
     run_dir, trust, overrides = _taken_out(arguments, "resume")
+    run_folder.check_own(run_dir)
     settings = OmegaConf.create(run_config(run_dir, "resume", trust))
     if any(override.startswith("trainer.strategy=") for override in overrides):
         for key in ("zero_stage", "offload"):  # of the strategy that was
