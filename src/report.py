@@ -66,13 +66,20 @@ def report(settings: Mapping[str, Any]) -> None:
     if repeated:
         console.print(tables.seed_table(over_seeds))
     for run in runs:
+        for problem in run.problems:
+            console.print(f"not read: {problem}", markup=False, highlight=False, soft_wrap=True)
         if run.error:
             console.print(f"{run.name}: {run.error}", markup=False, highlight=False, soft_wrap=True)
     output = Path(settings["output"] or root).expanduser()
-    write_text(output / "report.csv", tables.as_csv(runs, different, groups, metric))
     title = f"Runs in {root.resolve().name}"
     html = page.page(title, runs, columns, groups, over_seeds, metric, settings["samples"], settings["pictures"])
-    write_text(output / "report.html", html)
+    try:
+        write_text(output / "report.csv", tables.as_csv(runs, different, groups, metric))
+        write_text(output / "report.html", html)
+    except OSError as error:
+        raise UserError(
+            f"output: {output} cannot be written ({error.strerror}); give another folder: output=…"
+        ) from None
     print(f"written: {output / 'report.html'} and {output / 'report.csv'}")
 
 
