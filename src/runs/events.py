@@ -98,7 +98,7 @@ def curve(events: Events, tag: str, points: int = 200) -> list[tuple[float, floa
 def _files(folder: Path, problems: list[str]) -> list[Path]:
     """Event files in the order of their names, which begin with the time."""
     try:
-        names = os.listdir(inside(folder.parent, folder.name))
+        names = [entry.name for entry in os.scandir(inside(folder.parent, folder.name))]
     except UserError as error:
         problems.append(str(error))
         return []
