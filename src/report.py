@@ -14,6 +14,7 @@ from pydantic import NonNegativeInt
 from src import cli
 from src.config.check import check_keys
 from src.errors import UserError
+from src.overrides import literal
 
 _KEYS: dict[str, Any] = {
     "dir": str, "metric": str, "sort": str, "output": str | None, "samples": NonNegativeInt, "pictures": NonNegativeInt,
@@ -95,8 +96,7 @@ def named(arguments: list[str]) -> list[str]:
     for before, argument in zip(["", *arguments], arguments, strict=False):
         plain = argument[:1] not in ("-", "+", "~") and "=" not in argument and not before.startswith("-")
         if Path(argument).expanduser().is_dir() or plain:
-            escaped = argument.replace("\\", "\\\\").replace("'", "\\'")
-            argument = f"dir='{escaped}'"
+            argument = f"dir={literal(argument)}"
         result.append(argument)
     return result
 

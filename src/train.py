@@ -14,6 +14,7 @@ from src import cli, run_folder
 from src.config.check import check
 from src.config.trusted import run_config
 from src.errors import UserError
+from src.overrides import path_text
 
 if TYPE_CHECKING:  # importing torch takes seconds: --help and a config error do without
     from src.session import Outcome
@@ -97,7 +98,7 @@ def _taken_out(arguments: list[str], key: str) -> tuple[Path, list[str], list[st
     given = {a.partition("=")[0]: a.partition("=")[2] for a in arguments}
     trust = [part for part in given.get("trust", "").split(",") if part]
     others = [a for a in arguments if a.partition("=")[0] not in (key, "trust")]
-    return Path(given[key]).expanduser().resolve(), trust, others
+    return Path(path_text(given[key])).expanduser().resolve(), trust, others
 
 
 def _given(arguments: list[str], key: str) -> bool:
