@@ -11,13 +11,14 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from src import checkpoints, run_folder
+from src import checkpoints, run_folder, untrusted
 from src.config.check import has_adversary
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Source, class_counts
@@ -157,9 +158,8 @@ def class_weights(chosen: str | list[float] | None, source: Source, keep: Path |
     if chosen is None:
         return None
     if chosen == "balanced":
-        if keep is not None and keep.is_file():
-            counts = np.loadtxt(keep, dtype=np.int64, ndmin=1)
-        else:
+        counts = _counted_before(keep, len(names))
+        if counts is None:
             counts = class_counts(source)
             if keep is not None:
                 lines = [f"# training pixels of: {' '.join(names)}", *map(str, counts.tolist())]
@@ -169,6 +169,16 @@ def class_weights(chosen: str | list[float] | None, source: Source, keep: Path |
     if len(chosen) != len(names):
         raise UserError(f"model.class_weights: {len(chosen)} weights for {len(names)} classes ({', '.join(names)})")
     return torch.tensor(chosen, dtype=torch.float32)
+
+
+def _counted_before(keep: Path | None, classes: int) -> npt.NDArray[np.int64] | None:
+    """What `class_weights` has kept of a run, int64 [K]; None where it is not there or fits no such data."""
+    try:
+        lines = [] if keep is None else untrusted.read_text(keep).splitlines()
+        counts = np.array([int(line) for line in lines if not line.startswith("#")], np.int64)
+    except (FileNotFoundError, ValueError, OverflowError):
+        return None
+    return counts if len(counts) == classes and (counts >= 0).all() and counts.any() else None
 
 
 def model_from_checkpoint(file: Path) -> tuple[Segmenter, dict[str, Any]]:

@@ -49,6 +49,7 @@ def find(given: str, prefer: tuple[str, ...] = (run_folder.BEST, run_folder.LAST
     """
     path = Path(given).expanduser()
     if path.is_dir():
+        run_folder.check_own(path, (run_folder.CHECKPOINTS,))
         for name in prefer:
             if (path / name).is_file():
                 return path / name

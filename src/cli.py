@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from src import launch, run_folder
 from src.config.check import explain
 from src.config.class_values import classes_by_name
 from src.errors import Interrupted, UserError, absent_package, of_a_file
+from src.overrides import literal, parsed_as_text, with_paths_quoted
 from src.printing import Steady, steady, was_read
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
@@ -65,6 +66,10 @@ def start(
 
             plugins.register()
         arguments = overrides
+        if {"-m", "--multirun"} & set(overrides) and like is None:
+            from src.sweep.apart import left_to_the_jobs
+
+            arguments = left_to_the_jobs(CONFIG_DIR, config_name, overrides)
         if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
             composed = _composed(config_name, overrides, like, with_hydra=True)
             check(
@@ -119,16 +124,16 @@ def _folder(config_name: str, overrides: list[str], composed: DictConfig | None)
         elif not given and run_dir != Path():
             run_dir = run_folder.make(run_dir)
     if place is None:
-        return [] if given or run_dir == Path() else [f'hydra.run.dir="{run_dir}"']
-    folder = f'hydra.run.dir="{launch.agree(str(run_dir.resolve()), place)}"'
+        return [] if given or run_dir == Path() else [f"hydra.run.dir={literal(str(run_dir))}"]
+    folder = f"hydra.run.dir={literal(launch.agree(str(run_dir.resolve()), place))}"
     return [folder] if place.rank == 0 else [folder, "hydra.output_subdir=null"]
 
 
 def written_out(overrides: list[str]) -> list[str]:
-    """Overrides with short keys in their long form."""
+    """Overrides with short keys in their long form, and paths in quotes."""
     parts = [override.partition("=") for override in overrides]
-    long = [f"{_long(key)}{equals}{value}" for key, equals, value in parts]
-    return [classes_by_name(override) for override in long]
+    long = [classes_by_name(f"{_long(key)}{equals}{value}") for key, equals, value in parts]
+    return with_paths_quoted(long)
 
 
 def _long(key: str) -> str:
@@ -224,13 +229,31 @@ def _composed_like(run_dir: Path) -> list[str]:
 def _message(config_name: str, error: Exception, like: Path | None = None) -> str:
     if isinstance(error, UserError):
         return str(error)
+
+    def compose(groups: list[str]) -> DictConfig:
+        return _composed(config_name, groups if like is None else [], like, with_hydra=True)
+
+    return in_words(error, sys.argv[1:], compose)
+
+
+def in_words(error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> str:
+    """What a user is told of an error of Hydra's or OmegaConf's that these overrides led to.
+
+    Args:
+        compose: the config that such overrides as choose an option of a group make, to tell which keys there are.
+    """
+    if isinstance(error, HydraException) and (said := parsed_as_text(error)) is not None:
+        return _short(said)
     try:
-        groups = [o for o in sys.argv[1:] if (CONFIG_DIR / o.partition("=")[0]).is_dir() and "," not in o]
-        composed = _composed(config_name, groups if like is None else [], like, with_hydra=True)
-        keys: Any = OmegaConf.to_container(composed, resolve=False)
+        groups = [o for o in overrides if (CONFIG_DIR / o.partition("=")[0]).is_dir() and "," not in o]
+        keys: Any = OmegaConf.to_container(compose(groups), resolve=False)
     except Exception:
         keys = None
-    text = explain(error, keys)
-    for short, long in _SHORT_PREFIXES.items():  # as the user wrote it
+    return _short(explain(error, keys))
+
+
+def _short(text: str) -> str:
+    """A message with the keys as the user wrote them."""
+    for short, long in _SHORT_PREFIXES.items():
         text = text.replace(long, short).replace(f"{long.rstrip('.')}:", f"{short.rstrip('.')}:")
     return text

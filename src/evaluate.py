@@ -127,7 +127,11 @@ def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks:
 
 
 def _with_trained(
-    chosen: Mapping[str, Any], config: Mapping[str, Any], names: Sequence[str], typed: Collection[str] | None, file: Path
+    chosen: Mapping[str, Any],
+    config: Mapping[str, Any],
+    names: Sequence[str],
+    typed: Collection[str] | None,
+    file: Path,
 ) -> dict[str, Any]:
     """Other data than a checkpoint was trained on, read as those were unless typed otherwise, which is said.
 

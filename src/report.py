@@ -14,6 +14,7 @@ from pydantic import NonNegativeInt
 from src import cli
 from src.config.check import check_keys
 from src.errors import UserError
+from src.overrides import literal
 
 _KEYS: dict[str, Any] = {
     "dir": str, "metric": str, "sort": str, "output": str | None, "samples": NonNegativeInt, "pictures": NonNegativeInt,
@@ -71,6 +72,8 @@ def report(settings: Mapping[str, Any]) -> None:
     if repeated:
         console.print(tables.seed_table(over_seeds))
     for run in runs:
+        for problem in run.problems:
+            console.print(f"not read: {problem}", markup=False, highlight=False, soft_wrap=True)
         if run.error:
             console.print(f"{run.name}: {run.error}", markup=False, highlight=False, soft_wrap=True)
     print(f"written: {output / 'report.html'} and {output / 'report.csv'}")
@@ -88,8 +91,7 @@ def named(arguments: list[str]) -> list[str]:
     for before, argument in zip(["", *arguments], arguments, strict=False):
         plain = argument[:1] not in ("-", "+", "~") and "=" not in argument and not before.startswith("-")
         if Path(argument).expanduser().is_dir() or plain:
-            escaped = argument.replace("\\", "\\\\").replace("'", "\\'")
-            argument = f"dir='{escaped}'"
+            argument = f"dir={literal(argument)}"
         result.append(argument)
     return result
 

@@ -8,14 +8,16 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from src import untrusted
 from src.errors import UserError
 
 CHECKPOINTS = "checkpoints"
@@ -31,8 +33,11 @@ LOG = "train.log"
 ROOT = ".root.json"  # of the data, signed by the user who made the run
 CLASS_COUNTS = "class_counts.txt"  # of the training masks, by `model.class_weights=balanced`
 PIXELS_BY_CLASS = "pixels_by_class.npz"  # of each training mask, by `data.rare_classes`
+OWN = (".hydra", CHECKPOINTS, TENSORBOARD, METRICS, LOG, CLASS_COUNTS, PIXELS_BY_CLASS)
 _LOCK = f"{CHECKPOINTS}/.lock"
 _SECONDS_TO_END = 10  # for a killed process to be gone
+_LOGGERS_OWN = ("wandb",)  # has links by its nature; nothing here opens what is in it
+_HALF = re.compile(r"\.(metrics\.json|[^/]*\.ckpt)\.[^/]*")  # what `write_atomically` began
 
 
 def make(run_dir: Path) -> Path:
@@ -53,12 +58,32 @@ def make(run_dir: Path) -> Path:
     raise AssertionError
 
 
+def check_own(run_dir: Path, parts: Sequence[str] | None = None) -> None:
+    """Checks that a folder, which may be a stranger's, holds files and folders only, so that nothing that is opened, written or
+    removed in it lies elsewhere. The folder itself may be a link.
+
+    Args:
+        run_dir: of a run or a sweep; it need not be there.
+        parts: look only at these names in it, e.g. those of `OWN`; None for all.
+
+    Raises:
+        UserError: the first link, pipe or device in it.
+    """
+    if found := untrusted.find_foreign(run_dir, parts, _LOGGERS_OWN):
+        file, kind = found
+        raise UserError(
+            f"{untrusted.shown(str(file))}: is {kind}, and a run folder, which may be someone else's, has files and "
+            "folders only; put the file itself there (the run folder as a whole may be a link)"
+        )
+
+
 def refuse_taken(run_dir: Path) -> None:
-    """A new run takes no folder that holds another's checkpoints.
+    """A new run takes no folder that holds another's checkpoints, nor one that leads elsewhere.
 
     Raises:
         UserError: this one does.
     """
+    check_own(run_dir, OWN)
     if any((run_dir / file).is_file() for file in (LAST, PREVIOUS)):
         raise UserError(
             f"hydra.run.dir: {run_dir} holds a run already; go on with it (python -m src.train resume={run_dir}), or name "
@@ -79,8 +104,7 @@ def alone(folder: Path, lock: str = _LOCK) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    (folder / lock).parent.mkdir(parents=True, exist_ok=True)
-    with (folder / lock).open("a+", encoding="utf-8") as file:
+    with untrusted.open_to_append(folder, lock) as file:
         until = time.monotonic() + _SECONDS_TO_END
         while True:
             try:
@@ -90,14 +114,13 @@ def alone(folder: Path, lock: str = _LOCK) -> Iterator[None]:
                     break
             else:
                 file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
                 file.flush()
                 break
             if time.monotonic() > until:
                 file.seek(0)
-                raise UserError(
-                    f"{folder}: {file.read() or 'another process'} is at work in this folder; wait for it or end it"
-                )
+                who = untrusted.shown(file.read(400).decode(errors="replace")) or "another process"
+                raise UserError(f"{folder}: {who} is at work in this folder; wait for it or end it")
             time.sleep(0.2)
         yield
 
@@ -148,13 +171,23 @@ def keep_previous(last: Path, previous: Path) -> None:
 def clear(run_dir: Path, resume: bool) -> None:
     """Removes what an earlier try of the run left: how it ended, what a kill let it write half, and, unless the run goes
     on, its curves, its best checkpoint and what it counted."""
+    for folder in (run_dir, untrusted.inside(run_dir, CHECKPOINTS)):
+        for half in _entries(folder):
+            if _HALF.fullmatch(half.name) and half.is_file(follow_symlinks=False):
+                Path(half.path).unlink(missing_ok=True)
     (run_dir / METRICS).unlink(missing_ok=True)
-    for half in [*(run_dir / CHECKPOINTS).glob(".*.ckpt.*"), *run_dir.glob(f".{METRICS}.*")]:
-        half.unlink(missing_ok=True)
     if not resume:
+        untrusted.inside(run_dir, TENSORBOARD)
         shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
         for file in (BEST, CLASS_COUNTS, PIXELS_BY_CLASS):
             (run_dir / file).unlink(missing_ok=True)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError:
+        return []
 
 
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
@@ -172,19 +205,27 @@ def _write(stream: BinaryIO, text: str) -> None:
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any] | None:
-    """metrics.json of a run, None where the run has not ended."""
+    """metrics.json of a run, None where the run has not ended.
+
+    Raises:
+        UserError: it is damaged, or none of ours.
+    """
+    file = untrusted.inside(run_dir, METRICS)
     try:
-        content: dict[str, Any] = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
+        content = untrusted.read_json(file)
     except FileNotFoundError:
         return None
+    if not isinstance(content, dict) or not isinstance(content.get("status"), str):
+        raise UserError(f"{file}: says no status; it is damaged or none of this program's")
     return content
 
 
 def score(metrics: Mapping[str, Any], name: str) -> float | None:
     """A figure of metrics.json by its name, e.g. "val/miou"; None where there is none."""
     stage, _, key = name.partition("/")
-    value = (metrics.get(stage) or {}).get(key)
-    return None if value is None else float(value)
+    scores = metrics.get(stage)
+    value = scores.get(key) if isinstance(scores, Mapping) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _plain(value: Any) -> Any:

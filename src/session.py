@@ -57,6 +57,7 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
 
     with contextlib.ExitStack() as stack:
         if build.is_main_process():
+            run_folder.check_own(run_dir, run_folder.OWN)
             stack.enter_context(run_folder.alone(run_dir))
             if not resume:
                 run_folder.refuse_taken(run_dir)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src import cli, launch
+from src import cli, launch, run_folder
 from src.config.check import check
 from src.config.trusted import run_config
 from src.errors import UserError
+from src.overrides import path_text
 from src.resuming import nothing_left
 
 if TYPE_CHECKING:  # importing torch takes seconds: --help and a config error do without
@@ -59,6 +60,7 @@ def _task(config: DictConfig) -> float | None:
 def _resume(arguments: list[str]) -> None:
     """Goes on with a run, in its folder, with its config; only where and how fast it runs may change."""
     run_dir, trust, overrides = _taken_out(arguments, "resume")
+    run_folder.check_own(run_dir)
     settings = OmegaConf.create(run_config(run_dir, "resume", trust))
     if any(override.startswith("trainer.strategy=") for override in overrides):
         for key in ("zero_stage", "offload"):  # of the strategy that was
@@ -103,7 +105,7 @@ def _taken_out(arguments: list[str], key: str) -> tuple[Path, list[str], list[st
     given = {a.partition("=")[0]: a.partition("=")[2] for a in arguments}
     trust = [part for part in given.get("trust", "").split(",") if part]
     others = [a for a in arguments if a.partition("=")[0] not in (key, "trust")]
-    return Path(given[key]).expanduser().resolve(), trust, others
+    return Path(path_text(given[key])).expanduser().resolve(), trust, others
 
 
 def _given(arguments: list[str], key: str) -> bool:

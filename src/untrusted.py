@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -48,7 +49,7 @@ def inside(folder: Path, name: str) -> Path:
     for part in path.parts:
         at = at / part
         if at.is_symlink():
-            raise UserError(f"{at}: is a link, and none is followed in a folder that may be someone else's; refused")
+            raise _is_link(at)
     return at
 
 
@@ -71,9 +72,7 @@ def open_regular(file: Path, limit: int | None = None, links: bool = False) -> B
         raise UserError(f"{shown(str(file))}: is no name that a file can have") from None
     except OSError as error:
         if not links and error.errno in (errno.ELOOP, errno.EMLINK):
-            raise UserError(
-                f"{file}: is a link, and none is followed in a folder that may be someone else's; refused"
-            ) from None
+            raise _is_link(file) from None
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
@@ -85,6 +84,49 @@ def open_regular(file: Path, limit: int | None = None, links: bool = False) -> B
             f"{file}: has {found.st_size:,} bytes, more than the {limit:,} that such a file may have; refused"
         )
     return os.fdopen(descriptor, "rb")
+
+
+def open_to_append(folder: Path, name: str) -> BinaryIO:
+    """The file `name` below a folder that may be a stranger's, opened to read it and to write at its end; made where there is
+    none, with the folders on the way.
+
+    Raises:
+        UserError: it, or a folder on the way, is a link, or it is no regular file, or it cannot be written.
+    """
+    return _open_to_write(inside(folder, name), os.O_RDWR | os.O_APPEND, "a+b")
+
+
+def open_to_write(folder: Path, name: str) -> BinaryIO:
+    """The file `name` below a folder that may be a stranger's, opened anew to write; made as in `open_to_append`."""
+    stream = _open_to_write(inside(folder, name), os.O_WRONLY, "wb")
+    stream.truncate()
+    return stream
+
+
+def find_foreign(
+    folder: Path, parts: Sequence[str] | None = None, skipped: Sequence[str] = ()
+) -> tuple[Path, str] | None:
+    """The first thing below a folder that is neither a regular file nor a folder, and what it is: nothing is followed.
+
+    Args:
+        parts: look only at these names in the folder, and at what is below them; None for all.
+        skipped: names in the folder that are left out.
+    """
+    todo = [folder]
+    while todo:
+        at = todo.pop()
+        try:
+            entries = sorted(os.scandir(at), key=lambda entry: entry.name)
+        except OSError:  # not there, or not ours to read: nothing of it is opened either
+            continue
+        for entry in entries:
+            if at == folder and (entry.name in skipped or (parts is not None and entry.name not in parts)):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
+                return Path(entry.path), _kind(entry.stat(follow_symlinks=False).st_mode)
+    return None
 
 
 def read_bytes(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> bytes:
@@ -205,6 +247,32 @@ def shown(text: str, limit: int = 200) -> str:
     """Text as a terminal may be given it: no control characters (they are escaped), and not more than `limit`."""
     safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "replace").decode() for c in text)
     return safe if len(safe) <= limit else f"{safe[: limit - 1]}…"
+
+
+def _open_to_write(file: Path, flags: int, mode: str) -> BinaryIO:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, flags | os.O_CREAT | _AT_ONCE | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise _is_link(file) from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{file}: is {_kind(file.lstat().st_mode)}; refused")
+    return os.fdopen(descriptor, mode)  # type: ignore[return-value]
+
+
+def _is_link(path: Path) -> UserError:
+    return UserError(f"{path}: is a link, and none is followed in a folder that may be someone else's; refused")
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "a link"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device, a socket or the like"
 
 
 def _count(node: yaml.Node, of: str, known: dict[int, int], open_: set[int]) -> int:

@@ -103,7 +103,9 @@ def _own_key(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_no_proof, _other_root, _other_checkpoint, _link, _nonsense, _not_text, _own_key], ids=lambda s: s.__name__
+    "spoil",
+    [_no_proof, _other_root, _other_checkpoint, _link, _nonsense, _not_text, _own_key],
+    ids=lambda s: s.__name__,
 )
 def test_no_strangers_folder_says_where_to_read(made: Made, tmp_path: Path, spoil: Any) -> None:
     shutil.copytree(made[0], tmp_path / "run")

@@ -142,7 +142,9 @@ def test_eight_bits_and_more_are_told_apart_both_ways(tmp_path: Path, trained: s
         scores(file, tmp_path, *place, f"data.root={tmp_path / other}")
 
 
-@pytest.mark.parametrize("value", [{"_target_": "os.system", "command": "touch x"}, [{"_target_": "os.getcwd"}], "x", [1, "2"]])
+@pytest.mark.parametrize(
+    "value", [{"_target_": "os.system", "command": "touch x"}, [{"_target_": "os.getcwd"}], "x", [1, "2"]]
+)
 @pytest.mark.parametrize("key", ["window", "labels", "axis"])
 def test_a_strangers_settings_are_values_only(on_volumes: Path, tmp_path: Path, key: str, value: Any) -> None:
     content = torch.load(on_volumes / run_folder.BEST, weights_only=True)
@@ -172,7 +174,9 @@ def test_what_counts_as_typed() -> None:
     typed = typed_keys(["data=nifti", "+data.dataset.window=[1,2]", "~data.dataset.spacing", "data.dataset.labels.a=3"])
     trained = {"window": [3, 4], "spacing": 2, "labels": {"a": 1}, "axis": "coronal"}
     chosen = {"window": [1, 2], "labels": {"a": 3}, "axis": "axial"}
-    merged, taken, otherwise = as_trained(chosen, trained, ("window", "spacing", "labels", "axis", "percentiles"), typed)
+    merged, taken, otherwise = as_trained(
+        chosen, trained, ("window", "spacing", "labels", "axis", "percentiles"), typed
+    )
     assert merged == chosen | {"axis": "coronal"}
     assert taken == ["data.dataset.axis=coronal"]
     assert otherwise[0] == "data.dataset.window=[1,2] (trained with [3,4])"

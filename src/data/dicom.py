@@ -185,7 +185,9 @@ def _header(file: Path) -> Any:
     except Exception as error:  # damaged values raise whatever their parser does
         raise UserError(f"{file}: cannot be read as DICOM ({_first_line(error)}); replace or remove it") from None
     if modality in _NO_SCANS:
-        raise UserError(f"{file}: is no image but {_NO_SCANS[modality]} ({modality}); move it out of the series' folder")
+        raise UserError(
+            f"{file}: is no image but {_NO_SCANS[modality]} ({modality}); move it out of the series' folder"
+        )
     if frames != 1 or samples != 1:
         what = f"{frames} frames" if frames != 1 else f"{samples} channels"
         raise UserError(f"{file}: has {what}; a series is files of one gray slice each: convert it to NIfTI (dcm2niix)")

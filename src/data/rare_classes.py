@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from src.data.dataset import Source
 from src.data.parallel import in_order
 from src.data.transforms import LEAST
 from src.seeding import derive
+from src.untrusted import open_regular, open_to_write
 
 
 class RareClasses:
@@ -59,11 +62,8 @@ def pixels_by_class(source: Source, keep: Path | None = None) -> npt.NDArray[np.
     """
     shape = (len(source), source.label_set.num_classes)
     names = json.dumps(source.label_set.names)
-    if keep is not None and keep.is_file():
-        with np.load(keep) as kept:
-            if kept["pixels"].shape == shape and str(kept["names"]) == names:
-                known: npt.NDArray[np.int32] = kept["pixels"]
-                return known
+    if (known := _counted_before(keep, shape, names)) is not None:
+        return known
     pixels = np.zeros(shape, np.int32)
 
     def count(index: int) -> npt.NDArray[np.int64]:
@@ -73,7 +73,25 @@ def pixels_by_class(source: Source, keep: Path | None = None) -> npt.NDArray[np.
         pixels[index] = counts
     if keep is not None:
         keep.parent.mkdir(parents=True, exist_ok=True)
-        with keep.with_suffix(f".{os.getpid()}").open("wb") as file:  # each rank writes its own, and one stays
+        own = keep.with_suffix(f".{os.getpid()}")  # each rank writes its own, and one stays
+        with open_to_write(own.parent, own.name) as file:
             np.savez_compressed(file, pixels=pixels, names=names)
-        Path(file.name).replace(keep)
+        own.replace(keep)
     return pixels
+
+
+def _counted_before(keep: Path | None, shape: tuple[int, int], names: str) -> npt.NDArray[np.int32] | None:
+    """What is in the file, int32 [N, K]; None where it is not there or is of other data. It may be a stranger's."""
+    if keep is None:
+        return None
+    try:
+        with open_regular(keep) as file, zipfile.ZipFile(file) as parts:
+            if sum(part.file_size for part in parts.infolist()) > shape[0] * shape[1] * 4 + len(names) * 4 + 4096:
+                return None
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as kept:
+                pixels, of = kept["pixels"], str(kept["names"])
+    except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
+        return None
+    fits = pixels.shape == shape and pixels.dtype == np.int32 and of == names and bool((pixels >= 0).all())
+    return pixels if fits else None

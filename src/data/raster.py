@@ -178,8 +178,8 @@ def check_bands(dataset: Any, bands: Sequence[int], file: Path, key: str) -> Non
 
 
 def check_same_grid(image: Any, label: Any) -> None:
-    """Checks that two open rasters have the same pixels. Where either says nothing of where it lies (a plain image), sizes alone
-    tell; a transform or ground control points tell also without a CRS.
+    """Checks that two open rasters have the same pixels. Where either says nothing of where it lies (a plain image), sizes
+    alone tell; a transform or ground control points tell also without a CRS.
 
     Raises:
         UserError: size, CRS, transform or ground control points differ.

@@ -58,7 +58,13 @@ class VolumeSlices(ABC):
         UserError: files are missing or stand alone, cannot be read, do not lie on each other, or a split is empty.
     """
 
-    HOW_READ = ("axis", "neighbors", "window", "percentiles", "spacing")  # keys that belong to a model; see `trained_on`
+    HOW_READ = (
+        "axis",
+        "neighbors",
+        "window",
+        "percentiles",
+        "spacing",
+    )  # keys that belong to a model; see `trained_on`
     HOW_LABELLED = ("labels", "others", "ignore")
     suffixes: tuple[str, ...] = ()  # cut off the names
     dtype: str | None = None  # values have a unit of their own, or are stretched

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import shlex
+import struct
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from src.runs.tables import Column
 _TEMPLATE = Path(__file__).with_name("page.html")
 _GOLDEN = 137.508  # degrees between neighbouring hues, so that few and many are told apart
 _LARGEST = 720  # pixels a side of a picture
+_MOST_PIXELS = 40_000_000  # of a picture before it is made smaller
 _SPEED = "train/images_per_second"
 
 
@@ -64,6 +67,7 @@ def page(
         captions=[_caption(i, run, shown) for i, run in enumerate(runs)],
         metric=metric,
         unfinished=[(run, _resume(run)) for run in runs if run.status in ("failed", "interrupted", "stopped")],
+        not_read=[problem for run in runs for problem in run.problems],
     )  # fmt: skip
 
 
@@ -102,7 +106,7 @@ def _caption(i: int, run: Run, shown: Sequence[Column]) -> str:
 
 def _resume(run: Run) -> str:
     """The command that goes on with a run; none where no checkpoint was written."""
-    there = (run.folder / run_folder.LAST).is_file()
+    there = not run.problems and (run.folder / run_folder.LAST).is_file()
     return f"python -m src.train {shlex.quote(f'resume={run.folder.resolve()}')}" if there else ""
 
 
@@ -117,10 +121,12 @@ def _inlined(encoded: bytes | None) -> str | None:
     if encoded is None:
         return None
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded), formats=("PNG",)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                return None
             small = image.convert("RGB")
             small.thumbnail((_LARGEST, _LARGEST))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError):
         return None
     stream = io.BytesIO()
     small.save(stream, "WEBP", quality=82)

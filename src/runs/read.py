@@ -1,28 +1,34 @@
-"""Run folders as they are found: finished, failed, half-written or being written."""
+"""Run folders as they are found: finished, failed, half-written, being written, or a stranger's.
+
+Nothing is followed or waited for in one, and what is in its files is bounded and checked: what is refused is said of the run,
+and the others are shown all the same.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from src import run_folder
+from src import run_folder, untrusted
+from src.errors import UserError
 from src.runs import events
+from src.untrusted import TEXT_LIMIT, shown
 
 Status = Literal["completed", "pruned", "interrupted", "failed", "running", "stopped"]
 _ENDS = ("completed", "pruned", "interrupted", "failed")
 _QUIET = 15 * 60.0  # seconds without a word after which a run without an end counts as stopped
 _SLACK = 60.0  # seconds in which an ending run may still write
 _PARTS = {".hydra", run_folder.CHECKPOINTS, run_folder.TENSORBOARD}
+_DEEPEST = 100  # folders inside one another that are looked through
+_KEYS = 2_000  # of a config, or of all scores
+_LONGEST = 1e10  # seconds
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,9 @@ class Run:
         overrides: the command line's, by key without a leading `+`.
         choices: the option chosen of each config group.
         metrics: metrics.json.
+        problems: what of the folder was not read, and why, a line each.
+
+    All text is as a terminal may be given it: control characters are escaped.
     """
 
     folder: Path
@@ -46,15 +55,17 @@ class Run:
     overrides: Mapping[str, str]
     choices: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    problems: list[str] = field(default_factory=list)
 
     @cached_property
     def events(self) -> events.Events:
-        return events.read(self.folder / run_folder.TENSORBOARD)
+        found = events.read(self.folder / run_folder.TENSORBOARD)
+        self.problems.extend(found.problems)
+        return found
 
     @property
     def seed(self) -> int | None:
-        seed = self.config.get("seed", self.metrics.get("seed"))
-        return seed if isinstance(seed, int) else None
+        return _whole(self.config.get("seed", self.metrics.get("seed")))
 
     @property
     def ended(self) -> float:
@@ -78,12 +89,12 @@ class Run:
     @property
     def seconds(self) -> float | None:
         given = number(self.metrics.get("wall_seconds")) if self.status in _ENDS else None
-        return given if given is not None else (self.events.seconds or None)
+        seconds = given if given is not None else self.events.seconds
+        return seconds if 0 < seconds < _LONGEST or given == 0 else None
 
     @property
     def epochs(self) -> int | None:
-        epochs = self.metrics.get("epochs")
-        return epochs if isinstance(epochs, int) else None
+        return _whole(self.metrics.get("epochs"))
 
     @property
     def images_per_second(self) -> float | None:
@@ -117,6 +128,8 @@ def find(root: Path) -> list[Run]:
     runs = []
     for at, folders, files in os.walk(root):
         folder = Path(at)
+        if len(folder.parts) - len(root.parts) > _DEEPEST:
+            folders.clear()
         if ".hydra" in folders or run_folder.METRICS in files or run_folder.TENSORBOARD in folders:
             run = read(folder, str(folder.relative_to(root)) if folder != root else folder.resolve().name)
             if not _is_evaluation(run):
@@ -127,18 +140,20 @@ def find(root: Path) -> list[Run]:
 
 
 def read(folder: Path, name: str) -> Run:
-    metrics = _mapping(_load(folder / run_folder.METRICS))
-    overrides = _load(folder / run_folder.OVERRIDES)
+    problems: list[str] = []
+    metrics = _mapping(_load(folder, run_folder.METRICS, problems))
+    overrides = _load(folder, run_folder.OVERRIDES, problems)
     pairs = [str(o).partition("=") for o in overrides] if isinstance(overrides, list) else []
-    runtime = _mapping(_mapping(_mapping(_load(folder / run_folder.HYDRA)).get("hydra")).get("runtime"))
+    runtime = _mapping(_mapping(_mapping(_load(folder, run_folder.HYDRA, problems)).get("hydra")).get("runtime"))
     return Run(
         folder=folder,
-        name=name,
+        name=shown(name, 500),
         status=_status(folder, metrics),
-        config=_mapping(_load(folder / run_folder.CONFIG)),
+        config=_mapping(_load(folder, run_folder.CONFIG, problems)),
         overrides={key.lstrip("+"): value for key, _, value in pairs},
         choices=_mapping(runtime.get("choices")),
         metrics=metrics,
+        problems=problems,
     )
 
 
@@ -151,8 +166,7 @@ def number(value: Any) -> float | None:
 
 def _status(folder: Path, metrics: Mapping[str, Any]) -> Status:
     status = metrics.get("status")
-    written = [_time(f) for part in ("", *_PARTS) for f in (folder / part).glob("*") if f.is_file()]
-    newest = max(written, default=0.0)
+    newest = max((_time(Path(f)) for part in ("", *_PARTS) for f in _files(folder / part)), default=0.0)
     # A run that ended early may have been resumed since.
     went_on = status != "completed" and newest > _time(folder / run_folder.METRICS) + _SLACK
     if status in _ENDS and not went_on:
@@ -162,22 +176,53 @@ def _status(folder: Path, metrics: Mapping[str, Any]) -> Status:
 
 def _time(file: Path) -> float:
     try:
-        return file.stat().st_mtime
+        return file.lstat().st_mtime
     except OSError:
         return 0.0
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        yield from (entry for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False))
+    except OSError:
+        return
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _is_evaluation(run: Run) -> bool:
     return "checkpoint" in run.metrics or "ckpt" in run.config
 
 
-def _load(file: Path) -> Any:
+def _load(folder: Path, name: str, problems: list[str]) -> Any:
+    """A file of the folder as plain data; None where it is not there, and where it is refused, which `problems` then says."""
     try:
-        text = file.read_text(encoding="utf-8")
-        return json.loads(text) if file.suffix == ".json" else yaml.load(text, Loader=yaml.CSafeLoader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        file = untrusted.inside(folder, name)
+        content = untrusted.read_json(file) if file.suffix == ".json" else untrusted.read_yaml(file)
+        if _leaves(content) > _KEYS:
+            raise UserError(f"{file}: has more than {_KEYS:,} values; left out")
+    except FileNotFoundError:
         return None
+    except UserError as error:
+        problems.append(shown(str(error), 500))
+        return None
+    return _printable(content)
+
+
+def _leaves(value: Any) -> int:
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else None
+    return 1 if inner is None else sum(_leaves(v) for v in inner)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {shown(k, TEXT_LIMIT): _printable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_printable(v) for v in value]
+    return shown(value, TEXT_LIMIT) if isinstance(value, str) else value
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
+    return value if isinstance(value, Mapping) else {}

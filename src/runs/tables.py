@@ -16,6 +16,20 @@ from src.runs.compare import Seeds
 from src.runs.read import Run, number
 
 _STYLES = {"completed": "green", "running": "cyan", "interrupted": "yellow", "stopped": "yellow", "failed": "red"}
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # what a spreadsheet takes a cell's text for one by
+_VAST = 1e12
 _SMALLER_IS_BETTER = ("loss",)
 
 
@@ -38,12 +52,12 @@ class Column:
 def columns(runs: Sequence[Run], different: Mapping[str, Sequence[str]], metric: str) -> list[Column]:
     """What the table of runs shows."""
 
-    def of(key: str, title: str, values: Sequence[Any], form: str = "{}", descending: bool = False) -> Column:
-        return Column(key, title, values, [_dash(v) or form.format(v) for v in values], descending)
+    def of(key: str, title: str, values: Sequence[Any], form: str = "", descending: bool = False) -> Column:
+        return Column(key, title, values, [_dash(v) or _shown(v, form) for v in values], descending)
 
     best_first = metric not in _SMALLER_IS_BETTER
     scores = [
-        of(stage, f"{stage} {metric}", [run.score(stage, metric) for run in runs], "{:.4f}", best_first)
+        of(stage, f"{stage} {metric}", [run.score(stage, metric) for run in runs], ".4f", best_first)
         for stage in ("val", "test")
     ]
     seconds = [run.seconds for run in runs]
@@ -54,8 +68,8 @@ def columns(runs: Sequence[Run], different: Mapping[str, Sequence[str]], metric:
         *scores,
         of("epochs", "epochs", [run.epochs for run in runs]),
         Column("time", "time", seconds, [duration(s) for s in seconds]),
-        of("images_per_second", "images/s", [run.images_per_second for run in runs], "{:.1f}", descending=True),
-        of("memory", "GiB", [run.memory for run in runs], "{:.2f}"),
+        of("images_per_second", "images/s", [run.images_per_second for run in runs], ".1f", descending=True),
+        of("memory", "GiB", [run.memory for run in runs], ".2f"),
     ]
 
 
@@ -95,8 +109,8 @@ def seed_columns(groups: Sequence[Seeds], metric: str) -> list[Column]:
         Column("seeds", "seeds", done, counts),
         *scores,
         Column("time", "time", seconds, [duration(s) for s in seconds]),
-        Column("images_per_second", "images/s", speed, [_dash(v) or f"{v:.1f}" for v in speed], descending=True),
-        Column("memory", "GiB", memory, [_dash(v) or f"{v:.2f}" for v in memory]),
+        Column("images_per_second", "images/s", speed, [_dash(v) or _shown(v, ".1f") for v in speed], descending=True),
+        Column("memory", "GiB", memory, [_dash(v) or _shown(v, ".2f") for v in memory]),
     ]
 
 
@@ -108,16 +122,19 @@ def seed_table(shown: Sequence[Column]) -> Table:
 
 
 def as_csv(runs: Sequence[Run], different: Mapping[str, Sequence[str]], groups: Sequence[Seeds], metric: str) -> str:
-    """One line a run: its differences, every score, and the mean and deviation over its seeds."""
+    """One line a run: its differences, every score, and the mean and deviation over its seeds. No text of a run's is a formula
+    to a spreadsheet: one that would be stands behind an apostrophe.
+    """
     scores = sorted({f"{s}/{k}" for run in runs for s in ("val", "test") for k in _of(run, s)})
     group_of = {run.folder: group for group in groups for run in group.runs}
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     over = [f"{stage}/{metric}/{what}" for stage in ("val", "test") for what in ("mean", "std")]
-    writer.writerow([
+    head = [
         "run", "status", *different, "best_val", "best_test", "completed_seeds", *over, "epochs", "seconds",
         "images_per_second", "memory_gib", "error", *scores,
-    ])  # fmt: skip
+    ]  # fmt: skip
+    writer.writerow([_cell(title) for title in head])
     for i, run in enumerate(runs):
         group = group_of[run.folder]
         found = [group.score("val", metric), group.score("test", metric)]
@@ -125,8 +142,15 @@ def as_csv(runs: Sequence[Run], different: Mapping[str, Sequence[str]], groups: 
         cells += [run.score("val", metric), run.score("test", metric), len(group.completed)]
         cells += [value for score in found for value in (score[:2] if score else (None, None))]
         cells += [run.epochs, run.seconds, run.images_per_second, run.memory, run.error]
-        writer.writerow(cells + [number(_of(run, s).get(k)) for s, _, k in (name.partition("/") for name in scores)])
+        cells += [number(_of(run, s).get(k)) for s, _, k in (name.partition("/") for name in scores)]
+        writer.writerow([_cell(cell) for cell in cells])
     return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA) and _as_number(value) is None:
+        return f"'{value}"
+    return value
 
 
 def console() -> Console:
@@ -172,7 +196,12 @@ def _of(run: Run, stage: str) -> Mapping[str, Any]:
 
 
 def _mean(mean: float, deviation: float | None, count: int) -> str:
-    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
+    return _shown(mean, ".4f") if deviation is None else f"{_shown(mean, '.4f')} ± {_shown(deviation, '.4f')}"
+
+
+def _shown(value: Any, form: str) -> str:
+    """A number by its format, one that is no score or size of a run (1e300) short."""
+    return f"{value:.4g}" if form and abs(value) >= _VAST else format(value, form)
 
 
 def _dash(value: Any) -> str:

@@ -20,7 +20,9 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from src import cli
 from src.config.check import RESERVED, check, check_keys
 from src.errors import UserError
+from src.overrides import literal
 from src.sweep import resume
+from src.sweep.apart import as_given
 from src.sweep.console import SweepConsole
 from src.sweep.devices import DeviceQueue
 from src.sweep.plan import Plan, Refused
@@ -102,7 +104,7 @@ class ProcessLauncher(Launcher):
         given = OmegaConf.to_container(self.config.hydra.overrides, resolve=False)  # the jobs resolve theirs
         assert isinstance(given, dict)
         self._hydra_overrides: list[str] = given["hydra"]
-        arguments = [*self._config_flags(), *given["hydra"], *given["task"]]
+        arguments = [*self._config_flags(), *given["hydra"], *map(as_given, given["task"])]
         record = known or Record(folder, arguments, str(Path.cwd()))
         record.metric, record.resuming = str(self.config.get("optimized_metric", "val/miou")), False
         for job in record.jobs:
@@ -229,8 +231,12 @@ class ProcessLauncher(Launcher):
     def how_to_start(self, job: Job) -> Start:
         hydra = [o for o in self._hydra_overrides if not o.lstrip("+~").startswith(_OF_SWEEP)]
         folder = self.record.folder / job.folder
-        quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-        hydra += [*self._config_flags(), "hydra.mode=RUN", f"hydra.run.dir='{quoted}'", f"hydra.job.num={job.number}"]
+        hydra += [
+            *self._config_flags(),
+            "hydra.mode=RUN",
+            f"hydra.run.dir={literal(str(folder))}",
+            f"hydra.job.num={job.number}",
+        ]
         return Start(
             folder,
             job.overrides,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from src import cli
 from src.config.trusted import check_paths, check_targets
@@ -37,9 +40,23 @@ class Plan:
         self._composed: dict[int, dict[str, Any]] = {}
 
     def settings(self, job: Job) -> dict[str, Any]:
-        """The job's config, composed as its own process will."""
-        if job.number in self._composed:
-            return self._composed[job.number]
+        """The job's config, composed as its own process will; its folder is filled in.
+
+        Raises:
+            UserError: its overrides make no config.
+        """
+        if job.number not in self._composed:
+            try:
+                self._composed[job.number] = self._compose(job)
+            except (HydraException, OmegaConfBaseException) as error:
+                job.folder = job.folder or self._folder_of(job, str(job.number))
+                compose = functools.partial(self._loader.load_sweep_config, self._config)
+                said = cli.in_words(error, [*job.overrides, *self._record.changes], compose)
+                # an option that is nowhere is a slip of the pen, and is said while the others have not begun
+                raise (Refused if isinstance(error, MissingConfigException) else UserError)(said) from None
+        return self._composed[job.number]
+
+    def _compose(self, job: Job) -> dict[str, Any]:
         config = self._loader.load_sweep_config(self._config, [*job.overrides, *self._record.changes])
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(job.number), job.number
@@ -55,7 +72,6 @@ class Plan:
             HydraConfig.instance().cfg = before
         if self._resumed:
             self._refuse_strangers_code(settings, self._record.folder / job.folder)
-        self._composed[job.number] = settings
         return settings
 
     def _refuse_strangers_code(self, settings: Mapping[str, Any], folder: Path) -> None:

@@ -6,16 +6,17 @@ code or configs from; the launcher checks what the config would build.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from src.errors import UserError
+from src.overrides import literal, path_text
+from src.sweep.apart import split
 from src.sweep.record import FILE, Record
 
 KEY = "sweep.resume="
 _LAUNCHER = ("hydra.launcher.", "hydra/launcher=")
 _OF_HYDRA = (*_LAUNCHER, "hydra.sweeper.", "hydra/sweeper", "hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.mode=")
-_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn")
 
 trusted: list[str] = []  # packages that the command line of this process trusts
 
@@ -31,12 +32,13 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
     Raises:
         UserError: no such sweep, one that was started otherwise, or a key that would make its jobs others than they were.
     """
-    folder = Path(next(a for a in arguments if a.startswith(KEY)).removeprefix(KEY)).expanduser().absolute()
+    named = path_text(next(a for a in arguments if a.startswith(KEY)).removeprefix(KEY))
+    folder = Path(named).expanduser().absolute()
     record = Record.read(folder)
     if record is None:
         raise UserError(f"sweep.resume: {folder} is no sweep's folder; it has no {FILE}")
-    flags, given = _split(arguments)
-    kept_flags, kept = _split(record.arguments)
+    flags, given = _options_and_overrides(arguments)
+    kept_flags, kept = _options_and_overrides(record.arguments)
     if flags != kept_flags:
         raise UserError(
             f"sweep.resume: the sweep was started with {' '.join(kept_flags) or 'no config folder'}; say so too"
@@ -67,21 +69,11 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
     record.resuming = True
     with record.alone():
         record.save()
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     rest = [a for a in kept if not a.startswith("hydra.sweep.dir=")]
-    return ["-m", *flags, *rest, *of_launcher, f"hydra.sweep.dir='{quoted}'"]
+    return ["-m", *flags, *rest, *of_launcher, f"hydra.sweep.dir={literal(str(folder))}"]
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The options that say where configs are, and the rest without `-m`."""
-    flags: list[str] = []
-    others: list[str] = []
-    left: Iterator[str] = iter(arguments)
-    for argument in left:
-        if argument in _WITH_VALUE:
-            flags += [argument, next(left, "")]
-        elif argument.startswith("-"):
-            flags += [] if argument in ("-m", "--multirun") else [argument]
-        else:
-            others.append(argument)
-    return flags, others
+def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options that say where configs are, and the overrides."""
+    flags, overrides = split(arguments)
+    return [flag for flag in flags if flag not in ("-m", "--multirun")], overrides

@@ -19,6 +19,7 @@ from pydantic import PositiveInt
 from src import cli
 from src.config.check import RESERVED, check_keys
 from src.errors import UserError
+from src.sweep.apart import as_given
 from src.sweep.launcher import NAMESPACE, ProcessLauncher
 
 
@@ -61,7 +62,8 @@ class GridSweeper(Sweeper):
 
     def parsed(self, arguments: list[str]) -> list[Override]:
         assert self.hydra_context is not None
-        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        return parser.parse_overrides([as_given(argument) for argument in arguments])
 
 
 class SeedsSweeper(GridSweeper):

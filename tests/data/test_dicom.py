@@ -203,7 +203,9 @@ def test_a_single_slice_is_as_thick_as_it_says(tmp_path: Path) -> None:
     assert np.allclose(np.linalg.norm(volume.affine[:3, :3], axis=0), (1, 1.5, 5))
     assert not volume.doubts
     _edit(file, SliceThickness=None)
-    assert open_series(tmp_path / "ct").doubts == ("a single slice without SliceThickness; it is taken to be 1 mm thick",)
+    assert open_series(tmp_path / "ct").doubts == (
+        "a single slice without SliceThickness; it is taken to be 1 mm thick",
+    )
 
 
 @pytest.mark.parametrize("modality", ["SEG", "RTSTRUCT", "RTDOSE", "SR"])

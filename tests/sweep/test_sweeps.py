@@ -24,6 +24,7 @@ from src.sweep.record import Job, Record
 from tests.conftest import environment
 
 Sweep = Callable[..., tuple[int, list[Job]]]
+_COMMAND = Start.command
 STUB = Path(__file__).with_name("stub_job.py")
 
 
@@ -211,6 +212,57 @@ def test_a_mistake_common_to_all_jobs_is_said_before_anything_is_written(
     status, _ = sweep(*arguments, *([] if "sweep.resume=nowhere" in arguments else [where]))
     printed = capsys.readouterr()
     assert status == 2 and said in printed.err and len(printed.err.strip().splitlines()) <= 2
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folders"),
+    [
+        (["experiment=camvid_cnn,voc_fcn", "data.root=conf/data/../model"], ""),
+        (["data=camvid,voc", "data.root=/x", "data.download=null"], None),
+        (["model=cnn,gan", "discriminator=patchgan", "test=true"], "gan"),
+        (["network=unet,tiny", "network.encoder=resnet18", "optimizer.lr=0.2"], "unet"),
+        (["network=unet,tiny", "network.width=8", "sweep=seeds", "sweep.n=1"], "tiny"),
+    ],
+)
+def test_over_groups_each_job_is_judged_on_its_own_config(
+    sweep: Sweep, where: str, tmp_path: Path, arguments: list[str], folders: str | None,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Jobs are not started here: what each would run with is looked at, and what the sweep says before."""
+    monkeypatch.setattr("src.sweep.launcher.ProcessLauncher._drive", lambda self, jobs: list(jobs) and [])
+    status, jobs = sweep("-m", where, *arguments)
+    said = capsys.readouterr().err
+    if folders is None:
+        assert (status, jobs) == (2, []) and said.startswith("error: data.download: ")
+        return
+    assert (status, len(jobs)) == (0, 2) and said == ""
+    assert [job.folder for job in jobs] == ["0", "1"]
+    fixed = [a.replace("true", "True") for a in arguments[1:] if not a.startswith("sweep")]
+    assert all(set(fixed) <= set(job.overrides) for job in jobs)
+    record = Record.read(tmp_path / "sweep")
+    assert record is not None and not any("choice(" in argument for argument in record.arguments)
+
+
+def test_over_groups_a_mistake_of_one_job_is_its_own(
+    sweep: Sweep, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job that cannot be composed is started as it is, and says what is wrong with it."""
+    stub, real = Start.command, _COMMAND
+    monkeypatch.setattr(Start, "command", lambda start: (real if "network=tiny" in start.overrides else stub)(start))
+    status, jobs = sweep("-m", where, "network=tiny,unet", "network.encoder=resnet18", "optimizer.lr=0.2")
+    assert status == 1 and statuses(jobs) == ["failed", "completed"] and [job.folder for job in jobs] == ["0", "1"]
+    assert jobs[0].error == "network.encoder: no such key; keys of network: _target_, width"
+    assert sorted(file.name for file in (tmp_path / "sweep/0").iterdir()) == [
+        ".hydra", "metrics.json", "stderr.txt", "stdout.txt",
+    ]  # fmt: skip
+
+
+def test_over_groups_a_mistake_of_all_is_said_first(
+    sweep: Sweep, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("-m", where, "network=small,tiny", "network.encodr=resnet18")[0] == 2
+    assert capsys.readouterr().err.startswith("error: network.encodr: no such key, did you mean 'encoder'?")
     assert not (tmp_path / "sweep").exists()
 
 
