@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import functools
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from src import checkpoints, run_folder, untrusted
 from src.config.check import has_adversary
+from src.config.trusted import STRANGER, Trust, split_packages
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Source, class_counts
 from src.data.labels import LabelSet
@@ -35,33 +39,54 @@ from src.zero import ZeroStrategy
 Settings = Mapping[str, Any]
 _OF_STEP = {"accumulate_grad_batches": "accumulate", "gradient_clip_val": "clip"}
 _OF_ZERO = {"zero_stage": "stage", "offload": "offload"}
+_TO_PREDICT = ("network", "model", "tasks")
+# What may be made of a checkpoint's description beside its weights: a library's classifier that is cut off again, say.
+_ROOM, _ROOM_CALLS = 200_000_000, 100_000
 _OF_GROUPS = ("lr", "weight_decay", "encoder_lr_factor", "decay_norm_and_bias")
 
 
-def make(node: Settings, *positional: Any, **given: Any) -> Any:
+def make(
+    node: Settings, slot: str, *positional: Any, trust: Trust = STRANGER, later: bool = False, **given: Any
+) -> Any:
     """Calls a node's `_target_` with the node's keys, nodes inside it built first, and with what code gives.
 
     A node with `_partial_: true` gives a function that still takes what is missing. Unlike Hydra's `instantiate` it
-    hands errors on as they are and never copies what code gives.
+    hands errors on as they are and never copies what code gives. Nothing that a config names is called but here.
+
+    Args:
+        slot: where in the config the node stands, `data.augment` say: each allows its own kind.
+        trust: whose config it is.
+        later: give a function that takes what is missing.
+
+    Raises:
+        UserError: of this config no such thing is built there.
     """
+    trust.check(slot, node)
     function = get_object(node["_target_"])
-    arguments = {key: _build(value) for key, value in node.items() if key not in ("_target_", "_partial_")} | given
-    return functools.partial(function, **arguments) if node.get("_partial_") else function(*positional, **arguments)
+    trust.check_object(slot, node["_target_"], function)
+    own = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    arguments = {key: _build(value, f"{slot}.{key}", trust) for key, value in own.items()} | given
+    partial = later or node.get("_partial_")
+    return functools.partial(function, *positional, **arguments) if partial else function(*positional, **arguments)
 
 
-def _build(value: Any) -> Any:
+def _build(value: Any, slot: str, trust: Trust) -> Any:
     if isinstance(value, Mapping):
-        return make(value) if "_target_" in value else {key: _build(inner) for key, inner in value.items()}
-    return [_build(inner) for inner in value] if isinstance(value, list) else value
+        if "_target_" in value:
+            return make(value, slot, trust=trust)
+        return {key: _build(inner, f"{slot}.{key}", trust) for key, inner in value.items()}
+    return [_build(inner, slot, trust) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def build_data(
-    data: Settings, seed: int, use_unlabeled: bool = False, use_depth: bool = False
+    data: Settings, seed: int, use_unlabeled: bool = False, use_depth: bool = False, *, trust: Trust = STRANGER
 ) -> SegmentationDataModule:
     """The datamodule; nothing is read yet."""
-    node = dict(data)
-    node["dataset"] = {**node["dataset"], "_partial_": True}
-    datamodule: SegmentationDataModule = make(node, seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth)
+    node = {key: value for key, value in data.items() if key != "dataset"}
+    datamodule: SegmentationDataModule = make(
+        node, "data", trust=trust, dataset=make(data["dataset"], "data.dataset", trust=trust, later=True),
+        seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth,
+    )  # fmt: skip
     return datamodule
 
 
@@ -72,51 +97,58 @@ def build_model(
     intensity: tuple[float, float],
     *,
     weights: torch.Tensor | None = None,
+    trust: Trust = STRANGER,
 ) -> Segmenter:
     """The segmenter that `settings` (groups model, network, loss and, to train, optimizer, scheduler, trainer,
-    discriminator) describe.
+    discriminator) describe; without `loss` it has none, and predicts.
 
     Each part is initialised from its own stream, so changing one never shifts another's draws.
     """
     seed = int(settings.get("seed", 0))
-    tasks: Tasks | None = make(settings["tasks"], label_set=label_set) if settings.get("tasks") else None
+    build = functools.partial(make, trust=trust)
+    tasks: Tasks | None = build(settings["tasks"], "tasks", label_set=label_set) if settings.get("tasks") else None
     outputs = label_set.num_classes + (tasks.channels if tasks is not None else 0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "network"))
-        network = make(settings["network"], num_classes=outputs, in_channels=channels)
-    loss = make(settings["loss"], ignore_index=label_set.ignore_index, class_weights=weights)
-    optimization = build_optimization(settings) if "optimizer" in settings else None
+        network = build(settings["network"], "network", num_classes=outputs, in_channels=channels)
+    node = settings.get("loss")
+    if node is not None:
+        loss = build(node, "loss", ignore_index=label_set.ignore_index, class_weights=weights)
+    else:
+        loss = torch.nn.Identity()
+    optimization = build_optimization(settings, trust=trust) if "optimizer" in settings else None
     node = {k: v for k, v in settings["model"].items() if k != "class_weights"}
     given: dict[str, Any] = {"tasks": tasks} if tasks is not None else {}
     if "discriminator" in settings and has_adversary(settings["model"]):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(seed, "discriminator"))
-            discriminator = make(settings["discriminator"], num_classes=label_set.num_classes, in_channels=channels)
-            given["discriminator"] = discriminator
+            given["discriminator"] = build(
+                settings["discriminator"], "discriminator", num_classes=label_set.num_classes, in_channels=channels
+            )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "model"))
-        model: Segmenter = make(
-            node, network=network, loss=loss, label_set=label_set, channels=channels, intensity=intensity,
+        model: Segmenter = build(
+            node, "model", network=network, loss=loss, label_set=label_set, channels=channels, intensity=intensity,
             optimization=optimization, seed=seed, **given,
         )  # fmt: skip
     model.config = dict(settings)
     return model
 
 
-def build_optimization(settings: Settings) -> Optimization:
+def build_optimization(settings: Settings, *, trust: Trust = STRANGER) -> Optimization:
     """Optimizer, schedule and the trainer's keys of the optimizer's step as one."""
     node = dict(settings["optimizer"])
     groups = {key: node.pop(key) for key in _OF_GROUPS if key in node}
     step = {name: settings["trainer"][key] for key, name in _OF_STEP.items() if key in settings["trainer"]}
     return Optimization(
-        optimizer=functools.partial(make, node),
-        scheduler=functools.partial(make, settings["scheduler"]),
+        optimizer=functools.partial(make, node, "optimizer", trust=trust),
+        scheduler=functools.partial(make, settings["scheduler"], "scheduler", trust=trust),
         **groups,
         **step,
     )
 
 
-def build_trainer(settings: Settings, batches: int = 1, *more: Callback) -> L.Trainer:
+def build_trainer(settings: Settings, batches: int = 1, *more: Callback, trust: Trust = STRANGER) -> L.Trainer:
     """Lightning's Trainer, with our own order of the data and our own writing of checkpoints.
 
     Args:
@@ -133,10 +165,14 @@ def build_trainer(settings: Settings, batches: int = 1, *more: Callback) -> L.Tr
         node["strategy"] = ZeroStrategy(**zero, clip=settings["trainer"].get("gradient_clip_val"))
     node["log_every_n_steps"] = min(node.get("log_every_n_steps", 50), batches)
     callbacks: list[Callback] = [*more]
-    callbacks += [make(c) for c in (settings.get("callbacks") or {}).values() if c]
-    loggers: list[Logger] = [make(c) for c in (settings.get("logger") or {}).values() if c]
+    for name, part in (settings.get("callbacks") or {}).items():
+        callbacks += [make(part, f"callbacks.{name}", trust=trust)] if part else []
+    named = (settings.get("logger") or {}).items()
+    loggers: list[Logger] = [make(part, f"logger.{name}", trust=trust) for name, part in named if part]
+    kept = None if trust.of is None else {c.state_key for c in callbacks if trust.keeps_state_of(c)}
     trainer: L.Trainer = make(
-        node, callbacks=callbacks, logger=loggers or False, plugins=[checkpoints.AtomicCheckpointIO()],
+        node, "trainer", trust=trust, callbacks=callbacks, logger=loggers or False,
+        plugins=[checkpoints.AtomicCheckpointIO(kept)],
         use_distributed_sampler=False, enable_checkpointing=any("Checkpoint" in type(c).__name__ for c in callbacks),
         default_root_dir=settings["paths"]["output_dir"],
     )  # fmt: skip
@@ -181,28 +217,63 @@ def _counted_before(keep: Path | None, classes: int) -> npt.NDArray[np.int64] | 
     return counts if len(counts) == classes and (counts >= 0).all() and counts.any() else None
 
 
-def model_from_checkpoint(file: Path) -> tuple[Segmenter, dict[str, Any]]:
+def model_from_checkpoint(
+    file: Path, packages: Sequence[str] = (), *, scored: bool = False
+) -> tuple[Segmenter, dict[str, Any]]:
     """A segmenter that predicts, from nothing but a checkpoint, in evaluation mode on the CPU; and the run's config.
 
+    Args:
+        packages: what the user trusts beside this program's own parts.
+        scored: build the loss too, which evaluation needs.
+
     Raises:
-        UserError: the file is no checkpoint of this program, or its weights do not fit its own description.
+        UserError: the file is no checkpoint of this program, its weights do not fit its own description, or it describes what
+            a stranger may not have built.
     """
     content = checkpoints.read(file)
-    config, label_set = checkpoints.describe(content, file)
-    about = content[CHECKPOINT_KEY]
-    settings = {"network": _without_weights(config["network"]), "loss": config["loss"], "model": config["model"]}
-    settings["tasks"] = config.get("tasks")
+    trust = Trust(f"ckpt: {file}", split_packages(packages))
+    about = checkpoints.describe(content, file, trust, [*_TO_PREDICT, *(["loss"] if scored else [])])
+    settings = without_weights({group: about.config.get(group) for group in _TO_PREDICT})
+    settings["loss"] = about.config["loss"] if scored else None
+    weights = None if about.class_weights is None else torch.tensor(about.class_weights)
+    state = content["state_dict"]
     try:
-        images = Images.of_checkpoint(about)
+        images = Images.of_checkpoint(content[CHECKPOINT_KEY])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error!r} in its description)") from error
-    model = build_model(settings, label_set, images.channels, images.intensity, weights=_class_weights(content))
     try:
-        model.load_weights(content["state_dict"])
-    except RuntimeError as error:
+        with no_larger_than(file):
+            model = build_model(
+                settings, about.label_set, about.channels, about.intensity, weights=weights, trust=trust
+            )
+            model.load_weights(state if scored else {k: v for k, v in state.items() if not k.startswith("loss.")})
+    except UserError as error:
+        raise UserError(str(error) if str(file) in str(error) else f"ckpt: {file}: {error}") from error
+    except Exception as error:  # a stranger's description fails in as many ways as it can lie
         raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
     model.images = images
-    return model.eval(), config
+    return model.eval(), about.config
+
+
+def no_larger_than(file: Path) -> AbstractContextManager[object]:
+    """Within it no network is made that the weights in a checkpoint could not fill."""
+    return _AtMost(_ROOM + file.stat().st_size, _ROOM_CALLS)
+
+
+class _AtMost(TorchDispatchMode):
+    """Refuses to make more numbers than the weights of a file could fill: it may describe a network of terabytes."""
+
+    def __init__(self, numbers: int, calls: int) -> None:
+        super().__init__()
+        self.numbers, self.calls = numbers, calls
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and isinstance(args[0], list | tuple) and all(isinstance(side, int) for side in args[0]):
+            self.numbers -= math.prod(args[0])  # of torch.empty and the like, before they make it
+            self.calls -= 1
+        if self.numbers < 0 or self.calls < 0:
+            raise UserError("describes a network that is far larger than the weights it has; refused")
+        return function(*args, **(kwargs or {}))
 
 
 def is_main_process() -> bool:
@@ -220,14 +291,10 @@ def task_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-def _class_weights(content: dict[str, Any]) -> torch.Tensor | None:
-    weights = content[CHECKPOINT_KEY].get("class_weights")
-    return None if weights is None else torch.tensor(weights)
-
-
-def _without_weights(network: dict[str, Any]) -> dict[str, Any]:
+def without_weights(settings: Settings) -> dict[str, Any]:
     """The weights come from the checkpoint: none are looked for elsewhere."""
-    return {**network, "encoder_weights": None} if "encoder_weights" in network else network
+    network = settings["network"]
+    return {**settings, "network": {**network, "encoder_weights": None} if "encoder_weights" in network else network}
 
 
 def check_devices(trainer: Settings) -> None:

@@ -1,36 +1,89 @@
-"""Checkpoint files: written whole or not at all, read without running any code that they carry."""
+"""Checkpoint files: written whole or not at all, read whole or not at all, without running any code that they carry."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator
 
-from src import run_folder
-from src.config.check import check_node
-from src.config.signatures import own_signature
+from src import run_folder, torch_files
+from src.config import signatures
+from src.config.check import GROUPS, check_node
+from src.config.foreign import refuse_places
+from src.config.trusted import Trust, check_targets, options
 from src.data.labels import LabelSet
 from src.errors import UserError
 from src.models.base import CHECKPOINT_KEY as KEY
+from src.untrusted import check_plain, inside, shown
 
-# What a checkpoint may build: the room, and the parameter that marks the room's builders among its helpers.
-_BUILT_FROM = {
-    "network": ("src.networks.", "num_classes"),
-    "model": ("src.models.", "label_set"),
-    "loss": ("src.losses.", "ignore_index"),
-    "tasks": ("src.tasks.", "label_set"),
-}
-# The only nodes that may stand inside one of these.
-_PARTS = {"model": {"noise": "src.models.noise.Noise", "semi": "src.models.semi.Semi"}}
+_MOST_VALUES = 100_000  # of a description
+_MOST_CHANNELS = 4096
+# What Lightning and this program write; of the rest, hyper_parameters say, Lightning would make something.
+_KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step",
+         "pytorch-lightning_version", "SegmentationDataModule", "MixedPrecision", KEY)  # fmt: skip
+_Count = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class _Progress(BaseModel):
+    """What Lightning goes on with, as far as its own reading would not name what is wrong."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", arbitrary_types_allowed=True)
+    epoch: _Count = 0
+    global_step: _Count = 0
+    version: Annotated[str, Field(alias="pytorch-lightning_version", pattern=r"^\d+\.\d+(\.\w+)*(\+\w+)?$")] = "2.0"
+    callbacks: dict[str, Any] = {}
+    optimizer_states: list[dict[str, Any]] = []
+    lr_schedulers: list[dict[str, Any]] = []
+    loops: dict[str, Any] = {}
+
+
+class _About(BaseModel):
+    """What a checkpoint says of its model."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    config: dict[str, Any]
+    label_set: dict[str, Any]
+    channels: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)]
+    intensity: list[float] | tuple[float, float]
+    class_weights: list[NonNegativeFloat] | None = None
+
+    @field_validator("intensity")
+    @classmethod
+    def _rises(cls, value: Sequence[float]) -> tuple[float, float]:
+        low, high = value
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"no range: {value}")
+        return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint says of its model, checked: the run's config, the classes and the images that it takes."""
+
+    config: dict[str, Any]
+    label_set: LabelSet
+    channels: int
+    intensity: tuple[float, float]
+    class_weights: list[float] | None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written to a temporary name, flushed, then renamed."""
+    """Lightning's checkpoint files, written to a temporary name, flushed, then renamed.
+
+    Args:
+        states: the callbacks whose states are taken out of a file that is read; None takes all that it has.
+    """
+
+    def __init__(self, states: Collection[str] | None = None) -> None:
+        super().__init__()
+        self.states = states
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         run_folder.write_atomically(Path(path), lambda stream: torch.save(checkpoint, stream))
@@ -38,7 +91,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        return read(Path(path))
+        content = read(Path(path))
+        if self.states is not None:
+            content = {key: value for key, value in content.items() if key in _KEYS}
+            callbacks = content.get("callbacks") or {}
+            content["callbacks"] = {key: state for key, state in callbacks.items() if key in self.states}
+        return content
 
 
 def find(given: str, prefer: tuple[str, ...] = (run_folder.BEST, run_folder.LAST)) -> Path:
@@ -51,12 +109,14 @@ def find(given: str, prefer: tuple[str, ...] = (run_folder.BEST, run_folder.LAST
     if path.is_dir():
         run_folder.check_own(path, (run_folder.CHECKPOINTS,))
         for name in prefer:
-            if (path / name).is_file():
+            if inside(path, name).is_file():
                 return path / name
         raise UserError(f"ckpt: {path} has no {' or '.join(prefer)}; give a run folder or a checkpoint file")
     if not path.is_file():
         raise UserError(f"ckpt: there is no file {path}; give a run folder or a checkpoint file")
-    return path
+    return (
+        path.resolve() if path.is_symlink() else path
+    )  # what the user names may be a link, unlike what lies in a folder
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -66,68 +126,90 @@ def read(file: Path) -> dict[str, Any]:
         UserError: the file is no checkpoint, is truncated, or wants to run code.
     """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch_files.load(file, f"ckpt: {file}")
     except FileNotFoundError:
         raise UserError(f"ckpt: there is no file {file}") from None
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(file):
-            raise UserError(
-                f"ckpt: {file} holds more than tensors and plain data and was not opened, since opening it could run code"
-            ) from error
-        raise UserError(f"ckpt: {file} is not a checkpoint") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise UserError(f"ckpt: {file} is damaged or not a checkpoint; use another one") from error
     if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:
         raise UserError(f"ckpt: {file} is not a checkpoint of this program (no '{KEY}' in it)")
+    _check_weights(content["state_dict"], file)
+    check_plain({k: v for k, v in content[KEY].items() if k != "gradient_norms"}, f"ckpt: {file}", _MOST_VALUES)
+    try:
+        _Progress.model_validate(content)
+    except ValidationError as error:
+        raise _no_checkpoint(file, error) from None
     return content
 
 
-def describe(content: dict[str, Any], file: Path) -> tuple[dict[str, Any], LabelSet]:
-    """The config and label set in a checkpoint, checked: it may only name this project's own networks, models, losses, tasks.
+def describe(content: dict[str, Any], file: Path, trust: Trust, groups: Sequence[str]) -> Description:
+    """What a checkpoint says of its model, checked: of the config's groups that are named nothing else may be built than this
+    program's own parts and what is trusted, and no path or URL is in them.
 
     Raises:
-        UserError: the config names anything else.
+        UserError: the description is none, or names anything else.
     """
     try:
-        about = content[KEY]
-        config, label_set = about["config"], LabelSet.from_dict(about["label_set"])
-        for group in _BUILT_FROM:
-            if group != "tasks" or config.get(group) is not None:
-                _allow(config[group], group, file)
+        about = _About.model_validate(content[KEY])
+        label_set = LabelSet.from_dict(about.label_set)
+    except ValidationError as error:
+        raise _no_checkpoint(file, error) from None
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error!r} in its description)") from error
-    return config, label_set
+        raise UserError(
+            f"ckpt: {file} is not a checkpoint of this program ({shown(repr(error))} in its description)"
+        ) from error
+    except UserError as error:
+        raise UserError(f"ckpt: {file}: {error}") from error
+    _check_groups(about.config, file)
+    weights = about.class_weights
+    if weights is not None and len(weights) != label_set.num_classes:
+        raise UserError(f"ckpt: {file} has {len(weights)} class weights for {label_set.num_classes} classes; refused")
+    for group in groups:
+        node = about.config.get(group)
+        if node is None and group == "tasks":
+            continue
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise UserError(f"ckpt: {file} is not a checkpoint of this program (no {group} in its description)")
+        check_targets(node, trust, group)
+        if not trust.covers(str(node["_target_"])):
+            refuse_places({key: value for key, value in node.items() if key != "encoder_weights"}, group, file)
+        try:
+            check_node(group, node)
+        except UserError as error:
+            raise UserError(f"ckpt: {file}: {error}") from error
+    assert isinstance(about.intensity, tuple)
+    return Description(about.config, label_set, about.channels, about.intensity, weights)
+
+
+def _check_groups(config: dict[str, Any], file: Path) -> None:
+    """Checks that a description's groups are such, and that what prediction reads of its data has the types that it should."""
+    for group in GROUPS:
+        if not isinstance(config.get(group), dict | None):
+            raise UserError(f"ckpt: {file} is not a checkpoint of this program (its {group} is no group of settings)")
+    dataset = (config.get("data") or {}).get("dataset")
+    if not isinstance(dataset, dict | None):
+        raise UserError(f"ckpt: {file} is not a checkpoint of this program (its data.dataset is no group of settings)")
+    target = (dataset or {}).get("_target_")
+    signature = signatures.own_signature(target) if target in options("data.dataset") else None
+    for key, parameter in signature.parameters.items() if signature is not None else ():
+        reason = signatures.mismatch(parameter.annotation, dataset[key]) if dataset and key in dataset else None
+        if reason is not None:
+            raise UserError(f"ckpt: {file}: data.dataset.{key}: {reason}, not {shown(repr(dataset and dataset[key]))}")
+
+
+def _check_weights(state: Any, file: Path) -> None:
+    for key, value in state.items() if isinstance(state, dict) else [(None, None)]:
+        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        if not isinstance(key, str) or not dense:
+            raise UserError(f"ckpt: {file} is not a checkpoint of this program (its weights are no tensors by name)")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(f"ckpt: {file} has weights that are larger than what it holds ({shown(key)}); refused")
+
+
+def _no_checkpoint(file: Path, error: ValidationError) -> UserError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return UserError(f"ckpt: {file} is not a checkpoint of this program ({shown(where)}: {shown(str(first['msg']))})")
 
 
 def previous_of(run_dir: Path) -> list[Path]:
     """Checkpoints to go on from, newest first."""
     return [f for f in (run_dir / run_folder.LAST, run_dir / run_folder.PREVIOUS) if f.is_file()]
-
-
-def _allow(node: Any, group: str, file: Path) -> None:
-    """Refuses a group of a checkpoint's config that names anything but one of its room's own builders, or nests more."""
-    prefix, takes = _BUILT_FROM[group]
-    target = node["_target_"]
-    public = isinstance(target, str) and target.startswith(prefix) and "._" not in target
-    signature = own_signature(target) if public else None
-    if signature is None or takes not in signature.parameters:
-        raise UserError(
-            f"ckpt: {file} wants to build {target!r}; in {group} a checkpoint may only name what this program has"
-        )
-    parts = _PARTS.get(group, {})
-    for key, value in node.items():
-        is_part = key in parts and isinstance(value, dict) and value.get("_target_") == parts[key]
-        if _has_more(value if is_part else {key: value}):
-            raise UserError(f"ckpt: {file} has more in its {group} than a {group}'s settings ({key}); refused")
-    check_node(group, node)
-
-
-def _has_more(node: dict[str, Any]) -> bool:
-    """Whether a node has anything beside its target and plain settings."""
-    return any((key.startswith("_") and key != "_target_") or _nests(value) for key, value in node.items())
-
-
-def _nests(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(_nests(item) for item in value)
-    return isinstance(value, dict)

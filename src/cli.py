@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -19,10 +21,13 @@ from src.config.class_values import classes_by_name
 from src.errors import Interrupted, UserError, absent_package, of_a_file
 from src.overrides import literal, parsed_as_text, with_paths_quoted
 from src.printing import Steady, steady, was_read
+from src.untrusted import shown
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
+LIKE = "like"  # the name, among Hydra's configs, of one that was taken from a run folder
 _COMPLETION = Path(__file__).with_name("completion.bash")
 USER_ERROR_STATUS = 2
+_LONGEST = 4000  # characters of a message, some of which list all options
 INTERRUPTED_STATUS = 130
 # With one of these Hydra does more (or less) than run one job: the config is then not composed ahead.
 _HYDRA_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-m", "--multirun", "-i", "--info", "-sc",
@@ -36,17 +41,41 @@ _SHORT = {"model.semi": "model.semi.method", "launcher": "hydra/launcher", "swee
 _SHORT_PREFIXES = {"launcher.": "hydra.launcher.", "sweep.": "hydra.sweeper."}
 
 
+like_arguments: list[str] = []  # of this process's `Like`, for the jobs of a sweep
+
+
+@dataclass(frozen=True)
+class Like:
+    """What a run begins with instead of `conf/train.yaml`.
+
+    Attributes:
+        config: plain data, known to have no interpolations but the program's own, nor anything that says how to compose.
+        arguments: what of the command line leads here again, in another process.
+    """
+
+    config: Mapping[str, Any]
+    arguments: list[str]
+
+    def register(self) -> str:
+        """Makes the values known to Hydra, under the name that is returned: it merges them and reads no file of them."""
+        defaults = ["_self_", {"hydra": "default"}, {"sweep": "grid"}]
+        ConfigStore.instance().store(LIKE, {"defaults": defaults, **self.config})
+        like_arguments[:] = self.arguments
+        return LIKE
+
+
 def start(
     config_name: str, task: Callable[[DictConfig], Any], check: Callable[[Mapping[str, Any]], None],
-    like: Path | None = None,
+    like: Like | None = None,
 ) -> None:  # fmt: skip
-    """Runs `task` with the config that the command line composes from `conf/<config_name>.yaml`, or that it makes of the
-    config in the run folder `like`.
+    """Runs `task` with the config that the command line composes from `conf/<config_name>.yaml`, or that it makes of `like`.
 
     A plain run's config is checked before Hydra makes a folder, so that a bad one leaves nothing behind; other ways to
     start (`-m`, `--config-dir` …) are checked by the task itself.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    if like is not None:
+        config_name = like.register()
     overrides = written_out(sys.argv[1:])
     if any(o.startswith("sweep=") for o in overrides) and not {"-m", "--multirun", "hydra.mode=RUN"} & set(overrides):
         overrides.insert(0, "-m")
@@ -71,19 +100,20 @@ def start(
 
             arguments = left_to_the_jobs(CONFIG_DIR, config_name, overrides)
         if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
-            composed = _composed(config_name, overrides, like, with_hydra=True)
+            composed = _composed(config_name, overrides, with_hydra=True)
             check(
                 plain(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), output_dir="")
             )
-            arguments = [*overrides, *_folder(config_name, overrides, composed if like is None else None)]
-        if like is not None:
-            options = [o for o in arguments if o.startswith("-")]  # argparse wants them all before the overrides
-            arguments = [*options, *_composed_like(like), *(o for o in arguments if not o.startswith("-"))]
+            arguments = [*overrides, *_folder(config_name, overrides, composed)]
         sys.argv[1:] = arguments
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
         mistakes: list[UserError] = []
 
         def job(config: DictConfig) -> Any:
+            sys.argv[1:] = [
+                *(like.arguments if like is not None else []),
+                *arguments,
+            ]  # for ranks that Lightning starts
             try:
                 return task(config)
             except Exception as error:  # told once, at the end; the other jobs of a sweep go on
@@ -98,17 +128,17 @@ def start(
             raise mistakes[0]
 
     sweeps = {"-m", "--multirun"} & set(overrides)
-    runs = config_name == "train" and (sweeps or not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides))
-    report_user_errors(run, lambda error: _message(config_name, error, like), only_prints=not runs)
+    runs = config_name in ("train", LIKE) and (
+        sweeps or not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides)
+    )
+    report_user_errors(run, lambda error: _message(config_name, error), only_prints=not runs)
 
 
-def _folder(config_name: str, overrides: list[str], composed: DictConfig | None) -> list[str]:
+def _folder(config_name: str, overrides: list[str], composed: DictConfig) -> list[str]:
     """Overrides that name the run's folder: a new one of its own, also for runs that start in the same second, unless it is
     given; and for all processes of torchrun or srun that of rank zero, which alone writes its config."""
     if "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:  # started by rank zero, which gives it
         return []
-    if composed is None:
-        composed = _composed(config_name, [o for o in overrides if o.startswith("hydra.")], None, with_hydra=True)
     place, given = launch.place(), any(o.startswith("hydra.run.dir=") for o in overrides)
     try:
         run_dir = Path(composed.hydra.run.dir)
@@ -119,7 +149,7 @@ def _folder(config_name: str, overrides: list[str], composed: DictConfig | None)
             return []
         raise
     if place is None or place.rank == 0:
-        if given and config_name == "train":
+        if given and config_name in ("train", LIKE):
             run_folder.refuse_taken(run_dir)  # before Hydra writes its config there
         elif not given and run_dir != Path():
             run_dir = run_folder.make(run_dir)
@@ -132,8 +162,16 @@ def _folder(config_name: str, overrides: list[str], composed: DictConfig | None)
 def written_out(overrides: list[str]) -> list[str]:
     """Overrides with short keys in their long form, and paths in quotes."""
     parts = [override.partition("=") for override in overrides]
-    long = [classes_by_name(f"{_long(key)}{equals}{value}") for key, equals, value in parts]
+    long = [
+        classes_by_name(f"{_long(key)}{equals}{_listed(value) if key == 'trust' else value}")
+        for key, equals, value in parts
+    ]
     return with_paths_quoted(long)
+
+
+def _listed(value: str) -> str:
+    """`a,b` as a list, which is not a sweep."""
+    return value if value.startswith("[") or value == "null" else f"[{value}]"
 
 
 def _long(key: str) -> str:
@@ -165,7 +203,7 @@ def report_user_errors(
         except (UserError, HydraException, OmegaConfBaseException) as error:
             if full:
                 raise
-            print(f"error: {say(error)}", file=sys.stderr)
+            print(f"error: {shown(say(error), _LONGEST)}", file=sys.stderr)
             sys.exit(USER_ERROR_STATUS)
         except Interrupted as stop:
             print(f"interrupted ({stop})", file=sys.stderr)
@@ -174,7 +212,7 @@ def report_user_errors(
             told = of_a_file(error) or absent_package(error)
             if full or told is None:
                 raise
-            print(f"error: {told}", file=sys.stderr)
+            print(f"error: {shown(str(told), _LONGEST)}", file=sys.stderr)
             sys.exit(USER_ERROR_STATUS)
         finally:
             if not full:
@@ -193,16 +231,15 @@ def _say_if_lost(out: Steady, only_prints: bool) -> None:
             sys.exit(1)
 
 
-def compose(config_name: str, overrides: list[str], like: Path | None = None) -> dict[str, Any]:
+def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
     """The config as plain containers, interpolations resolved, without starting a job (so without a run folder)."""
-    return plain(_composed(config_name, overrides, like), output_dir="")
+    return plain(_composed(config_name, overrides), output_dir="")
 
 
-def _composed(config_name: str, overrides: list[str], like: Path | None, with_hydra: bool = False) -> DictConfig:
-    file = CONFIG_DIR / config_name if like is None else like / run_folder.CONFIG
-    with hydra.initialize_config_dir(str(file.parent.absolute()), version_base="1.3"):
+def _composed(config_name: str, overrides: list[str], with_hydra: bool = False) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
-            return hydra.compose(file.stem, written_out(overrides), return_hydra_config=with_hydra)
+            return hydra.compose(config_name, written_out(overrides), return_hydra_config=with_hydra)
         except ValueError as error:  # Hydra's word for group=null
             group = next((o.partition("=")[0] for o in overrides if o.endswith("=null") and "." not in o), None)
             if group is None:
@@ -219,19 +256,12 @@ def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def _composed_like(run_dir: Path) -> list[str]:
-    """Options with which Hydra begins with a run's config; only where the new run goes to is not in it."""
-    file = (run_dir / run_folder.CONFIG).absolute()
-    sweeps = ["hydra/launcher=process", "hydra/sweeper=grid"]
-    return ["--config-dir", str(file.parent), "--config-name", file.stem, "+hydra=default", *sweeps]
-
-
-def _message(config_name: str, error: Exception, like: Path | None = None) -> str:
+def _message(config_name: str, error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
 
     def compose(groups: list[str]) -> DictConfig:
-        return _composed(config_name, groups if like is None else [], like, with_hydra=True)
+        return _composed(config_name, groups if config_name != LIKE else [], with_hydra=True)
 
     return in_words(error, sys.argv[1:], compose)
 

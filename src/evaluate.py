@@ -13,7 +13,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from src import cli
 from src.config.check import TRAINER, Share, check_keys, check_node, uses_depth
-from src.config.trusted import check_targets, find_path
+from src.config.foreign import refuse_places
+from src.config.trusted import OWN, Trust, check_targets, split_packages
 from src.errors import UserError
 from src.untrusted import shown
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from src.ranks import Ranks
 
 _log = logging.getLogger(__name__)
-_KEYS: dict[str, Any] = {"ckpt": str, "splits": list[Literal["val", "test"]], "data": Any, "trainer": Any, "paths": Any}
+_KEYS: dict[str, Any] = {"ckpt": str, "splits": list[Literal["val", "test"]], "data": Any, "trainer": Any, "paths": Any,
+                          "trust": list[str] | None}  # fmt: skip
 _DATA: dict[str, Any] = {
     "root": str | None, "eval_batch_size": PositiveInt | None, "num_workers": NonNegativeInt | None,
     "cache": Literal["ram", "disk"] | None, "cache_dir": str | None,
@@ -75,13 +77,16 @@ def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks:
 
     quiet()
     file = checkpoints.find(settings["ckpt"])
-    model, config = build.model_from_checkpoint(file)
+    packages = settings.get("trust") or ()
+    model, config = build.model_from_checkpoint(file, packages, scored=True)
     chosen = settings["data"]
-    if "dataset" in chosen:
+    is_own = "dataset" in chosen
+    trust = OWN if is_own else Trust(f"ckpt: {file}", split_packages(packages))
+    if is_own:
         data = _with_trained(chosen, config, model.label_set.names, typed, file)
     else:
-        data = data_of(config, {**chosen, "root": chosen["root"] or made_here.root(file, config)}, file)
-    datamodule = build.build_data(data, int(config["seed"]), use_depth=uses_depth(config))
+        data = data_of(config, {**chosen, "root": chosen["root"] or made_here.root(file, config)}, file, trust)
+    datamodule = build.build_data(data, _seed(config), use_depth=uses_depth(config), trust=trust)
     datamodule.prepare(tuple(settings["splits"]))
     for split in settings["splits"]:
         source = datamodule.source(split)
@@ -180,10 +185,16 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def data_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def _seed(config: Mapping[str, Any]) -> int:
+    seed = config.get("seed")
+    return seed if isinstance(seed, int) else 0
+
+
+def data_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path, trust: Trust) -> dict[str, Any]:
     """The data that a checkpoint was trained on, with the keys that were chosen on the command line.
 
-    The checkpoint may be a stranger's: only this program's data sets are built, and no path is taken out of it.
+    The checkpoint may be a stranger's: only this program's data sets, and what is trusted, are built, and no path or URL is
+    taken out of it.
 
     Raises:
         UserError: it names anything else, or the data's folder is needed and was not given.
@@ -193,12 +204,10 @@ def data_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path) ->
         raise UserError(f"ckpt: {file} does not say what data it was trained on; choose it: data=…")
     trained_in = data.get("root")
     data = {**data, "root": None, "download": False, **{k: v for k, v in chosen.items() if v is not None}}
-    check_targets(data, f"ckpt: {file}", "choose the data yourself: data=…")
-    if elsewhere := find_path({key: value for key, value in data.items() if key != "root"}, "data"):
-        raise UserError(
-            f"ckpt: {file} has a path in its data ({elsewhere[0]}: {elsewhere[1]}), and none is taken out of a checkpoint; "
-            "choose the data yourself: data=…"
-        )
+    check_targets(data, trust, "data")
+    refuse_places(
+        {key: value for key, value in data.items() if chosen.get(key) is None and key != "root"}, "data", file
+    )
     if trained_in is not None and data["root"] is None:
         given = shlex.quote(f"data.root={shown(str(trained_in))}")
         raise UserError(

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _KEYS: dict[str, Any] = {
     "ckpt": str, "output": str, "format": Literal["onnx", "pt2"],
     "size": Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None,
+    "trust": list[str] | None,
 }  # fmt: skip
 # Odd, so that the padding to the network's stride is part of the graph; then sizes of either kind to try it with.
 _TRACED, _TRIED = (2, 70, 133), ((1, 96, 160), (3, 33, 101), (2, 70, 133))
@@ -56,7 +57,7 @@ def export(settings: Mapping[str, Any]) -> float:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             needs(package, "onnx")
     file = checkpoints.find(settings["ckpt"])
-    model, config = build.model_from_checkpoint(file)
+    model, config = build.model_from_checkpoint(file, settings.get("trust") or ())
     if model.ema is not None:
         model.network, model.ema = model.ema.module, None  # what is evaluated
     noise = getattr(model, "noise", None)

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _KEYS: dict[str, Any] = {
     "ckpt": str, "input": str, "output": str, "opacity": Annotated[float, Field(ge=0, le=1)], "device": str,
     "uncertainty": bool, "window": Annotated[int, Field(ge=64, multiple_of=32)],
-    "overlap": Annotated[int, Field(ge=0, multiple_of=32)],
+    "overlap": Annotated[int, Field(ge=0, multiple_of=32)], "trust": list[str] | None,
 }  # fmt: skip
 _VOLUMES = (".nii", ".nii.gz")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", *_VOLUMES)
@@ -58,7 +58,7 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
     from src.rasters import TRAINED_ON, is_georeferenced, segment_raster
     from src.volumes import segment_volume
 
-    model, config = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]))
+    model, config = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]), settings.get("trust") or ())
     dataset = (config.get("data") or {}).get("dataset") or {}
     takes_photos = (model.channels, model.intensity) == (3, (0.0, 255.0)) and dataset.get("_target_") != TRAINED_ON
     device = _device(settings["device"])

@@ -17,6 +17,7 @@ from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.pruning import Pruned, Pruning
 from src.config.check import uses_depth, uses_unlabeled
+from src.config.trusted import STRANGER, Trust
 from src.data.datamodule import SegmentationDataModule
 from src.data.trained_on import Images, differences
 from src.errors import Interrupted, NonFiniteLoss, UserError, absent_package, disk_full, of_a_file, out_of_memory
@@ -44,7 +45,7 @@ class Outcome:
     optimized: float | None = None
 
 
-def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
+def run(settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANGER) -> Outcome:
     """Trains as `settings` (checked, plain) say, tests the best checkpoint, writes metrics.json, prints the table.
 
     Raises:
@@ -64,7 +65,7 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
         ranks = stack.enter_context(Ranks(record.failed))
         stack.enter_context(stopped_by_signals())
         try:
-            return _run(settings, run_dir, record, resume, ranks)
+            return _run(settings, run_dir, record, resume, ranks, trust)
         except Interrupted as stop:
             if build.is_main_process():
                 slurm.requeue_after(str(stop))
@@ -80,7 +81,9 @@ def run(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
             raise told from error
 
 
-def _run(settings: Mapping[str, Any], run_dir: Path, record: RunRecord, resume: bool, ranks: Ranks) -> Outcome:
+def _run(
+    settings: Mapping[str, Any], run_dir: Path, record: RunRecord, resume: bool, ranks: Ranks, trust: Trust
+) -> Outcome:
     from_checkpoint = _last_good(run_dir) if resume else None
     if build.is_main_process():
         run_folder.clear(run_dir, resume)
@@ -90,26 +93,30 @@ def _run(settings: Mapping[str, Any], run_dir: Path, record: RunRecord, resume: 
     torch.set_float32_matmul_precision("high")
     build.check_devices(settings["trainer"])
     datamodule = build.build_data(
-        settings["data"], seed, use_unlabeled=uses_unlabeled(settings["model"]), use_depth=uses_depth(settings)
+        settings["data"], seed, uses_unlabeled(settings["model"]), uses_depth(settings), trust=trust
     )
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
     if build.is_main_process():
         made_here.sign(run_dir, settings)
     of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
-    trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), ranks)
+    trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), ranks, trust=trust)
     if (trial := trial_of_this_job()) is not None:
         trainer.callbacks.append(Pruning(*trial))  # type: ignore[attr-defined]
     train_source = datamodule.source("train")
     weights = build.class_weights(
         settings["model"].get("class_weights"), train_source, run_dir / run_folder.CLASS_COUNTS
     )
-    model = build.build_model(
-        settings, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights
-    )
+    to_build = settings if from_checkpoint is None else build.without_weights(settings)  # they come from the checkpoint
+    with contextlib.nullcontext() if from_checkpoint is None else build.no_larger_than(from_checkpoint):
+        model = build.build_model(
+            to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, trust=trust
+        )
     model.images = Images.of_source(train_source)
+    model.config = dict(settings)
     if isinstance(model, GANSegmenter):
         model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
-    _start_from(settings, model)
+    if from_checkpoint is None:
+        _start_from(settings, model)
     if settings["compile"]:
         model.network.compile()
     record.content["parameters"] = sum(p.numel() for p in model.network.parameters())

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src import cli, launch, run_folder
 from src.config.check import check
-from src.config.trusted import run_config
+from src.config.foreign import check_writes, is_so, read_config, settled, trust_in, without_own_interpolations
+from src.config.trusted import OWN, STRANGER, Trust, check_targets, split_packages
 from src.errors import UserError
 from src.overrides import path_text
 from src.resuming import nothing_left
@@ -20,6 +23,7 @@ from src.resuming import nothing_left
 if TYPE_CHECKING:  # importing torch takes seconds: --help and a config error do without
     from src.session import Outcome
 
+# What a resumed run may change of its config; whatever else is said must be what the config has.
 _MAY_CHANGE = (
     "data.root",
     "data.num_workers",
@@ -34,47 +38,56 @@ _MAY_CHANGE = (
 )
 
 
-def train(settings: Mapping[str, Any], resume: bool = False) -> Outcome:
+def train(settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANGER) -> Outcome:
     """Trains, tests the best checkpoint and writes metrics.json.
 
     Args:
         settings: the whole config as plain containers, interpolations resolved.
         resume: go on from the last checkpoint in the config's run folder.
+        trust: what may be built of the settings; this program's own parts, unless they are known to be the user's (`OWN`).
 
     Raises:
         UserError: bad config or data, or the loss diverged.
     """
+    check_targets(settings, trust)
     check(settings)
     from src.session import run
 
-    return run(settings, resume=resume)
+    return run(settings, resume=resume, trust=trust)
 
 
-def _task(config: DictConfig) -> float | None:
-    outcome = train(cli.plain(config))
+def _task(config: DictConfig, trust: Trust = OWN) -> float | None:
+    settings = cli.plain(config)
+    _write_down(config, settings)
+    if trust.of is not None:
+        check_writes(settings, trust, Path(settings["paths"]["output_dir"]))
+    outcome = train(settings, trust=trust)
     if outcome.status == "interrupted":
         sys.exit(130)
     return outcome.optimized
 
 
+def _write_down(config: DictConfig, settings: Mapping[str, Any]) -> None:
+    """Puts values in the run folder's config where only this machine and moment could resolve what the user wrote: it is read
+    as plain data when the run is gone on with."""
+    if HydraConfig.get().output_subdir is None:  # of a rank that is not the first
+        return
+    raw = OmegaConf.to_container(config, resolve=False)
+    known = without_own_interpolations(raw, settings)
+    if known != raw:
+        file = Path(HydraConfig.get().runtime.output_dir) / run_folder.CONFIG
+        run_folder.write_text(file, yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
+
+
 def _resume(arguments: list[str]) -> None:
-    """Goes on with a run, in its folder, with its config; only where and how fast it runs may change."""
-    run_dir, trust, overrides = _taken_out(arguments, "resume")
+    """Goes on with a run, in its folder, with its config and what may change of it."""
+    run_dir, packages, overrides = _taken_out(arguments, "resume")
     run_folder.check_own(run_dir)
-    settings = OmegaConf.create(run_config(run_dir, "resume", trust))
-    if any(override.startswith("trainer.strategy=") for override in overrides):
-        for key in ("zero_stage", "offload"):  # of the strategy that was
-            settings.trainer.pop(key, None)
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key not in _MAY_CHANGE:
-            raise UserError(
-                f"{key}: a resumed run keeps its config (only {', '.join(_MAY_CHANGE)} may change); to start anew from its "
-                f"weights: python -m src.train init_from={run_dir} …"
-            )
-        OmegaConf.update(settings, key, OmegaConf.select(OmegaConf.from_dotlist([f"value={value}"]), "value"))
-    plain = cli.plain(settings)
-    done = nothing_left(run_dir, plain, [override.partition("=")[0] for override in overrides])
+    config = read_config(run_dir, "resume")
+    changes = _changes(config, overrides, run_dir)
+    trust = trust_in(run_dir, "resume", packages, changes)
+    settings = settled(config, run_dir, trust, changes)
+    done = nothing_left(run_dir, settings, [override.partition("=")[0] for override in overrides])
     if done is not None:
         if (place := launch.place()) is None or place.rank == 0:
             print(done)
@@ -83,50 +96,86 @@ def _resume(arguments: list[str]) -> None:
         level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S",
         handlers=[logging.StreamHandler(sys.stdout), logging.FileHandler(run_dir / "train.log")],
     )  # fmt: skip
-    if train(plain, resume=True).status == "interrupted":
+    if train(settings, resume=True, trust=trust).status == "interrupted":
         sys.exit(130)
+
+
+def _changes(config: dict[str, Any], overrides: list[str], run_dir: Path) -> list[str]:
+    """The overrides as they apply to a run's config, once each has been found to be one that may be.
+
+    Raises:
+        UserError: one would make the run another.
+    """
+    changes = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in _MAY_CHANGE:
+            changes.append(f"++{key}={value}")
+        elif is_so(config, override):  # the user says what a stranger's config alone would not be believed
+            changes.append(override)
+        else:
+            raise UserError(
+                f"{key}: a resumed run keeps its config (only {', '.join(_MAY_CHANGE)} may change); to start anew from its "
+                f"weights: python -m src.train init_from={run_dir} …"
+            )
+    if any(override.startswith("trainer.strategy=") for override in overrides):
+        for key in ("zero_stage", "offload"):  # of the strategy that was
+            config.get("trainer", {}).pop(key, None)
+    return changes
 
 
 def _like(arguments: list[str]) -> None:
     """Starts anew, in a folder of its own, with the config that another run had."""
-    run_dir, trust, sys.argv[1:] = _taken_out(arguments, "like")
-    groups = [key for key in (o.partition("=")[0].lstrip("+") for o in sys.argv[1:]) if (cli.CONFIG_DIR / key).is_dir()]
+    run_dir, packages, overrides = _taken_out(arguments, "like")
+    groups = [key for key in (o.partition("=")[0].lstrip("+") for o in overrides) if (cli.CONFIG_DIR / key).is_dir()]
+    groups = [key for key in groups if not key.startswith("hydra") and key != "sweep"]
     if groups:
         raise UserError(
             f"{groups[0]}: with like= the options are those of that run; change its keys, e.g. {groups[0]}.…=…, or start "
             "from conf/ without like="
         )
-    run_config(run_dir, "like", trust)  # what is in it may be a stranger's
-    cli.start("train", _task, check, run_dir)
+    config = read_config(run_dir, "like")
+    trust = trust_in(run_dir, "like", packages, [o for o in overrides if "=" in o and not o.startswith("-")])
+    settled(config, run_dir, trust, [])
+    again = [f"like={run_dir}", *([f"trust={','.join(packages)}"] if packages else [])]
+    sys.argv[1:] = overrides
+    cli.start("train", lambda settings: _task(settings, trust), check, cli.Like(config, again))
 
 
 def _taken_out(arguments: list[str], key: str) -> tuple[Path, list[str], list[str]]:
     """The run folder that `key=…` names, the packages that `trust=…` names, and the other arguments."""
     given = {a.partition("=")[0]: a.partition("=")[2] for a in arguments}
-    trust = [part for part in given.get("trust", "").split(",") if part]
     others = [a for a in arguments if a.partition("=")[0] not in (key, "trust")]
-    return Path(path_text(given[key])).expanduser().resolve(), trust, others
+    return Path(path_text(given[key])).expanduser().resolve(), list(split_packages(given.get("trust"))), others
 
 
 def _given(arguments: list[str], key: str) -> bool:
     return any(a.startswith(f"{key}=") and a != f"{key}=null" for a in arguments)
 
 
-def _resume_sweep(arguments: list[str]) -> None:
-    from src.sweep.resume import arguments_to_resume
+def _prepare(arguments: list[str]) -> None:
+    """Makes of `sweep.resume=…` the command line that goes on with the sweep, and notes whom its jobs trust: what this command
+    line builds is the user's, but a job that is gone on with is a run folder."""
+    if any(a.startswith("sweep.resume=") for a in arguments):
+        from src.sweep.resume import arguments_to_resume
 
-    sys.argv[1:] = arguments_to_resume(cli.written_out(arguments), _MAY_CHANGE)
+        arguments = arguments_to_resume(cli.written_out(arguments), _MAY_CHANGE)
+    if _given(arguments, "trust"):
+        from src.sweep import resume
+
+        resume.trusted[:] = split_packages(next(a for a in arguments if a.startswith("trust=")).partition("=")[2])
+    sys.argv[1:] = arguments
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    if _given(arguments, "resume"):
-        cli.report_user_errors(lambda: _resume(arguments))
-    elif _given(arguments, "like"):
-        cli.report_user_errors(lambda: _like(arguments))
+    if _given(sys.argv[1:], "resume"):
+        cli.report_user_errors(lambda: _resume(sys.argv[1:]))
+        return
+    cli.report_user_errors(lambda: _prepare(sys.argv[1:]))
+    if _given(sys.argv[1:], "like"):
+        cli.report_user_errors(lambda: _like(sys.argv[1:]))
     else:
-        if any(a.startswith("sweep.resume=") for a in arguments):
-            cli.report_user_errors(lambda: _resume_sweep(arguments))
+        sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("trust=")]
         cli.start("train", _task, check)
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from src import run_folder
+from src.config.trusted import OWN
 from src.errors import UserError, disk_full
 from src.train import train
 from tests.conftest import settings
@@ -67,7 +68,7 @@ def test_a_run_says_so_and_keeps_its_last_checkpoint(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(UserError, match=r"the disk or quota of .* is full"):
-            train(config)
+            train(config, trust=OWN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     metrics = run_folder.read_metrics(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from src import run_folder
+from src.config.trusted import OWN
 from src.errors import UserError, out_of_memory
 from src.train import train
 from tests.conftest import settings
@@ -30,7 +31,7 @@ def test_a_lost_worker(tmp_path: Path) -> None:
         tmp_path, "data.num_workers=1", "trainer.max_epochs=50", "+callbacks.kills._target_=tests.test_errors.Kills"
     )
     with pytest.raises(UserError, match=r"a process that loads data was lost \("):
-        train(config)
+        train(config, trust=OWN)
     metrics = run_folder.read_metrics(tmp_path)
     assert metrics is not None and metrics["status"] == "failed"
     assert f"resume={tmp_path} data.num_workers=" in metrics["error"]

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from src.errors import UserError
+from src.untrusted import shown
+
+_LONGEST_NAME = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class LabelSet:
                 f"label set: {len(self.names)} names but {len(self.colors)} colors; give one color per class"
             )
         if len(set(self.names)) != len(self.names):
-            raise UserError(f"label set: class names repeat: {', '.join(self.names)}")
+            raise UserError(f"label set: class names repeat: {shown(', '.join(self.names), 400)}")
         if not 2 <= len(self.names) <= 254:  # of 256 values one is ignored, and one is kept for values of no class
             raise UserError(f"label set: {len(self.names)} classes; 2 to 254 can be told apart in a mask of 8 bits")
         if 0 <= self.ignore_index < len(self.names):
@@ -58,9 +61,28 @@ class LabelSet:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LabelSet:
-        """The reverse of `to_dict`."""
-        colors = tuple((int(r), int(g), int(b)) for r, g, b in values["colors"])
-        return cls(tuple(map(str, values["names"])), colors, int(values["ignore_index"]))
+        """The reverse of `to_dict`, of values that may be anyone's.
+
+        Raises:
+            UserError: they make no label set, or one whose names a terminal or a table could not show.
+            KeyError, TypeError, ValueError: they are no values of one.
+        """
+        names, ignore_index = values["names"], values["ignore_index"]
+        for name in names:
+            if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > _LONGEST_NAME:
+                raise UserError(
+                    f"label set: {shown(repr(name), 60)} is no name of a class; names are printable text of up to "
+                    f"{_LONGEST_NAME} characters"
+                )
+        colors = []
+        for red, green, blue in values["colors"]:
+            for value in (red, green, blue):
+                if type(value) is not int or not 0 <= value <= 255:
+                    raise UserError(f"label set: {shown(repr(value), 60)} is no part of a color; they are 0 to 255")
+            colors.append((red, green, blue))
+        if type(ignore_index) is not int or not -(2**31) <= ignore_index < 2**31:
+            raise UserError(f"label set: ignore_index {shown(repr(ignore_index), 60)} is no mask value")
+        return cls(tuple(names), tuple(colors), ignore_index)
 
 
 def spread_colors(count: int) -> list[list[int]]:

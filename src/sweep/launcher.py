@@ -132,6 +132,8 @@ class ProcessLauncher(Launcher):
 
     def _config_flags(self) -> list[str]:
         hydra = self.config.hydra
+        if hydra.job.config_name == cli.LIKE:
+            return list(cli.like_arguments)
         named = [] if hydra.job.config_name == "train" else ["--config-name", str(hydra.job.config_name)]
         sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
         return [*(part for path in sources for part in ("--config-dir", path)), *named]

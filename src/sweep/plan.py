@@ -15,10 +15,12 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from src import cli
-from src.config.trusted import check_paths, check_targets
+from src.config.foreign import check_places
+from src.config.trusted import Trust, check_targets
 from src.errors import UserError
 from src.sweep import resume
 from src.sweep.record import FILE, Job, Record
+from src.untrusted import shown
 
 
 class Refused(UserError):
@@ -46,6 +48,8 @@ class Plan:
             UserError: its overrides make no config.
         """
         if job.number not in self._composed:
+            if self._resumed:
+                self._refuse_strangers_words(job)
             try:
                 self._composed[job.number] = self._compose(job)
             except (HydraException, OmegaConfBaseException) as error:
@@ -74,12 +78,22 @@ class Plan:
             self._refuse_strangers_code(settings, self._record.folder / job.folder)
         return settings
 
-    def _refuse_strangers_code(self, settings: Mapping[str, Any], folder: Path) -> None:
-        """The overrides come out of a folder that may be anyone's."""
+    def _refuse_strangers_words(self, job: Job) -> None:
+        """The overrides come out of a folder that may be anyone's: they are the config's, and mean what they say. What is
+        checked here is composed a second time, in the job's own process."""
         of = f"sweep.resume: {self._record.folder / FILE}"
+        for override in [*job.overrides, *self._record.changes]:
+            if "${" in override or override.lstrip("+~").startswith(("hydra.", "hydra/", "-")):
+                raise Refused(
+                    f"{of} has {shown(override)!r} for job {job.number}, which decides what is composed; refused"
+                )
+
+    def _refuse_strangers_code(self, settings: Mapping[str, Any], folder: Path) -> None:
+        of = f"sweep.resume: {self._record.folder / FILE}"
+        trust = Trust(of, tuple(resume.trusted), tuple(resume.said))
         try:
-            check_targets(settings, of, "if you trust it, name its package: trust=…", resume.trusted)
-            check_paths(settings, of, folder)
+            check_targets(settings, trust)
+            check_places(settings, trust, folder)
         except UserError as error:
             raise Refused(str(error)) from None
 

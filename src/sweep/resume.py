@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from src.config.trusted import split_packages
 from src.errors import UserError
 from src.overrides import literal, path_text
 from src.sweep.apart import split
@@ -18,7 +19,11 @@ KEY = "sweep.resume="
 _LAUNCHER = ("hydra.launcher.", "hydra/launcher=")
 _OF_HYDRA = (*_LAUNCHER, "hydra.sweeper.", "hydra/sweeper", "hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.mode=")
 
+# Of the launcher what a folder may decide: how many jobs where. Its other parameters reach a cluster's scripts.
+_OF_LAUNCHER = ("devices=", "devices_per_job=", "jobs=", "grace_seconds=", "cluster=", "timeout_min=")
+
 trusted: list[str] = []  # packages that the command line of this process trusts
+said: list[str] = []  # keys of the jobs' configs that it gives
 
 
 def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> list[str]:
@@ -50,15 +55,27 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
     for argument in kept:
         if argument.lstrip("+~").startswith(("hydra.", "hydra/")) and not argument.lstrip("+~").startswith(_OF_HYDRA):
             raise UserError(f"sweep.resume: {folder / FILE} has {argument!r}, which decides what Hydra does; refused")
+        name = argument.lstrip("+~").removeprefix("hydra.launcher.")
+        reaches_far = argument.lstrip("+~").startswith("hydra.launcher.") and not name.startswith(_OF_LAUNCHER)
+        if reaches_far and argument not in given:
+            raise UserError(
+                f"sweep.resume: {folder / FILE} has {argument!r}, which decides what a cluster runs; if that is right, "
+                f"say so: '{argument.replace('hydra.launcher.', 'launcher.')}'"
+            )
+        if "${" in argument:
+            raise UserError(
+                f"sweep.resume: {folder / FILE} has {argument!r}, which only OmegaConf could resolve; refused"
+            )
     of_launcher: list[str] = []
     for argument in given:
         key, _, value = argument.partition("=")
         if key == "trust":
-            trusted[:] = value.split(",")
+            trusted[:] = split_packages(value)
         elif argument.startswith(_LAUNCHER):
             of_launcher.append(argument)
         elif key in may_change:
             record.changes = [c for c in record.changes if c.partition("=")[0] != key] + [argument]
+            said.append(key)
         elif not argument.startswith(KEY):
             raise UserError(
                 f"{key}: a resumed sweep keeps its config (only launcher.*, {', '.join(may_change)} may change)"

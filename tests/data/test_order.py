@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from src import cli
-from src.config.trusted import run_config
+from src.config.foreign import run_config, trust_in
+from src.config.trusted import OWN
 from src.data.optimize import optimize
 from src.train import train
 from tests.conftest import SMALL, command, environment, settings
@@ -35,7 +36,7 @@ def recorded(run_dir: Path, *overrides: str, small: list[str] = SMALL) -> list[l
     """The samples of each batch of an undisturbed run on one rank, in its own process."""
     config = settings(run_dir, *small, *PLAIN, *overrides, small=False)
     config["callbacks"]["record"]["folder"] = str(run_dir / "record")
-    train(config)
+    train(config, trust=OWN)
     batches = consumed(run_dir / "record")
     assert [number for number, _ in batches] == list(range(3 * BATCHES))
     return [samples for _, samples in batches]
@@ -73,7 +74,7 @@ def test_a_run_killed_in_mid_epoch_goes_on_with_the_next_sample_on_any_number_of
     without_kill(run_dir)
     resumed = run_config(run_dir, "resume", ["tests"])
     resumed["data"]["num_workers"] = 3
-    train(resumed, resume=True)
+    train(resumed, resume=True, trust=trust_in(run_dir, "resume", ["tests"]))
     after = consumed(run_dir / "record")[KILL_AT:]
     assert after == [*enumerate(undisturbed)][SAVED:]  # neither repeated nor left out, and augmented the same
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from src import run_folder
 from src.build import build_data, build_model, build_trainer, model_from_checkpoint
 from src.checkpoints import describe
+from src.config.trusted import OWN, Trust
 from src.errors import UserError
 from src.losses.adversarial import discriminator_loss, generator_loss, one_hot
 from src.models.gan import GANSegmenter
@@ -34,7 +35,7 @@ STEPS = "+callbacks.steps._target_=tests.models.observers.Steps"
 
 
 def fit(run_dir: Path, *overrides: str) -> tuple[Outcome, GANSegmenter]:
-    outcome = train(settings(run_dir, *SHORT, *overrides))
+    outcome = train(settings(run_dir, *SHORT, *overrides), trust=OWN)
     assert isinstance(outcome.model, GANSegmenter)
     return outcome, outcome.model
 
@@ -294,11 +295,11 @@ def test_either_model_starts_from_the_others_weights(tmp_path: Path, first: str,
 )
 def test_a_strangers_checkpoint_builds_no_other_parts(trained: Path, part: str, node: dict[str, Any]) -> None:
     content = torch.load(trained / run_folder.BEST, weights_only=True)
-    describe(content, trained)
+    describe(content, trained, Trust("ckpt: x"), ["network", "model", "loss"])
     model = content["segmenter"]["config"]["model"]
     model[part] = {**model[part], **node} if "_target_" not in node else node
     with pytest.raises(UserError):
-        describe(content, trained)
+        describe(content, trained, Trust("ckpt: x"), ["network", "model", "loss"])
 
 
 def test_confidence_is_how_real_the_map_looks(tmp_path: Path) -> None:

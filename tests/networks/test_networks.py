@@ -36,7 +36,7 @@ WITH_AUX = {"fcn", "deeplabv3"}
 def build(name: str, in_channels: int = 3, **own: Any) -> SegmentationNetwork:
     node = yaml.safe_load((ROOT / "conf/network" / f"{name}.yaml").read_text())
     torch.manual_seed(0)
-    network = make({**node, **LIGHT[name], **own}, num_classes=CLASSES, in_channels=in_channels)
+    network = make({**node, **LIGHT[name], **own}, "network", num_classes=CLASSES, in_channels=in_channels)
     assert isinstance(network, SegmentationNetwork)
     return network
 
