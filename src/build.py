@@ -7,6 +7,7 @@ import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ _OF_STEP = {"accumulate_grad_batches": "accumulate", "gradient_clip_val": "clip"
 _OF_ZERO = {"zero_stage": "stage", "offload": "offload"}
 _TO_PREDICT = ("network", "model", "tasks")
 # What may be made of a checkpoint's description beside its weights: a library's classifier that is cut off again, say.
-_ROOM, _ROOM_CALLS = 200_000_000, 20_000
+_ROOM, _ROOM_CALLS = 200_000_000, 100_000
 _OF_GROUPS = ("lr", "weight_decay", "encoder_lr_factor", "decay_norm_and_bias")
 
 
@@ -226,7 +227,7 @@ def model_from_checkpoint(
     weights = None if about.class_weights is None else torch.tensor(about.class_weights)
     state = content["state_dict"]
     try:
-        with _AtMost(_ROOM + file.stat().st_size, _ROOM_CALLS + 100 * len(state)):
+        with no_larger_than(file):
             model = build_model(
                 settings, about.label_set, about.channels, about.intensity, weights=weights, trust=trust
             )
@@ -236,6 +237,11 @@ def model_from_checkpoint(
     except Exception as error:  # a stranger's description fails in as many ways as it can lie
         raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
     return model.eval(), about.config
+
+
+def no_larger_than(file: Path) -> AbstractContextManager[object]:
+    """Within it no network is made that the weights in a checkpoint could not fill."""
+    return _AtMost(_ROOM + file.stat().st_size, _ROOM_CALLS)
 
 
 class _AtMost(TorchDispatchMode):

@@ -14,9 +14,10 @@ from lightning.fabric.utilities.types import _PATH
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator
 
 from src import run_folder, torch_files
-from src.config.check import check_node
+from src.config import signatures
+from src.config.check import GROUPS, check_node
 from src.config.foreign import refuse_places
-from src.config.trusted import Trust, check_targets
+from src.config.trusted import Trust, check_targets, options
 from src.data.labels import LabelSet
 from src.errors import UserError
 from src.models.base import CHECKPOINT_KEY as KEY
@@ -156,6 +157,7 @@ def describe(content: dict[str, Any], file: Path, trust: Trust, groups: Sequence
         ) from error
     except UserError as error:
         raise UserError(f"ckpt: {file}: {error}") from error
+    _check_groups(about.config, file)
     weights = about.class_weights
     if weights is not None and len(weights) != label_set.num_classes:
         raise UserError(f"ckpt: {file} has {len(weights)} class weights for {label_set.num_classes} classes; refused")
@@ -174,6 +176,22 @@ def describe(content: dict[str, Any], file: Path, trust: Trust, groups: Sequence
             raise UserError(f"ckpt: {file}: {error}") from error
     assert isinstance(about.intensity, tuple)
     return Description(about.config, label_set, about.channels, about.intensity, weights)
+
+
+def _check_groups(config: dict[str, Any], file: Path) -> None:
+    """Checks that a description's groups are such, and that what prediction reads of its data has the types that it should."""
+    for group in GROUPS:
+        if not isinstance(config.get(group), dict | None):
+            raise UserError(f"ckpt: {file} is not a checkpoint of this program (its {group} is no group of settings)")
+    dataset = (config.get("data") or {}).get("dataset")
+    if not isinstance(dataset, dict | None):
+        raise UserError(f"ckpt: {file} is not a checkpoint of this program (its data.dataset is no group of settings)")
+    target = (dataset or {}).get("_target_")
+    signature = signatures.own_signature(target) if target in options("data.dataset") else None
+    for key, parameter in signature.parameters.items() if signature is not None else ():
+        reason = signatures.mismatch(parameter.annotation, dataset[key]) if dataset and key in dataset else None
+        if reason is not None:
+            raise UserError(f"ckpt: {file}: data.dataset.{key}: {reason}, not {shown(repr(dataset and dataset[key]))}")
 
 
 def _check_weights(state: Any, file: Path) -> None:

@@ -107,9 +107,10 @@ def _run(
         settings["model"].get("class_weights"), train_source, run_dir / run_folder.CLASS_COUNTS
     )
     to_build = settings if from_checkpoint is None else build.without_weights(settings)  # they come from the checkpoint
-    model = build.build_model(
-        to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, trust=trust
-    )
+    with contextlib.nullcontext() if from_checkpoint is None else build.no_larger_than(from_checkpoint):
+        model = build.build_model(
+            to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, trust=trust
+        )
     model.config = dict(settings)
     if isinstance(model, GANSegmenter):
         model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
-from src import cli
+from src import cli, run_folder
 from src.config.check import check
-from src.config.foreign import check_writes, is_so, read_config, settled, trust_in
+from src.config.foreign import check_writes, is_so, read_config, settled, trust_in, without_own_interpolations
 from src.config.trusted import OWN, STRANGER, Trust, check_targets, split_packages
 from src.errors import UserError
 
@@ -54,12 +56,25 @@ def train(settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRA
 
 def _task(config: DictConfig, trust: Trust = OWN) -> float | None:
     settings = cli.plain(config)
+    _write_down(config, settings)
     if trust.of is not None:
         check_writes(settings, trust, Path(settings["paths"]["output_dir"]))
     outcome = train(settings, trust=trust)
     if outcome.status == "interrupted":
         sys.exit(130)
     return outcome.optimized
+
+
+def _write_down(config: DictConfig, settings: Mapping[str, Any]) -> None:
+    """Puts values in the run folder's config where only this machine and moment could resolve what the user wrote: it is read
+    as plain data when the run is gone on with."""
+    if HydraConfig.get().output_subdir is None:  # of a rank that is not the first
+        return
+    raw = OmegaConf.to_container(config, resolve=False)
+    known = without_own_interpolations(raw, settings)
+    if known != raw:
+        file = Path(HydraConfig.get().runtime.output_dir) / run_folder.CONFIG
+        run_folder.write_text(file, yaml.safe_dump(known, sort_keys=False, allow_unicode=True))
 
 
 def _resume(arguments: list[str]) -> None:

@@ -32,6 +32,7 @@ _LONGEST = 10_000  # characters of a text that refers to others
 _HOPS = 8  # from key to key
 _URL = re.compile(r"[A-Za-z][\w+.-]+:|.*(://|::)", re.DOTALL)  # s3:, local:, hf-hub:, zip://x::file://y; not C:
 _WRITES = ("callbacks", "logger", "paths")  # groups whose parts write files
+_MOST_PROCESSES = 64  # that a stranger's config may start on a CPU: loaders' workers, or ranks
 _NO_PATHS = ("data.dataset.names.", "data.dataset.group", "monitor", "optimized_metric", "trust")
 _HUB = "src.data.huggingface.HuggingFace"
 
@@ -153,7 +154,10 @@ def check_places(settings: Mapping[str, Any], trust: Trust, run_dir: Path) -> No
             raise UserError(
                 f"{trust.of} names the file {shown(text)!r} ({path}), which is not in the run folder; {say}"
             )
-    data = settings.get("data") or {}
+    data, trainer = settings.get("data") or {}, settings.get("trainer") or {}
+    for key, count in (("data.num_workers", data.get("num_workers")), ("trainer.devices", trainer.get("devices"))):
+        if isinstance(count, int) and count > _MOST_PROCESSES and key not in trust.said:
+            raise UserError(f"{trust.of} asks for {count} processes ({key}); if that is right, say so: {key}={count}")
     root = data.get("root") if (data.get("dataset") or {}).get("_target_") == _HUB else None
     if isinstance(root, str) and "data.root" not in trust.said and not Path(root).expanduser().is_dir():
         raise UserError(
@@ -190,6 +194,22 @@ def _places(settings: Mapping[str, Any], trust: Trust) -> Iterator[tuple[str, st
         is_said = any(path == key or path.startswith(f"{key}.") for key in trust.said)
         if not is_said and not path.startswith(_NO_PATHS) and path.rpartition(".")[2] not in ("_target_", "monitor"):
             yield path, text
+
+
+def without_own_interpolations(raw: Any, resolved: Any) -> Any:
+    """A config as it is written down for later: what only the user's machine can resolve (`${oc.env:DATA}`) as the value that
+    it had, what `read_config` understands as it was.
+
+    Args:
+        raw: plain containers with interpolations.
+        resolved: the same without.
+    """
+    if isinstance(raw, dict):
+        return {key: without_own_interpolations(value, resolved[key]) for key, value in raw.items()}
+    if isinstance(raw, list):
+        return [without_own_interpolations(*both) for both in zip(raw, resolved, strict=True)]
+    is_known = isinstance(raw, str) and (raw in own_interpolations() or _BELOW.fullmatch(raw) is not None)
+    return raw if is_known or not isinstance(raw, str) or "${" not in raw else resolved
 
 
 def find_path(node: Any, path: str = "") -> tuple[str, str] | None:

@@ -54,12 +54,12 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
         if argument.lstrip("+~").startswith(("hydra.", "hydra/")) and not argument.lstrip("+~").startswith(_OF_HYDRA):
             raise UserError(f"sweep.resume: {folder / FILE} has {argument!r}, which decides what Hydra does; refused")
         name = argument.lstrip("+~").removeprefix("hydra.launcher.")
-        if argument.lstrip("+~").startswith("hydra.launcher.") and not name.startswith(_OF_LAUNCHER):
-            if argument not in given:
-                raise UserError(
-                    f"sweep.resume: {folder / FILE} has {argument!r}, which decides what a cluster runs; if that is right, "
-                    f"say so: '{argument.replace('hydra.launcher.', 'launcher.')}'"
-                )
+        reaches_far = argument.lstrip("+~").startswith("hydra.launcher.") and not name.startswith(_OF_LAUNCHER)
+        if reaches_far and argument not in given:
+            raise UserError(
+                f"sweep.resume: {folder / FILE} has {argument!r}, which decides what a cluster runs; if that is right, "
+                f"say so: '{argument.replace('hydra.launcher.', 'launcher.')}'"
+            )
         if "${" in argument:
             raise UserError(
                 f"sweep.resume: {folder / FILE} has {argument!r}, which only OmegaConf could resolve; refused"
