@@ -181,7 +181,7 @@ IN_CHECKPOINTS: dict[str, tuple[Callable[[Config], str | None], str]] = {
     "a data set that is a list": (put(data__dataset=["x"]), "no group of settings"),
     "a value of 400 digits": (put(seed=10**400), "digits"),
     "a value that is nested": (put(seed=[[[[[]]]]] * 50_000), "too many"),
-    "a key that is no text": (lambda config: config.update({7: 7}), "no text"),
+    "a key that is no text": (lambda config: config.update({7: 7}), "no text"),  # type: ignore[dict-item]
 }  # fmt: skip
 
 
@@ -250,10 +250,10 @@ def test_what_the_user_says_is_the_users() -> None:
         ["callbacks.x={_target_: a.B, n: {m: 1}}", "network._target_=a.N", "data.root=${network}", "~logger"]
     )
     assert said == ("callbacks.x._target_", "callbacks.x.n.m", "network._target_")
-    config = {"callbacks": {"x": {"_target_": "a.B", "evil": SHELL}}, "network": {"_target_": "a.N"}}
+    config: Config = {"callbacks": {"x": {"_target_": "a.B", "evil": SHELL}}, "network": {"_target_": "a.N"}}
     with pytest.raises(UserError, match=r"callbacks\.x\.evil\._target_"):  # merged into what a stranger has there
         check_targets(config, Trust("like: x", said=said))
-    del config["callbacks"]["x"]["evil"]  # type: ignore[attr-defined]
+    del config["callbacks"]["x"]["evil"]
     check_targets(config, Trust("like: x", said=said))
     assert is_so({"data": {"cache_dir": "/x"}}, "data.cache_dir=/x")
     assert not is_so({"data": {"cache_dir": "/x"}}, "data.cache_dir=/y")
