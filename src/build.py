@@ -260,11 +260,11 @@ def no_larger_than(file: Path) -> AbstractContextManager[object]:
     return _AtMost(_ROOM + file.stat().st_size, _ROOM_CALLS)
 
 
-class _AtMost(TorchDispatchMode):
+class _AtMost(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses to make more numbers than the weights of a file could fill: it may describe a network of terabytes."""
 
     def __init__(self, numbers: int, calls: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numbers, self.calls = numbers, calls
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

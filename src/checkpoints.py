@@ -196,10 +196,14 @@ def _check_groups(config: dict[str, Any], file: Path) -> None:
 
 
 def _check_weights(state: Any, file: Path) -> None:
-    for key, value in state.items() if isinstance(state, dict) else [(None, None)]:
-        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-        if not isinstance(key, str) or not dense:
-            raise UserError(f"ckpt: {file} is not a checkpoint of this program (its weights are no tensors by name)")
+    bad = UserError(f"ckpt: {file} is not a checkpoint of this program (its weights are no tensors by name)")
+    if not isinstance(state, dict):
+        raise bad
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise bad
+        if value.layout != torch.strided or value.device.type != "cpu":
+            raise bad
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise UserError(f"ckpt: {file} has weights that are larger than what it holds ({shown(key)}); refused")
 

@@ -58,6 +58,8 @@ def _check(stream: BinaryIO, of: str) -> None:
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             if not stored or sum(member.file_size for member in members) > size or len(members) > _MOST_MEMBERS:
                 raise UserError(f"{of} would unpack to more than it is, which no checkpoint of torch's does; refused")
+            if not any(member.filename.endswith("/data.pkl") for member in members):
+                raise UserError(f"{of} is damaged or not a checkpoint; use another one")
             if len({member.filename for member in members}) < len(members):
                 raise UserError(f"{of} is damaged (it has members of the same name); use another one")
             for member in members:

@@ -197,8 +197,8 @@ def _places(settings: Mapping[str, Any], trust: Trust) -> Iterator[tuple[str, st
 
 
 def without_own_interpolations(raw: Any, resolved: Any) -> Any:
-    """A config as it is written down for later: what only the user's machine can resolve (`${oc.env:DATA}`) as the value that it
-    had, what `read_config` understands as it was.
+    """A config as it is written down for later: what only the user's machine can resolve (`${oc.env:DATA}`) as the value that
+    it had, what `read_config` understands as it was.
 
     Args:
         raw: plain containers with interpolations.
