@@ -110,7 +110,7 @@ def find_foreign(
 
     Args:
         parts: look only at these names in the folder, and at what is below them; None for all.
-        skipped: names in the folder that are left out.
+        skipped: names that are left out wherever they are.
     """
     todo = [folder]
     while todo:
@@ -120,7 +120,7 @@ def find_foreign(
         except OSError:  # not there, or not ours to read: nothing of it is opened either
             continue
         for entry in entries:
-            if at == folder and (entry.name in skipped or (parts is not None and entry.name not in parts)):
+            if entry.name in skipped or (at == folder and parts is not None and entry.name not in parts):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 todo.append(Path(entry.path))

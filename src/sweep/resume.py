@@ -1,7 +1,7 @@
 """`python -m src.train sweep.resume=DIR`: the same sweep again, of which only what is not done is run.
 
-The folder may be a stranger's: what is taken out of it are overrides of the config and of the sweep, never places to load
-code or configs from; the launcher checks what the config would build.
+The folder may be a stranger's: what is taken out of it are plain overrides of the config and of the sweep (strangers.py), never
+places to load code or configs from; the launcher checks what the config would build.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from src import run_folder
 from src.errors import UserError
 from src.overrides import literal, path_text
 from src.sweep.apart import split
 from src.sweep.record import FILE, Record
+from src.sweep.strangers import check_arguments, check_overrides, key_of
+from src.untrusted import shown
 
 KEY = "sweep.resume="
 _LAUNCHER = ("hydra.launcher.", "hydra/launcher=")
-_OF_HYDRA = (*_LAUNCHER, "hydra.sweeper.", "hydra/sweeper", "hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.mode=")
 
 trusted: list[str] = []  # packages that the command line of this process trusts
 
@@ -34,6 +36,7 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
     """
     named = path_text(next(a for a in arguments if a.startswith(KEY)).removeprefix(KEY))
     folder = Path(named).expanduser().absolute()
+    run_folder.check_own(folder)
     record = Record.read(folder)
     if record is None:
         raise UserError(f"sweep.resume: {folder} is no sweep's folder; it has no {FILE}")
@@ -41,15 +44,18 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
     kept_flags, kept = _options_and_overrides(record.arguments)
     if flags != kept_flags:
         raise UserError(
-            f"sweep.resume: the sweep was started with {' '.join(kept_flags) or 'no config folder'}; say so too"
+            f"sweep.resume: the sweep was started with {shown(' '.join(kept_flags)) or 'no config folder'}; say so too"
         )
     if Path(record.directory) != Path.cwd():
         raise UserError(
-            f"sweep.resume: the sweep was started in {record.directory}; paths count from there: cd there first"
+            f"sweep.resume: the sweep was started in {shown(record.directory)}; paths count from there: cd there first"
         )
-    for argument in kept:
-        if argument.lstrip("+~").startswith(("hydra.", "hydra/")) and not argument.lstrip("+~").startswith(_OF_HYDRA):
-            raise UserError(f"sweep.resume: {folder / FILE} has {argument!r}, which decides what Hydra does; refused")
+    of = f"sweep.resume: {folder / FILE}"
+    own = {key_of(argument) for argument in given}
+    check_arguments(kept, of, own)
+    for job in record.jobs:
+        check_overrides(job.overrides, of, own)
+    check_overrides(record.changes, of, own)
     of_launcher: list[str] = []
     for argument in given:
         key, _, value = argument.partition("=")
@@ -57,6 +63,8 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
             trusted[:] = value.split(",")
         elif argument.startswith(_LAUNCHER):
             of_launcher.append(argument)
+        elif argument in kept:
+            continue
         elif key in may_change:
             record.changes = [c for c in record.changes if c.partition("=")[0] != key] + [argument]
         elif not argument.startswith(KEY):
