@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli, launch, run_folder
 from src.config.check import check
 from src.config.trusted import run_config
