@@ -138,7 +138,9 @@ def naming(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not isinstance(error.filename, str) or Path(error.filename).parent == file.parent:
+        if error.errno is not None and (
+            not isinstance(error.filename, str) or Path(error.filename).parent == file.parent
+        ):
             error.filename = str(file)
         raise
 

@@ -105,8 +105,10 @@ def test_lines_that_lie(source: Folder, tmp_path: Path, lie: str) -> None:
     [
         lambda folder: (folder / "lines.bin").write_bytes(b"1"),
         lambda folder: (folder / "lines.bin").unlink(),
-        lambda folder: ((folder / "samples.bin").unlink(), os.mkfifo(folder / "samples.bin")),
-        lambda folder: ((folder / "samples.bin").unlink(), (folder / "samples.bin").symlink_to("/dev/zero")),
+        lambda folder: os.mkfifo((folder / "samples.bin").rename(folder / "moved").with_name("samples.bin")),
+        lambda folder: (
+            (folder / "samples.bin").rename(folder / "moved").with_name("samples.bin").symlink_to("/dev/zero")
+        ),
     ],
 )
 def test_files_that_are_none(source: Folder, tmp_path: Path, spoil: Callable[[Path], object]) -> None:

@@ -151,19 +151,22 @@ GOOD: dict[str, Any] = {
 JOB = GOOD["jobs"][0]
 
 
+WRONG: list[dict[str, Any]] = [
+    {"folder": "../x"}, {"folder": "/x"}, {"folder": ""}, {"folder": "."}, {"folder": "a/../../x"}, {"folder": 1},
+    {"folder": "link"}, {"folder": "link/x"}, {"folder": "a\0b"}, {"number": "0"}, {"number": -1}, {"number": 5},
+    {"number": 10**400}, {"status": "done"}, {"status": ["failed"]}, {"overrides": [{}]}, {"overrides": None},
+    {"value": "0.5"}, {"value": float("nan")}, {"seconds": float("inf")}, {"devices": [0]}, {"devices": "0"},
+    {"trial": 0.5}, {"error": 1},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "content",
     [
         [], 1, "x", None, {}, GOOD | {"jobs": 1},
         GOOD | {"jobs": [1]}, GOOD | {"arguments": "seed=1"}, GOOD | {"arguments": [1]},
         GOOD | {"changes": None}, GOOD | {"directory": 1}, GOOD | {"metric": ["x"]}, GOOD | {"resuming": "yes"},
-        *(GOOD | {"jobs": [JOB | wrong]} for wrong in (
-            {"folder": "../x"}, {"folder": "/x"}, {"folder": ""}, {"folder": "."}, {"folder": "a/../../x"}, {"folder": 1},
-            {"folder": "link"}, {"folder": "link/x"}, {"folder": "a\0b"}, {"number": "0"}, {"number": -1}, {"number": 5},
-            {"number": 10**400}, {"status": "done"}, {"status": ["failed"]}, {"overrides": [{}]}, {"overrides": None},
-            {"value": "0.5"}, {"value": float("nan")}, {"seconds": float("inf")}, {"devices": [0]}, {"devices": "0"},
-            {"trial": 0.5}, {"error": 1},
-        )),
+        *(GOOD | {"jobs": [JOB | wrong]} for wrong in WRONG),
         GOOD | {"jobs": [JOB, JOB]}, GOOD | {"jobs": [JOB, JOB | {"number": 1}]},
     ],
 )  # fmt: skip
