@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import src.which_src  # first: it ends where another src is in the way
 from src import launch, run_folder
 from src.config.check import explain
 from src.config.class_values import classes_by_name
@@ -191,6 +192,7 @@ def report_user_errors(
     Args:
         only_prints: whether what is printed is what the command is for: lost, it ends with status 1.
     """
+    src.which_src.hand_on()
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     with steady() as (out, _):
         try:

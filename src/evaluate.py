@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt, PositiveInt
 
+import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli
 from src.config.check import TRAINER, Share, check_keys, check_node, uses_depth
 from src.config.foreign import refuse_places

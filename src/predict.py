@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from omegaconf import DictConfig
 from pydantic import Field
 
+import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli
 from src.config.check import check_keys
 from src.data import not_read

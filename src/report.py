@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
+import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli
 from src.config.check import check_keys
 from src.errors import UserError
@@ -63,10 +64,15 @@ def report(settings: Mapping[str, Any]) -> None:
         over_seeds = tables.seed_columns(groups, metric)
 
     output = Path(settings["output"] or root).expanduser()
-    write_text(output / "report.csv", tables.as_csv(runs, different, groups, metric))
     title = f"Runs in {root.resolve().name}"
     html = page.page(title, runs, columns, groups, over_seeds, metric, settings["samples"], settings["pictures"])
-    write_text(output / "report.html", html)
+    try:
+        write_text(output / "report.csv", tables.as_csv(runs, different, groups, metric))
+        write_text(output / "report.html", html)
+    except OSError as error:
+        raise UserError(
+            f"output: {output} cannot be written ({error.strerror}); give another folder: output=…"
+        ) from None
     console = tables.console()
     console.print(tables.run_table(columns))
     if repeated:

@@ -36,7 +36,8 @@ PIXELS_BY_CLASS = "pixels_by_class.npz"  # of each training mask, by `data.rare_
 OWN = (".hydra", CHECKPOINTS, TENSORBOARD, METRICS, LOG, CLASS_COUNTS, PIXELS_BY_CLASS)
 _LOCK = f"{CHECKPOINTS}/.lock"
 _SECONDS_TO_END = 10  # for a killed process to be gone
-_LOGGERS_OWN = ("wandb",)  # has links by its nature; nothing here opens what is in it
+# What has links by its nature, and nothing here opens: a logger's folder, and the lock of Optuna's file, which it removes.
+_OTHERS_OWN = ("wandb", "optuna.log.lock")
 _HALF = re.compile(r"\.(metrics\.json|[^/]*\.ckpt)\.[^/]*")  # what `write_atomically` began
 
 
@@ -69,7 +70,7 @@ def check_own(run_dir: Path, parts: Sequence[str] | None = None) -> None:
     Raises:
         UserError: the first link, pipe or device in it.
     """
-    if found := untrusted.find_foreign(run_dir, parts, _LOGGERS_OWN):
+    if found := untrusted.find_foreign(run_dir, parts, _OTHERS_OWN):
         file, kind = found
         raise UserError(
             f"{untrusted.shown(str(file))}: is {kind}, and a run folder, which may be someone else's, has files and "
@@ -137,7 +138,9 @@ def naming(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not isinstance(error.filename, str) or Path(error.filename).parent == file.parent:
+        if error.errno is not None and (
+            not isinstance(error.filename, str) or Path(error.filename).parent == file.parent
+        ):
             error.filename = str(file)
         raise
 

@@ -12,6 +12,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli, launch, run_folder
 from src.config.check import check
 from src.config.foreign import check_writes, is_so, read_config, settled, trust_in, without_own_interpolations

@@ -6,10 +6,13 @@ a link, a pipe, a device, a bomb or nonsense ends in one line and nothing more.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
+import re
 import stat
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -110,7 +113,7 @@ def find_foreign(
 
     Args:
         parts: look only at these names in the folder, and at what is below them; None for all.
-        skipped: names in the folder that are left out.
+        skipped: names that are left out wherever they are.
     """
     todo = [folder]
     while todo:
@@ -120,7 +123,7 @@ def find_foreign(
         except OSError:  # not there, or not ours to read: nothing of it is opened either
             continue
         for entry in entries:
-            if at == folder and (entry.name in skipped or (parts is not None and entry.name not in parts)):
+            if entry.name in skipped or (at == folder and parts is not None and entry.name not in parts):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 todo.append(Path(entry.path))
@@ -148,15 +151,22 @@ def read_text(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> str:
 
 
 def read_lines(file: Path, limit: int = 1 << 30) -> list[str]:
-    """A list of names, one a line, in a file that may be linked.
+    """A list of names, one a line, in a file that may be linked: UTF-8, or UTF-16 with its mark, as PowerShell writes it.
 
     Raises:
         FileNotFoundError: there is none.
         UserError: also where a line has control characters, a NUL byte among them, which no name of ours has.
     """
-    lines = read_text(file, limit, links=True).splitlines()
+    content = read_bytes(file, limit, links=True)
+    coding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(coding)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is no UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    lines = re.split(r"\r\n|\n|\r", text)
     for number, line in enumerate(lines, 1):
-        if not line.isprintable() and not line.replace("\t", "").isprintable():
+        # Spaces of other kinds than ours are in names, too: macOS puts a narrow one into those of screenshots.
+        if not line.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs", "Cn") for c in line if c != "\t"):
             raise UserError(
                 f"{file} line {number}: has characters that no name has: {shown(line, 60)}; correct the list"
             )

@@ -7,12 +7,14 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from src import checkpoints, cli, run_folder, train
 from src.build import class_weights
+from src.data.dataset import Source
 from src.data.rare_classes import pixels_by_class
 from src.data.shapes import Shapes
 from src.errors import UserError
@@ -146,7 +148,7 @@ def test_writing_makes_folders_and_follows_none(tmp_path: Path) -> None:
     "kept", ["# x\nno number\n", "-1\n1\n1\n1\n1\n", "1\n2\n", "0\n0\n0\n0\n0\n", f"{10**400}\n" * 5, "\x00"]
 )  # fmt: skip
 def test_counts_that_are_none_are_counted_again(tmp_path: Path, kept: str) -> None:
-    source = Shapes("train", train_length=2)
+    source = cast("Source", Shapes("train", train_length=2))
     file = tmp_path / run_folder.CLASS_COUNTS
     weights = class_weights("balanced", source, file)
     counted = file.read_text()
@@ -157,7 +159,7 @@ def test_counts_that_are_none_are_counted_again(tmp_path: Path, kept: str) -> No
 
 
 def test_pixels_that_are_none_are_counted_again(tmp_path: Path) -> None:
-    source = Shapes("train", train_length=2)
+    source = cast("Source", Shapes("train", train_length=2))
     file = tmp_path / run_folder.PIXELS_BY_CLASS
     pixels = pixels_by_class(source, file)
     whole = file.read_bytes()

@@ -17,6 +17,7 @@ from src.config import signatures
 from src.config.consistency import check_consistency
 from src.config.shares import parse_share
 from src.errors import UserError
+from src.which_src import of_another
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -168,7 +169,9 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
     try:
         signature = signatures.read(target)
     except LookupError as error:
-        raise UserError(f"{path}._target_: {error.args[0]}; check the spelling of '{target}'") from None
+        raise UserError(
+            f"{path}._target_: {error.args[0]}; check the spelling of '{target}'{of_another(target)}"
+        ) from None
     ours = OURS.get(path, {})
     own = {"optimizer": OPTIMIZER, "trainer": TRAINER}.get(path, {}) | ours
     for key, value in node.items():

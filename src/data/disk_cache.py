@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,11 @@ from torch import Tensor
 from src.data.dataset import Derived, Source, files_of
 from src.data.parallel import in_order
 from src.errors import UserError
+from src.untrusted import find_foreign, inside, open_to_append, open_to_write
 
 _VERSION = 1  # of the layout below
+_FILES = frozenset({"samples.bin", "lines.bin", "about.json"})
+_NAME = re.compile(r"[0-9a-f]{24}(\.part)?")  # of a cache
 _ALIGNED = 64  # bytes that each sample begins at a multiple of
 # One line a sample: where its image [H, W, C] begins, its type (number in _TYPES) and shape. The mask [H, W] follows.
 _LINE = np.dtype([("begin", "<i8"), ("type", "<i4"), ("channels", "<i4"), ("height", "<i4"), ("width", "<i4")])
@@ -38,13 +41,16 @@ class OnDisk(Derived):
     new cache (which takes the old one's place). It is built under a lock, by the first process that comes; others
     wait. It is written to `<state>.part`, which a later start goes on with after a kill, and renamed when complete.
 
+    `folder` may be any that the user names, and what is in it someone else's: no link below it is followed, and nothing is
+    removed but a cache's three files and the folder that held nothing else.
+
     Args:
         source: one whose samples are files, see `files_of`.
         options: tells the data set and how it is decoded; anything with a stable `repr`.
         folder: holds the caches of all data sets.
 
     Raises:
-        UserError: a sample cannot be read, the source's samples are no files, or the disk is full.
+        UserError: a sample cannot be read, the source's samples are no files, the disk is full, or a cache is none of ours.
     """
 
     def __init__(self, source: Source, options: Any, folder: Path) -> None:
@@ -52,17 +58,34 @@ class OnDisk(Derived):
         self._length = len(source)
         about = {"version": _VERSION, "options": repr(options), "split": source.split, "samples": len(source)}
         chosen = [source.name(i) for i in np.linspace(0, len(source) - 1, 32).astype(int).tolist()]
-        place = folder / _digest([*about.items(), chosen])
-        self._folder = place / _state(source)
+        identity = _digest([*about.items(), chosen])
+        self._folder = folder / identity / _state(source)
+        place = inside(folder, identity)
+        inside(folder, f"{identity}/{self._folder.name}")
         if not self._folder.is_dir():
             with _disk_errors(folder):
                 place.mkdir(parents=True, exist_ok=True)
-                with FileLock(place / "lock"):
+                with FileLock(inside(folder, f"{identity}/lock")):
                     if not self._folder.is_dir():
                         _build(source, self._folder, about)
+        self._check()
 
     def __len__(self) -> int:
         return self._length
+
+    def _check(self) -> None:
+        """That the cache's files are files, and as many lines as samples."""
+        if found := find_foreign(self._folder):
+            raise UserError(f"data.cache_dir: {found[0]} is {found[1]}; remove {self._folder}, or give another folder")
+        try:
+            whole = (self._folder / "lines.bin").stat().st_size == len(self) * _LINE.itemsize
+        except OSError:
+            whole = False
+        if not whole:
+            raise self._damaged()
+
+    def _damaged(self) -> UserError:
+        return UserError(f"data.cache_dir: the cache {self._folder} is damaged; remove it, and it is made anew")
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_bytes", "_lines")}
@@ -78,8 +101,12 @@ class OnDisk(Derived):
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         begin, number, channels, height, width = self._lines[index].item()
+        if begin < 0 or min(channels, height, width) < 1 or not 0 <= number < len(_TYPES):
+            raise self._damaged()
         dtype = _TYPES[number]
         between = begin + channels * height * width * dtype.itemsize
+        if between + height * width > len(self._bytes):
+            raise self._damaged()
         image = self._bytes[begin:between].view(dtype).reshape(height, width, channels)
         mask = self._bytes[between : between + height * width].reshape(height, width)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
@@ -89,12 +116,15 @@ def _build(source: Source, complete: Path, about: dict[str, Any]) -> None:
     """Writes the cache, from where an earlier start was killed, if it was; removes those of files as they were before."""
     from rich.progress import track
 
-    part = complete.with_name(complete.name + ".part")
-    for old in complete.parent.iterdir():
-        if old.is_dir() and old != part:
-            shutil.rmtree(old, ignore_errors=True)
-    part.mkdir(exist_ok=True)
-    with (part / "lines.bin").open("a+b") as lines, (part / "samples.bin").open("a+b") as samples:
+    place = complete.parent
+    part = place / f"{complete.name}.part"
+    for old in place.iterdir():
+        if old != part:
+            _remove(old)
+    with (
+        open_to_append(place, f"{part.name}/lines.bin") as lines,
+        open_to_append(place, f"{part.name}/samples.bin") as samples,
+    ):
         done, end = _written(lines, samples)
         rest = range(done, len(source))
         read = track(
@@ -110,8 +140,20 @@ def _build(source: Source, complete: Path, about: dict[str, Any]) -> None:
         for file in (samples, lines):
             file.flush()
             os.fsync(file.fileno())
-    (part / "about.json").write_text(json.dumps(about))
+    with open_to_write(place, f"{part.name}/about.json") as described:
+        described.write(json.dumps(about).encode())
     part.rename(complete)
+
+
+def _remove(old: Path) -> None:
+    """Removes a cache; a link, and a folder that is called otherwise or holds anything else, is not ours and stays."""
+    if old.is_symlink() or not old.is_dir() or not _NAME.fullmatch(old.name):
+        return
+    with contextlib.suppress(OSError):  # of a file that another machine has open
+        if {file.name for file in old.iterdir()} <= _FILES and find_foreign(old) is None:
+            for name in _FILES:
+                (old / name).unlink(missing_ok=True)
+            old.rmdir()
 
 
 def _written(lines: Any, samples: Any) -> tuple[int, int]:
@@ -120,9 +162,14 @@ def _written(lines: Any, samples: Any) -> tuple[int, int]:
     content = lines.read()
     table = np.frombuffer(content, _LINE, len(content) // _LINE.itemsize)
     pixels = table["height"].astype(np.int64) * table["width"]
-    itemsize = np.array([dtype.itemsize for dtype in _TYPES])[table["type"]]
+    known = table["type"].clip(0, len(_TYPES) - 1)
+    itemsize = np.array([dtype.itemsize for dtype in _TYPES])[known]
     ends = table["begin"] + pixels * table["channels"] * itemsize + pixels
-    done = int(np.searchsorted(ends, samples.seek(0, os.SEEK_END), side="right"))
+    after = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    sides = np.minimum(np.minimum(table["height"], table["width"]), table["channels"])
+    whole = (known == table["type"]) & (sides > 0) & (table["begin"] >= after) & (ends > table["begin"])
+    whole &= ends <= samples.seek(0, os.SEEK_END)
+    done = len(whole) if whole.all() else int(whole.argmin())
     end = int(ends[done - 1]) if done else 0
     lines.truncate(done * _LINE.itemsize)
     samples.truncate(end)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt, PositiveFloat
 
+import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli
 from src.config.check import check_keys, check_node
 from src.errors import UserError

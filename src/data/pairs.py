@@ -15,7 +15,9 @@ from src.data.layouts import contents
 from src.errors import UserError
 from src.untrusted import read_lines
 
-_LINE_OF_TWO = re.compile(r"(.+?\.(?:jpe?g|png|webp|bmp|tiff?))[,;\s]+(.+\.(?:png|tiff?))", re.IGNORECASE)
+_LINE_OF_TWO = re.compile(
+    r"""["']?(.+?\.(?:jpe?g|png|webp|bmp|tiff?))["']?[,;\s]+["']?(.+\.(?:png|tiff?))["']?""", re.IGNORECASE
+)
 
 
 class Pair(NamedTuple):
@@ -63,7 +65,7 @@ def read_list(
     mask_suffixes: tuple[str, ...] = MASK_SUFFIXES,
 ) -> list[Pair]:
     """Pairs in the order of a text file: on each line an image and a mask, relative to `root`, or a name that `match`
-    would give. Empty lines and those that begin with # are skipped.
+    would give. Empty lines and those that begin with # are skipped; a backslash separates folders where no file is called so.
 
     Raises:
         UserError: the list cannot be read, is empty, names a file that is not there, or one twice.
@@ -78,7 +80,8 @@ def read_list(
     found: tuple[dict[str, str], dict[str, str]] | None = None
     for number, line in _entries(lines):
         if two := _LINE_OF_TWO.fullmatch(line):
-            pair = Pair(_parted(two[1])[0], two[1], two[2])
+            image, mask = (_as_written(root, file) for file in two.groups())
+            pair = Pair(_parted(image)[0], image, mask)
             for file in pair[1:]:
                 if not (root / file).exists():
                     raise UserError(f"{list_file} line {number}: there is no file {root / file}; correct the list")
@@ -87,6 +90,8 @@ def read_list(
                 found = find(root, images, IMAGE_SUFFIXES), find(root, masks, mask_suffixes, mask_suffix)
             stem, suffix = _parted(line)
             name = unicodedata.normalize("NFC", stem if suffix.lower() in IMAGE_SUFFIXES else line)
+            if name not in found[0]:
+                name = name.replace("\\", "/").removeprefix("./")
             for kind, files, where in zip(("image", "mask"), found, (images, masks), strict=True):
                 if name not in files:
                     raise UserError(
@@ -212,6 +217,11 @@ def _expected(root: Path, pattern: str, name: str, tail: str, suffix: str) -> st
     if is_glob(root, pattern):
         return f"a file for {name!r} in {root / pattern}"
     return str(root / pattern / f"{name}{tail}{suffix}")
+
+
+def _as_written(root: Path, file: str) -> str:
+    """A path of a list below the root, its backslashes as slashes unless a file is called so."""
+    return file if (root / file).exists() else file.replace("\\", "/").removeprefix("./")
 
 
 def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str]]:

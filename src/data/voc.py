@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from torch import Tensor
@@ -107,7 +107,7 @@ def _names(folder: Path, name: str) -> list[str]:
     except OSError:
         raise UserError(f"{file}: this list is missing or no text; unpack the release again") from None
     # DeepLab's lists give paths of image and mask, all others names alone.
-    names = [Path(line.split()[0]).stem for line in lines if line.strip()]
+    names = [PureWindowsPath(line.split()[0]).stem for line in lines if line.strip()]  # either slash separates
     if not names:
         raise UserError(f"{file}: lists no image; unpack the release again")
     if len(set(names)) < len(names):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from src.sweep.process import STDERR, STDOUT
 from src.sweep.record import Job, Record
+from src.untrusted import open_regular, shown
 
 _TAIL_BYTES = 4096
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -47,7 +48,7 @@ class SweepConsole:
         self.say(text)
 
     def say(self, text: str) -> None:
-        self._console.print(Text(text))
+        self._console.print(Text(shown(text, 2000)))
 
     def table(self) -> None:
         self._console.print(self._record.table(), soft_wrap=False)
@@ -62,9 +63,9 @@ class SweepConsole:
 
 def _newest_line(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = stream.read().decode(errors="replace").split("\n")
     except FileNotFoundError:
         return "…"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "…")
+    return next((shown(line.strip()) for line in reversed(lines) if line.strip()), "…")

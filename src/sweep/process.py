@@ -15,13 +15,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 import yaml
 
-from src import run_folder
+from src import run_folder, untrusted
+from src.errors import UserError
 from src.sweep.record import Status
 
+_LAST_BYTES = 1 << 16  # of what a job said
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 TRIAL = "PIXELWISE_TRIAL"  # tells a job which trial of which study it is
 # What a process of a distributed run is told; a job starts its own ranks and must not take itself for one of others.
@@ -83,11 +85,12 @@ class JobProcess:
     def __init__(self, start: Start) -> None:
         folder = start.folder
         folder.mkdir(parents=True, exist_ok=True)
+        run_folder.check_own(folder)
         (folder / run_folder.METRICS).unlink(missing_ok=True)
         if not start.can_go_on:
-            (folder / run_folder.OVERRIDES).parent.mkdir(exist_ok=True)
-            (folder / run_folder.OVERRIDES).write_text(yaml.safe_dump([*start.overrides, *start.changes]))
-        with (folder / STDOUT).open("wb") as out, (folder / STDERR).open("wb") as err:
+            with untrusted.open_to_write(folder, run_folder.OVERRIDES) as overrides:
+                overrides.write(yaml.safe_dump([*start.overrides, *start.changes]).encode())
+        with untrusted.open_to_write(folder, STDOUT) as out, untrusted.open_to_write(folder, STDERR) as err:
             self._process = subprocess.Popen(
                 start.command(), env=environment(start), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                 start_new_session=True, preexec_fn=_end_with_parent if sys.platform == "linux" else None,
@@ -175,8 +178,11 @@ def outcome(folder: Path, metric: str, code: int | None, stopped: bool) -> tuple
         code: the exit status, negative for a signal; None where it is not known.
         stopped: whether the sweep asked the job to end.
     """
-    metrics = run_folder.read_metrics(folder)
-    if metrics is None:
+    try:
+        metrics = run_folder.read_metrics(folder)
+    except UserError:
+        metrics = None
+    if metrics is None or metrics["status"] not in get_args(Status):
         status: Status = "interrupted" if stopped else "failed"
         metrics = {"status": status, "error": None if stopped else _last_words(folder, code)}
         run_folder.write_metrics(folder, metrics)
@@ -190,7 +196,12 @@ def outcome(folder: Path, metric: str, code: int | None, stopped: bool) -> tuple
 
 
 def _last_words(folder: Path, code: int | None) -> str:
-    lines = (folder / STDERR).read_text(errors="replace").split("\n") if (folder / STDERR).is_file() else []
+    try:
+        with untrusted.open_regular(folder / STDERR) as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LAST_BYTES))
+            lines = stream.read(_LAST_BYTES).decode(errors="replace").split("\n")
+    except (FileNotFoundError, UserError):
+        lines = []
     said = [line.strip() for line in lines if line.strip()]
     errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
     if errors:

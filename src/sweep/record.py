@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from src import run_folder
+from src import run_folder, untrusted
 from src.errors import UserError
 
 FILE = "sweep.json"
 Status = Literal["waiting", "running", "completed", "pruned", "failed", "interrupted"]
 DONE = ("completed", "pruned")
+_LARGEST = 64 << 20  # bytes of sweep.json
 
 
 @dataclass
@@ -68,15 +70,38 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
-        """The record of a sweep folder, None where it has none."""
+        """The record of a sweep folder, None where it has none. The folder may be a stranger's.
+
+        Raises:
+            UserError: it is none of ours, or a job's folder is not its own one below the sweep's.
+        """
+        file = untrusted.inside(folder, FILE)
         try:
-            content: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            content = untrusted.read_json(file, _LARGEST)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise UserError(f"{folder / FILE}: is no JSON ({error})") from None
-        content["jobs"] = [Job(**job) for job in content["jobs"]]
-        return cls(folder=folder, **content)
+        of = f"{file}: is damaged or none of this program's"
+        if not isinstance(content, dict):
+            raise UserError(f"{of} (it holds a {type(content).__name__})")
+        try:
+            text = json.dumps({**content, "folder": str(folder)}, allow_nan=False)
+            record = _ADAPTER.validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{of} ({untrusted.shown(where)}: {untrusted.shown(first['msg'])})") from None
+        except ValueError:
+            raise UserError(f"{of} (it has a number that is none)") from None
+        taken: set[str] = set()
+        for number, job in enumerate(record.jobs):
+            if job.number != number:
+                raise UserError(f"{of} (its job {number} calls itself {job.number})")
+            if not job.folder and job.status == "waiting":
+                continue
+            if untrusted.inside(folder, job.folder) == folder or job.folder in taken:
+                raise UserError(f"{of} (job {number} has no folder of its own: {untrusted.shown(repr(job.folder))})")
+            taken.add(job.folder)
+        return record
 
     def alone(self) -> AbstractContextManager[None]:
         """Keeps other processes from running this sweep too."""
@@ -128,5 +153,8 @@ class Record:
             value = "–" if job.value is None else f"{job.value:.4f}"
             seconds = "–" if job.seconds is None else f"{job.seconds:.0f} s"
             cells = (job.folder, " ".join(self.differing(job)), job.status, value, seconds, job.error or "")
-            table.add_row(*map(Text, cells))
+            table.add_row(*(Text(untrusted.shown(cell, 1000)) for cell in cells))
         return table
+
+
+_ADAPTER = TypeAdapter(Record)

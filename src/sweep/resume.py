@@ -1,7 +1,7 @@
 """`python -m src.train sweep.resume=DIR`: the same sweep again, of which only what is not done is run.
 
-The folder may be a stranger's: what is taken out of it are overrides of the config and of the sweep, never places to load
-code or configs from; the launcher checks what the config would build.
+The folder may be a stranger's: what is taken out of it are plain overrides of the config and of the sweep (strangers.py), never
+places to load code or configs from; the launcher checks what the config would build.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from src import run_folder
 from src.config.trusted import split_packages
 from src.errors import UserError
 from src.overrides import literal, path_text
 from src.sweep.apart import split
 from src.sweep.record import FILE, Record
+from src.sweep.strangers import check_arguments, check_overrides, key_of
+from src.untrusted import shown
 
 KEY = "sweep.resume="
 _LAUNCHER = ("hydra.launcher.", "hydra/launcher=")
-_OF_HYDRA = (*_LAUNCHER, "hydra.sweeper.", "hydra/sweeper", "hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.mode=")
 
-# Of the launcher what a folder may decide: how many jobs where. Its other parameters reach a cluster's scripts.
-_OF_LAUNCHER = ("devices=", "devices_per_job=", "jobs=", "grace_seconds=", "cluster=", "timeout_min=")
 
 trusted: list[str] = []  # packages that the command line of this process trusts
 said: list[str] = []  # keys of the jobs' configs that it gives
@@ -39,6 +39,7 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
     """
     named = path_text(next(a for a in arguments if a.startswith(KEY)).removeprefix(KEY))
     folder = Path(named).expanduser().absolute()
+    run_folder.check_own(folder)
     record = Record.read(folder)
     if record is None:
         raise UserError(f"sweep.resume: {folder} is no sweep's folder; it has no {FILE}")
@@ -46,26 +47,18 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
     kept_flags, kept = _options_and_overrides(record.arguments)
     if flags != kept_flags:
         raise UserError(
-            f"sweep.resume: the sweep was started with {' '.join(kept_flags) or 'no config folder'}; say so too"
+            f"sweep.resume: the sweep was started with {shown(' '.join(kept_flags)) or 'no config folder'}; say so too"
         )
     if Path(record.directory) != Path.cwd():
         raise UserError(
-            f"sweep.resume: the sweep was started in {record.directory}; paths count from there: cd there first"
+            f"sweep.resume: the sweep was started in {shown(record.directory)}; paths count from there: cd there first"
         )
-    for argument in kept:
-        if argument.lstrip("+~").startswith(("hydra.", "hydra/")) and not argument.lstrip("+~").startswith(_OF_HYDRA):
-            raise UserError(f"sweep.resume: {folder / FILE} has {argument!r}, which decides what Hydra does; refused")
-        name = argument.lstrip("+~").removeprefix("hydra.launcher.")
-        reaches_far = argument.lstrip("+~").startswith("hydra.launcher.") and not name.startswith(_OF_LAUNCHER)
-        if reaches_far and argument not in given:
-            raise UserError(
-                f"sweep.resume: {folder / FILE} has {argument!r}, which decides what a cluster runs; if that is right, "
-                f"say so: '{argument.replace('hydra.launcher.', 'launcher.')}'"
-            )
-        if "${" in argument:
-            raise UserError(
-                f"sweep.resume: {folder / FILE} has {argument!r}, which only OmegaConf could resolve; refused"
-            )
+    of = f"sweep.resume: {folder / FILE}"
+    own = {key_of(argument) for argument in given}
+    check_arguments(kept, of, own)
+    for job in record.jobs:
+        check_overrides(job.overrides, of, own)
+    check_overrides(record.changes, of, own)
     of_launcher: list[str] = []
     for argument in given:
         key, _, value = argument.partition("=")
@@ -73,6 +66,8 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
             trusted[:] = split_packages(value)
         elif argument.startswith(_LAUNCHER):
             of_launcher.append(argument)
+        elif argument in kept:
+            continue
         elif key in may_change:
             record.changes = [c for c in record.changes if c.partition("=")[0] != key] + [argument]
             said.append(key)

@@ -17,10 +17,11 @@ from src import cli
 from src.errors import UserError
 from src.extras import needs
 from src.seeding import derive
+from src.sweep import resume
 from src.sweep.launcher import NAMESPACE
 from src.sweep.record import DONE, Job
 from src.sweep.sweepers import GridSweeper, exit_unless_good
-from src.sweep.trial import open_study, tell_job
+from src.sweep.trial import FILE, open_study, tell_job
 
 _EXAMPLE = "optimizer.lr='tag(log,interval(1e-4,1e-1))' network=unet,fpn"
 
@@ -75,6 +76,7 @@ class OptunaSweeper(GridSweeper):
             raise UserError(f"sweep=optuna: nothing to search; give values or ranges, e.g. {_EXAMPLE}")
         if self.pruner is not None and not record.metric.startswith("val/"):
             raise UserError(f"sweep.pruner: {record.metric} is no validation score; take sweep.pruner=null")
+        self._refuse_pickles()
         self._try_out()
         falls = record.metric.endswith("/loss")
         self.study = open_study(record.folder, self.direction or ("minimize" if falls else "maximize"))
@@ -83,6 +85,14 @@ class OptunaSweeper(GridSweeper):
         self.launcher.run(self._jobs(), self._tell)
         exit_unless_good(self.launcher)
         return []
+
+    def _refuse_pickles(self) -> None:
+        """Optuna's CMA-ES keeps its state in the study as a pickle, and a study that is there may be a stranger's."""
+        kept = self.launcher.record.folder / FILE
+        if self.sampler["_target_"].endswith("CmaEsSampler") and kept.exists() and "optuna" not in resume.trusted:
+            raise UserError(
+                f"sweep.sampler: this one reads pickles out of {kept}, which can run code; if the folder is yours: trust=optuna"
+            )
 
     def _try_out(self) -> None:
         """Checks each value, or the ends of each range, before anything is written."""
@@ -106,7 +116,10 @@ class OptunaSweeper(GridSweeper):
         """Those of before that are not done, then new ones."""
         record = self.launcher.record
         for job in [job for job in record.jobs if job.status not in DONE]:
-            trial = self.study.get_trials(deepcopy=False)[job.trial]
+            trials = self.study.get_trials(deepcopy=False)
+            if job.trial is None or not 0 <= job.trial < len(trials):
+                raise UserError(f"{record.folder / FILE}: has no trial {job.trial}, which job {job.number} is; refused")
+            trial = trials[job.trial]
             if trial.state.is_finished():  # it failed: the same values as a trial of its own
                 self.study.enqueue_trial(trial.params)
                 job.trial = self._ask(job).number
@@ -122,8 +135,15 @@ class OptunaSweeper(GridSweeper):
     def _ask(self, job: Job) -> Any:
         made = {key: value for key, value in self.sampler.items() if key != "_target_"}
         seed = derive(self.seed, "trial", len(self.study.get_trials(deepcopy=False))) % 2**32
-        self.study.sampler = get_object(self.sampler["_target_"])(**made, seed=seed)
-        return self.study.ask(self.space)
+        try:
+            self.study.sampler = get_object(self.sampler["_target_"])(**made, seed=seed)
+        except (TypeError, ValueError, AttributeError, ImportError) as error:
+            raise UserError(f"sweep.sampler: {error}") from None
+        try:
+            return self.study.ask(self.space)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            kept = self.launcher.record.folder / FILE
+            raise UserError(f"{kept}: does not fit this search ({error}); take another sweep.dir") from None
 
     def _overrides(self, values: Mapping[str, Any]) -> list[str]:
         return [*self.fixed, *(f"{key}={value}" for key, value in values.items())]

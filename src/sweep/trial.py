@@ -10,19 +10,30 @@ from typing import Any, Literal
 
 from hydra.utils import get_object
 
+from src.errors import UserError
 from src.extras import needs
 from src.sweep.process import TRIAL
+from src.untrusted import inside, open_regular, open_to_write, shown
 
 FILE, NAME = "optuna.log", "sweep"
+_LARGEST = 256 << 20  # bytes of a study
 
 
 def open_study(folder: Path, direction: Literal["minimize", "maximize"]) -> Any:
-    """The study of a sweep folder, begun where there is none yet."""
+    """The study of a sweep folder, begun where there is none yet. What is there may be a stranger's.
+
+    Raises:
+        UserError: its file is no study's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    _mend(folder / FILE)
-    return needs("optuna", "optuna").create_study(
-        storage=_storage(folder), study_name=NAME, direction=direction, load_if_exists=True
-    )
+    _mend(folder)
+    optuna = needs("optuna", "optuna")
+    try:
+        return optuna.create_study(storage=_storage(folder), study_name=NAME, direction=direction, load_if_exists=True)
+    except Exception as error:  # replaying nonsense can end in any
+        raise UserError(
+            f"{folder / FILE}: is damaged or no study of Optuna's ({type(error).__name__}: {shown(str(error))}); refused"
+        ) from None
 
 
 def tell_job(folder: Path, trial: int | None, metric: str, pruner: Mapping[str, Any] | None) -> str | None:
@@ -50,7 +61,12 @@ def _storage(folder: Path) -> Any:
     return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / FILE)))
 
 
-def _mend(file: Path) -> None:
+def _mend(folder: Path) -> None:
     """Drops a last line that a kill cut off: Optuna would read no further than it."""
-    if file.is_file() and (content := file.read_bytes()) and not content.endswith(b"\n"):
-        file.write_bytes(content[: content.rfind(b"\n") + 1])
+    if not inside(folder, FILE).exists():
+        return
+    with open_regular(folder / FILE, _LARGEST) as file:
+        content = file.read()
+    if content and not content.endswith(b"\n"):
+        with open_to_write(folder, FILE) as file:
+            file.write(content[: content.rfind(b"\n") + 1])

@@ -258,7 +258,7 @@ def test_a_short_key_is_the_long_one() -> None:
         (["=3"], "an override should be key=value"),
         (["network=fcm"], "network=fcm: no such option, did you mean 'fcn'?; choose one of: deeplabv3, "),
         (["+data.batch_size=4"], "data.batch_size: is there already; leave out the '+'"),
-        (["optimizer.lr=[1"], "no viable alternative"),
+        (["optimizer.lr=[1"], "optimizer.lr: [1 cannot be read; close every bracket"),
     ],
 )
 def test_a_user_sees_one_line_and_status_2_and_nothing_is_left_behind(

@@ -226,6 +226,34 @@ def test_lists(tmp_path: Path) -> None:
         assert classes_of(train, i)[:3] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_as_people_write_them(tmp_path: Path, end: str, coding: str) -> None:
+    scenes(tmp_path, 1, 3)
+    narrow = "shot 3.14\u202fPM, (ü)"
+    photo(tmp_path / f"images/{narrow}.png")
+    index_png(tmp_path / f"masks/{narrow}.png", rows(0))
+    photo(tmp_path / "images/sub/deep.png")
+    index_png(tmp_path / "masks/sub/deep.png", rows(0))
+    lines = [
+        "images\\scene0_0.jpg masks\\scene0_0.tif", '"images\\scene0_1.jpg","masks\\scene0_1.tif"', ".\\scene0_2.jpg  ", "",
+        f"images/{narrow}.png;masks/{narrow}.png", "./images/sub/deep.png\tmasks\\sub\\deep.png",
+    ]  # fmt: skip
+    (tmp_path / "train.txt").write_bytes((end.join(lines) + end).encode(coding))
+    folder = Folder("train", str(tmp_path), NAMES, **ONE_FOLDER, lists="{split}.txt")
+    assert names_of(folder)[:3] == ["images/scene0_0", "images/scene0_1", "scene0_2"]
+    assert names_of(folder)[3] == f"images/{narrow}" and len(folder) == 5
+    for i in range(5):
+        folder.read(i)
+
+
+def test_a_backslash_in_a_files_own_name_is_one(tmp_path: Path) -> None:
+    photo(tmp_path / "images/a\\b.png")
+    index_png(tmp_path / "masks/a\\b.png", rows(0))
+    (tmp_path / "train.txt").write_text("images/a\\b.png masks/a\\b.png\n")
+    assert len(Folder("train", str(tmp_path), NAMES, **ONE_FOLDER, lists="{split}.txt")) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -42,8 +42,9 @@ def test_other_lists(tmp_path: Path) -> None:
     lists = tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation"
     lines = [f"/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png" for n in ("train_000000", "extra_000001")]
     (lists / "trainaug.txt").rename(lists / "train_aug.txt")
-    (lists / "train_aug.txt").write_text("\n".join(lines))
-    assert len(VOC("train", str(tmp_path), train_list="trainaug")) == 2
+    for text in ("\n".join(lines), "\ufeff" + "\r\n".join(lines).replace("/", "\\") + "\r\n"):
+        (lists / "train_aug.txt").write_bytes(text.encode())
+        assert len(VOC("train", str(tmp_path), train_list="trainaug")) == 2
 
 
 def test_a_public_test_split(tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ def png_bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def sparse(file: Path, begin: bytes, size: int) -> None:
+    file.write_bytes(begin)
+    os.truncate(file, size)
+
+
+def large(run: Path) -> None:
+    sparse(run / EVENTS, struct.pack("<Q4x", 70 << 20), 80 << 20)
+
+
 EVENTS = "tensorboard/events.out.tfevents.9"
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n{ } loop\n"
 SPOILT: dict[str, tuple[Spoil, str]] = {
@@ -126,9 +135,8 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "control characters": (metrics(status="failed", error="\x1b]0;owned\x07\x1b[2J\r\n"), ""),
     "a length that lies": (put(EVENTS, scalar(0.5) + framed(b"", 2**63)), ""),
     "a length beyond": (put(EVENTS, framed(b"", 2**64 - 1)), ""),
-    "a large record": (lambda run: os.truncate(replaced(EVENTS, lambda at: at.write_bytes(framed(b"", 70 << 20)))(run)
-                       or run / EVENTS, 80 << 20), "has a record of"),
-    "zeros": (lambda run: (put(EVENTS, b"")(run), os.truncate(run / EVENTS, 1 << 40)), ""),
+    "a large record": (large, "has a record of"),
+    "zeros": (lambda run: sparse(run / EVENTS, b"", 1 << 40), ""),
     "not an event": (put(EVENTS, framed(b"\xff" * 40)), ""),
     "not a number": (put(EVENTS, scalar(math.nan) + scalar(math.inf, 1) + scalar(0.2, 2, math.nan)), ""),
     "steps far apart": (put(EVENTS, scalar(1e38, 2**62) + scalar(-1e38, -(2**62), -1e300) + scalar(1e-45, 1, 1e300)), ""),

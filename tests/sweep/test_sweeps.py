@@ -299,27 +299,6 @@ def test_another_sweep_in_the_same_folder_and_a_changed_one_are_refused(
     assert "optimizer.lr: a resumed sweep keeps its config" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["network._target_=os.system", "seed=1,2"], "wants to build 'os.system'"),
-        (["hydra.callbacks.x._target_=os.system", "seed=1,2"], "decides what Hydra does; refused"),
-        (["--config-dir", "/stranger", "seed=1,2"], "started with --config-dir /stranger; say so too"),
-        (["hydra.sweep.subdir=../../x", "seed=1,2"], "is no folder below the sweep's"),
-        (["callbacks.checkpoint.run_dir=/x", "seed=1,2"], "would write to '/x'"),
-        (["hydra/sweeper=optuna", "seed=1,2", "hydra.sweeper.pruner._target_=os.system"], "one of optuna.pruners"),
-    ],
-)
-def test_a_strangers_sweep_runs_no_code(
-    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
-) -> None:
-    (tmp_path / "sweep").mkdir()
-    Record(tmp_path / "sweep", arguments, str(Path(__file__).parents[2])).save()
-    assert sweep(f"sweep.resume={tmp_path / 'sweep'}")[0] == 2
-    assert said in capsys.readouterr().err
-    assert [file.name for file in (tmp_path / "sweep").iterdir() if not file.name.startswith(".")] == ["sweep.json"]
-
-
 @pytest.mark.parametrize(("option", "package"), [("launcher=submitit", "submitit"), ("sweep=optuna", "optuna")])
 def test_a_package_that_is_not_there_is_named_with_its_extra(
     sweep: Sweep,
