@@ -17,9 +17,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OF_FILES = {
     **dict.fromkeys(_FULL, "the disk or quota is full; make room, or take another folder"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "take a folder that you may write to"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "give another name, or remove what stands there"),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+        "a file stands where a folder should be, or the other way round; give another name",
+    ),
     errno.ENAMETOOLONG: "give a shorter name",
-    errno.ENOENT: "check the name; the folder can not be made there",
+    errno.ENOENT: "check the name; no folder can be made there",
     errno.ELOOP: "the links lead nowhere; name the file itself",
 }
 _SHOWN = 120  # characters of a name

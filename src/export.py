@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import warnings
@@ -15,7 +16,7 @@ from pydantic import Field, PositiveInt
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli
 from src.config.check import check_keys
-from src.errors import UserError
+from src.errors import UserError, of_a_file
 
 if TYPE_CHECKING:  # a config error must not wait for torch
     import torch
@@ -50,7 +51,8 @@ def export(settings: Mapping[str, Any]) -> float:
         UserError: a bad checkpoint, a network that cannot be exported, or a file that gives something else.
     """
     check(settings)
-    from src import build, checkpoints
+    from src import build, checkpoints, run_folder
+    from src.atomic import replacing
     from src.data import trained_on
     from src.extras import needs
 
@@ -66,25 +68,25 @@ def export(settings: Mapping[str, Any]) -> float:
         raise UserError(
             f"ckpt: {file} predicts by drawing noise, which an exported graph cannot; train without model.noise"
         )
-    program = _traced(model, settings["size"])
     about = {
         "label_set": json.dumps(model.label_set.to_dict()), "intensity": json.dumps(list(model.intensity)),
         "images": json.dumps(trained_on.how_read(model.images, config)),
     }  # fmt: skip
     output = Path(settings["output"]).expanduser()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.part")
-    try:
+    if output.is_dir():
+        raise UserError(f"output: {output} is a folder; name a file in it")
+    with run_folder.naming(output), replacing(output) as partial:
+        partial.touch()  # before the minutes that tracing takes
+        program = _traced(model, settings["size"])
         try:
             run = (_onnx if settings["format"] == "onnx" else _pt2)(program, partial, about)
             worst = _largest_difference(model, run, settings["size"])
         except UserError:
             raise
         except Exception as error:  # of the exporter, or of the runtime that cannot run what it wrote
+            if of_a_file(error) is not None:
+                raise
             raise _not_exported(error, settings["size"]) from error
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
     sizes = "images of any size and number" if settings["size"] is None else f"images of {settings['size']}"
     _log.info("%s: takes %s; its logits differ by at most %.1e", output, sizes, worst)
     return worst
@@ -139,8 +141,11 @@ def _pt2(program: ExportedProgram, file: Path, about: Mapping[str, str]) -> Call
     """Writes torch.export's archive with `about` as extra files; returns a function that runs the file."""
     import torch
 
-    with file.open("wb") as stream:
-        torch.export.save(program, stream, extra_files=dict(about))
+    archive = io.BytesIO()  # where the disk is full, torch's own writer takes the process with it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, archive, extra_files=dict(about))
+    file.write_bytes(archive.getbuffer())
     with file.open("rb") as stream:
         # The guards tell the sizes apart by memory layout only; the graph serves them all.
         run: Callable[[torch.Tensor], torch.Tensor] = torch.export.load(stream).module(check_guards=False)

@@ -96,10 +96,17 @@ def named(arguments: list[str]) -> list[str]:
     result: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         plain = argument[:1] not in ("-", "+", "~") and "=" not in argument and not before.startswith("-")
-        if Path(argument).expanduser().is_dir() or plain:
+        if plain or _is_folder(argument):
             argument = f"dir={literal(argument)}"
         result.append(argument)
     return result
+
+
+def _is_folder(argument: str) -> bool:
+    try:
+        return Path(argument).expanduser().is_dir()
+    except OSError:  # no folder's name is so long
+        return False
 
 
 def _task(config: DictConfig) -> None:

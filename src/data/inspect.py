@@ -70,8 +70,10 @@ def inspect(settings: Mapping[str, Any]) -> list[str]:
     import numpy as np
     from PIL import Image
 
+    from src.atomic import replacing
     from src.build import build_data
     from src.data.dataset import Seen, doubt
+    from src.run_folder import naming
 
     datamodule = build_data(settings["data"], seed=0)
     problems: list[str] = []
@@ -105,8 +107,9 @@ def inspect(settings: Mapping[str, Any]) -> list[str]:
         print(f"note: no mask has a pixel of {', '.join(absent)}")
     if settings["output"] is not None:
         file = Path(settings["output"]).expanduser()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(contact_sheet(opened, settings["samples"])).save(file)
+        with naming(file), replacing(file) as partial:
+            known = partial.suffix.lower() in Image.registered_extensions()
+            Image.fromarray(contact_sheet(opened, settings["samples"])).save(partial, None if known else "PNG")
         print(f"contact sheet: {file}")
     return problems
 

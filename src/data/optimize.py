@@ -51,15 +51,19 @@ def optimize(settings: Mapping[str, Any]) -> dict[str, int]:
 
     from src.build import build_data
     from src.data.streaming import DESCRIPTION, PARTS
+    from src.run_folder import naming
 
     output = Path(settings["output"]).expanduser()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"output: {output} is there already; remove it, or give another folder")
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial")
+    lock = partial.with_suffix(".lock")
+    with naming(output):
+        lock.touch()  # the lock itself would wait for ever where none can be made
     datamodule = build_data(settings["data"], seed=0)
     about: dict[str, Any] = {"parts": PARTS, "splits": {}}
-    with FileLock(partial.with_suffix(".lock")):
+    with naming(output), FileLock(lock):
         shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
         try:
             for split in settings["splits"]:
@@ -75,7 +79,7 @@ def optimize(settings: Mapping[str, Any]) -> dict[str, int]:
             partial.replace(output)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    partial.with_suffix(".lock").unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
     return {split: part["samples"] for split, part in about["splits"].items()}
 
 
