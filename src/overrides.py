@@ -119,7 +119,8 @@ def _as_read(key: str, value: str, multirun: bool) -> str:
     if _there(value):
         return literal(value) if "${" in value else _one(value)
     if multirun and key not in WRITTEN and "," in value:
-        return ",".join(_one(path_text(part)) if not _QUOTED.fullmatch(part) else part for part in _split(value))
+        as_they_are = {part for part in _split(value) if part == "null" or _QUOTED.fullmatch(part)}
+        return ",".join(part if part in as_they_are else _one(path_text(part)) for part in _split(value))
     if _QUOTED.fullmatch(value):
         return value
     return _one(_at_home(key, path_text(value)))

@@ -19,8 +19,9 @@ from src.callbacks.pruning import Pruned, Pruning
 from src.config.check import uses_depth, uses_unlabeled
 from src.config.trusted import STRANGER, Trust
 from src.data.datamodule import SegmentationDataModule
-from src.data.trained_on import Images, differences
+from src.data.trained_on import Images
 from src.errors import Interrupted, NonFiniteLoss, UserError, absent_package, disk_full, of_a_file, out_of_memory
+from src.init_from import start_from
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
 from src.quiet import quiet
@@ -115,8 +116,9 @@ def _run(
     model.config = dict(settings)
     if isinstance(model, GANSegmenter):
         model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
-    if from_checkpoint is None:
-        _start_from(settings, model)
+    if settings.get("init_from") is not None and from_checkpoint is None:
+        for line in start_from(settings["init_from"], model, settings):
+            _say(f"init_from: {line}")
     if settings["compile"]:
         model.network.compile()
     record.content["parameters"] = sum(p.numel() for p in model.network.parameters())
@@ -221,25 +223,6 @@ def _afterwards(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         _log.warning("%s failed (%s: %s); %s has all scores", what, type(error).__name__, error, run_folder.METRICS)
-
-
-def _start_from(settings: Mapping[str, Any], model: Segmenter) -> None:
-    given = settings.get("init_from")
-    if given is None:
-        return
-    file = checkpoints.find(given)
-    content = checkpoints.read(file)
-    try:
-        model.load_weights(content["state_dict"])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(
-            f"init_from: the weights in {file} do not fit this model or its classes ({reason[:160]})"
-        ) from error
-    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # of a description that is none
-        about = content[checkpoints.KEY]
-        for difference in differences(about, model.images, settings["data"]["dataset"]):
-            _say(f"init_from: {file} was trained on other images: {difference}")
 
 
 def _last_good(run_dir: Path) -> Path:

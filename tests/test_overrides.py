@@ -182,3 +182,7 @@ def test_the_quotes_that_are_proposed_do() -> None:
         said = misread(f"monitor={text}")
         (argument,) = shlex.split(said[said.index("shell's: ") + len("shell's: ") :])
         assert OverridesParser.create().parse_override(argument).value() == text
+
+
+def test_no_path_among_several_in_a_sweep() -> None:
+    assert with_paths_quoted(["-m", "init_from=null,/runs/a b.ckpt"])[1] == "init_from=null,'/runs/a b.ckpt'"

@@ -117,7 +117,7 @@ def _lite(weights: str) -> dict[str, Tensor]:
             "(or this project's extra `lite`)"
         ) from None
     file = next((Path(str(module.__file__)).parent / "models").glob("*.pth"))
-    source = _torch_load(file)
+    source = _torch_load(file, "network.encoder_weights")
     model = timm.create_model(f"tf_{weights.replace('-', '_')}").state_dict()
     if [v.shape for v in source.values()] != [v.shape for v in model.values()]:
         raise UserError(f"network.encoder_weights: the tensors of {package} are not those of this timm's {weights}")
@@ -130,11 +130,27 @@ def _from_file(file: Path, encoder: nn.Module) -> dict[str, Tensor]:
         raise UserError(
             f"network.encoder_weights: there is no file {file}; choose imagenet, {', '.join(_LITE)}, a file or null"
         )
-    state = _safetensors_load(file) if file.suffix == ".safetensors" else _torch_load(file)
+    return _named_as(encoder, tensors(read_file(file, "network.encoder_weights")))
+
+
+def read_file(file: Path, of: str) -> dict[str, Any]:
+    """What a file of weights holds, safetensors or torch's, read as tensors and plain data alone.
+
+    Args:
+        of: the key that named the file, for errors.
+
+    Raises:
+        UserError: it is damaged, holds code, or no state dict.
+    """
+    return _safetensors_load(file, of) if file.suffix == ".safetensors" else _torch_load(file, of)
+
+
+def tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file by name, out of what other programs wrap them in."""
     for wrapper in _WRAPPERS:
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    return _named_as(encoder, {key: value for key, value in state.items() if isinstance(value, Tensor)})
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def _named_as(encoder: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -157,27 +173,26 @@ def _plain(key: str) -> str:
     return key.replace("_", ".")
 
 
-def _safetensors_load(file: Path) -> dict[str, Any]:
+def _safetensors_load(file: Path, of: str) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         state: dict[str, Any] = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"network.encoder_weights: {file} cannot be read ({error}); use another file") from error
+        raise UserError(f"{of}: {file} cannot be read ({error}); use another file") from error
     return state
 
 
-def _torch_load(file: Path) -> dict[str, Any]:
+def _torch_load(file: Path, of: str) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError) as error:
         raise UserError(
-            f"network.encoder_weights: {file} cannot be read as plain tensors (it may be damaged or hold code); "
-            "use another file"
+            f"{of}: {file} cannot be read as plain tensors (it may be damaged, or opening it could run code); use another file"
         ) from error
     if not isinstance(state, dict):
-        raise UserError(f"network.encoder_weights: {file} holds a {type(state).__name__}, not a state dict")
+        raise UserError(f"{of}: {file} holds a {type(state).__name__}, not a state dict")
     return state
 
 
