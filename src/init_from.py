@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from src import build, checkpoints
+from src.config.trusted import OWN, Trust
 from src.data.labels import LabelSet
 from src.data.trained_on import differences
 from src.errors import UserError
@@ -48,11 +49,12 @@ class Given:
     outputs: list[str] | None
 
 
-def start_from(given: str, model: Segmenter, settings: Mapping[str, Any]) -> list[str]:
+def start_from(given: str, model: Segmenter, settings: Mapping[str, Any], trust: Trust = OWN) -> list[str]:
     """Fills a model with what fits of a checkpoint, a run folder's best one, or a file of bare tensors.
 
     Args:
         settings: the new run's.
+        trust: whose settings they are.
 
     Returns:
         What was taken and what starts anew, in a few lines.
@@ -75,7 +77,7 @@ def start_from(given: str, model: Segmenter, settings: Mapping[str, Any]) -> lis
             ]
     else:
         found = Given(_named(weights.tensors(content), model.state_dict()), None)
-    return [*_fill(model, found, file, settings), *told]
+    return [*_fill(model, found, file, settings, trust), *told]
 
 
 def outputs_of(names: Sequence[str], tasks: Tasks | None) -> list[str]:
@@ -105,11 +107,11 @@ def _of_checkpoint(content: Mapping[str, Any], file: Path) -> Given:
     return Given(kept | averaged, outputs_of(label_set.names, tasks))  # the average is what was evaluated
 
 
-def _fill(model: Segmenter, given: Given, file: Path, settings: Mapping[str, Any]) -> list[str]:
+def _fill(model: Segmenter, given: Given, file: Path, settings: Mapping[str, Any], trust: Trust) -> list[str]:
     own = {key: value for key, value in model.state_dict().items() if key.startswith(("network.", _DISCRIMINATOR))}
     outputs = outputs_of(model.label_set.names, model.tasks)
     same = given.outputs is None or given.outputs == outputs
-    head = set() if given.outputs == outputs else _head(settings, model)
+    head = set() if given.outputs == outputs else _head(settings, model, trust)
     taken: dict[str, Tensor] = {}
     partly: list[str] = []
     for key, value in own.items():
@@ -174,12 +176,14 @@ def _rows(own: Tensor, there: Tensor, outputs: Sequence[str], theirs: Sequence[s
     return rows
 
 
-def _head(settings: Mapping[str, Any], model: Segmenter) -> set[str]:
+def _head(settings: Mapping[str, Any], model: Segmenter, trust: Trust) -> set[str]:
     """Names of the tensors whose first dimension are the network's outputs: those that one output more would make longer."""
     outputs = model.label_set.num_classes + (model.tasks.channels if model.tasks is not None else 0)
-    node = {**settings["network"], **({"encoder_weights": None} if "encoder_weights" in settings["network"] else {})}
     with torch.random.fork_rng(devices=[]):
-        wider = build.make(node, num_classes=outputs + 1, in_channels=model.channels).state_dict()
+        node = build.without_weights(settings)["network"]
+        wider = build.make(
+            node, "network", trust=trust, num_classes=outputs + 1, in_channels=model.channels
+        ).state_dict()
     own = model.network.state_dict()
     longer = torch.Size([outputs + 1])
     return {

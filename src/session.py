@@ -117,7 +117,7 @@ def _run(
     if isinstance(model, GANSegmenter):
         model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
     if settings.get("init_from") is not None and from_checkpoint is None:
-        for line in start_from(settings["init_from"], model, settings):
+        for line in start_from(settings["init_from"], model, settings, trust):
             _say(f"init_from: {line}")
     if settings["compile"]:
         model.network.compile()

@@ -11,6 +11,7 @@ import lightning as L
 import pytest
 
 from src import cli, evaluate, run_folder, session
+from src.config.trusted import OWN
 from src.errors import Interrupted, UserError
 from src.run_record import RunRecord
 from src.train import train
@@ -73,7 +74,7 @@ def test_a_signal_after_the_scores_does_not_either(tmp_path: Path, monkeypatch: 
 
 
 def test_a_farewell_that_fails_leaves_the_training_done(tmp_path: Path) -> None:
-    train(settings(tmp_path, "trainer.max_epochs=1", "+callbacks.unwell._target_=tests.test_end.Unwell"))
+    train(settings(tmp_path, "trainer.max_epochs=1", "+callbacks.unwell._target_=tests.test_end.Unwell"), trust=OWN)
     metrics = metrics_of(tmp_path)
     assert metrics["status"] == "completed"
     assert {"miou", "loss"} <= metrics["val"].keys() & metrics["test"].keys()
@@ -81,7 +82,7 @@ def test_a_farewell_that_fails_leaves_the_training_done(tmp_path: Path) -> None:
 
 def test_what_an_ended_training_had_achieved_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="someone's callback"):
-        train(settings(tmp_path, "+callbacks.breaks._target_=tests.test_end.Breaks"))
+        train(settings(tmp_path, "+callbacks.breaks._target_=tests.test_end.Breaks"), trust=OWN)
     metrics = metrics_of(tmp_path)
     assert metrics["status"] == "failed"
     assert "someone's callback" in metrics["error"]

@@ -12,6 +12,7 @@ import pytest
 
 from src import cli, report
 from src import train as command
+from src.config.trusted import OWN
 from src.data import inspect, optimize
 from src.errors import UserError, absent_package, of_a_file
 from src.export import export
@@ -20,6 +21,7 @@ from tests.conftest import settings
 from tests.test_disk_full import files_of_at_most
 
 LONG = "a" * 300
+WANDB = "lightning.pytorch.loggers.WandbLogger"
 DATA = ["data.dataset.train_length=5", "data.dataset.val_length=2", "data.dataset.test_length=2"]
 
 
@@ -140,7 +142,7 @@ def test_a_logger_whose_package_is_not_there(tmp_path: Path) -> None:
     absent.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", Absent())
     try:
         with pytest.raises(UserError, match="the package wandb is needed for this and is not installed"):
-            train(settings(tmp_path, "~logger", "+logger.wandb._target_=lightning.pytorch.loggers.WandbLogger"))
+            train(settings(tmp_path, "~logger", f"+logger.wandb._target_={WANDB}"), trust=OWN)
     finally:
         absent.undo()
 
