@@ -1,4 +1,5 @@
-"""Whether a run has anything left to do when it is resumed; found without torch, and without touching its folder."""
+"""Whether a run has anything left to do when it is resumed, found without torch and without touching its folder; and what was
+changed of it."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from src import run_folder, untrusted
-from src.errors import UserError
+import yaml
 
-_LIMITS = ("trainer.max_epochs", "trainer.max_steps")
+from src import run_folder, untrusted
+from src.config.changes import LIMITS
+from src.errors import UserError
 
 
 def nothing_left(run_dir: Path, settings: Mapping[str, Any], given: Collection[str]) -> str | None:
@@ -34,7 +36,7 @@ def nothing_left(run_dir: Path, settings: Mapping[str, Any], given: Collection[s
         math.inf if limit in (None, -1) else int(limit)
         for limit in (trainer.get("max_epochs"), trainer.get("max_steps"))
     )
-    if set(_LIMITS) & set(given):
+    if set(LIMITS) & set(given):
         if most_epochs < epochs or most_steps < steps:
             raise UserError(
                 f"resume: {run_dir} has done {epochs} epochs and {steps} steps already; give more than that, or start anew: "
@@ -52,6 +54,31 @@ def nothing_left(run_dir: Path, settings: Mapping[str, Any], given: Collection[s
         f"{run_dir} {how} after {epochs} epochs and {steps} steps, and nothing in it was changed; to train longer: "
         f"python -m src.train resume={run_dir} {limit}"
     )
+
+
+def record(run_dir: Path, values: Mapping[str, tuple[Any, Any]], config: str | None, epoch: int, step: int) -> None:
+    """Adds a change to those in the run folder, with where it happened, and writes the config that holds from there on.
+
+    Args:
+        values: each changed key, with its value before and now.
+        config: the new text of its file; None where it is as it was.
+        epoch, step: how many were done.
+    """
+    file = untrusted.inside(run_dir, run_folder.CHANGES)
+    try:
+        known = untrusted.read_yaml(file)
+    except FileNotFoundError:
+        known = []
+    known = known if isinstance(known, list) else []
+    new = [
+        {"epoch": epoch, "step": step, "key": key, "before": before, "now": now}
+        for key, (before, now) in values.items()
+    ]
+    added = [change for change in new if change not in known]  # it may have been killed before its next checkpoint
+    if added:
+        run_folder.write_text(file, yaml.safe_dump([*known, *added], sort_keys=False, allow_unicode=True))
+    if config is not None:
+        run_folder.write_text(untrusted.inside(run_dir, run_folder.CONFIG), config)
 
 
 def _metrics(run_dir: Path) -> dict[str, Any]:

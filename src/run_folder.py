@@ -31,9 +31,10 @@ OVERRIDES = ".hydra/overrides.yaml"
 HYDRA = ".hydra/hydra.yaml"
 LOG = "train.log"
 ROOT = ".root.json"  # of the data, signed by the user who made the run
+CHANGES = "changes.yaml"  # of the config, while the run was gone on with
 CLASS_COUNTS = "class_counts.txt"  # of the training masks, by `model.class_weights=balanced`
 PIXELS_BY_CLASS = "pixels_by_class.npz"  # of each training mask, by `data.rare_classes`
-OWN = (".hydra", CHECKPOINTS, TENSORBOARD, METRICS, LOG, CLASS_COUNTS, PIXELS_BY_CLASS)
+OWN = (".hydra", CHECKPOINTS, TENSORBOARD, METRICS, LOG, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS)
 _LOCK = f"{CHECKPOINTS}/.lock"
 _SECONDS_TO_END = 10  # for a killed process to be gone
 # What has links by its nature, and nothing here opens: a logger's folder, and the lock of Optuna's file, which it removes.
@@ -182,7 +183,7 @@ def clear(run_dir: Path, resume: bool) -> None:
     if not resume:
         untrusted.inside(run_dir, TENSORBOARD)
         shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
-        for file in (BEST, CLASS_COUNTS, PIXELS_BY_CLASS):
+        for file in (BEST, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS):
             (run_dir / file).unlink(missing_ok=True)
 
 

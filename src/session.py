@@ -13,9 +13,11 @@ import lightning as L
 import torch
 
 from src import build, checkpoints, made_here, run_folder, slurm
+from src.callbacks.changes import Changed
 from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.pruning import Pruned, Pruning
+from src.config.changes import Said, changed, check_place
 from src.config.check import uses_depth, uses_unlabeled
 from src.config.trusted import STRANGER, Trust
 from src.data.datamodule import SegmentationDataModule
@@ -46,7 +48,9 @@ class Outcome:
     optimized: float | None = None
 
 
-def run(settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANGER) -> Outcome:
+def run(
+    settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANGER, said: Said | None = None
+) -> Outcome:
     """Trains as `settings` (checked, plain) say, tests the best checkpoint, writes metrics.json, prints the table.
 
     Raises:
@@ -56,6 +60,9 @@ def run(settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANG
     """
     run_dir = Path(settings["paths"]["output_dir"])
     record = RunRecord(run_dir, int(settings["seed"]), resume)
+    on = (
+        _Start.of(run_dir, settings) if resume else None
+    )  # or a mistake in what is to change, before anything is touched
 
     with contextlib.ExitStack() as stack:
         if build.is_main_process():
@@ -66,7 +73,7 @@ def run(settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANG
         ranks = stack.enter_context(Ranks(record.failed))
         stack.enter_context(stopped_by_signals())
         try:
-            return _run(settings, run_dir, record, resume, ranks, trust)
+            return _run(settings, run_dir, record, on, ranks, trust, said or Said())
         except Interrupted as stop:
             if build.is_main_process():
                 slurm.requeue_after(str(stop))
@@ -82,12 +89,32 @@ def run(settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANG
             raise told from error
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What a run goes on from: a checkpoint, the config that it was made with, and what has changed of that since."""
+
+    file: Path
+    before: dict[str, Any]
+    values: dict[str, tuple[Any, Any]]
+
+    @classmethod
+    def of(cls, run_dir: Path, settings: Mapping[str, Any]) -> _Start:
+        file = _last_good(run_dir)
+        content = checkpoints.read(file)
+        before = content[checkpoints.KEY]["config"]
+        values = changed(before, settings)
+        place = content.get("SegmentationDataModule") or {}
+        check_place(values, int(place.get("epoch", 0)), int(place.get("consumed", 0)), int(content["global_step"]))
+        return cls(file, before, values)
+
+
 def _run(
-    settings: Mapping[str, Any], run_dir: Path, record: RunRecord, resume: bool, ranks: Ranks, trust: Trust
-) -> Outcome:
-    from_checkpoint = _last_good(run_dir) if resume else None
+    settings: Mapping[str, Any], run_dir: Path, record: RunRecord, on: _Start | None, ranks: Ranks, trust: Trust,
+    said: Said,
+) -> Outcome:  # fmt: skip
+    from_checkpoint = on.file if on is not None else None
     if build.is_main_process():
-        run_folder.clear(run_dir, resume)
+        run_folder.clear(run_dir, resume=on is not None)
     quiet()
     seed = int(settings["seed"])
     torch.manual_seed(seed)
@@ -100,7 +127,10 @@ def _run(
     if build.is_main_process():
         made_here.sign(run_dir, settings)
     of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
-    trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), ranks, trust=trust)
+    more: list[L.Callback] = [ranks]
+    if on is not None and (on.values or said != Said()):
+        more.append(Changed(run_dir, on.values, on.before, said))
+    trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), *more, trust=trust)
     if (trial := trial_of_this_job()) is not None:
         trainer.callbacks.append(Pruning(*trial))  # type: ignore[attr-defined]
     train_source = datamodule.source("train")
@@ -139,6 +169,8 @@ def _run(
         raise NonFiniteLoss(
             f"{error}; the last good checkpoint is {good} (try a lower optimizer.lr or trainer.gradient_clip_val=1)"
         ) from None
+    if status == "completed" and isinstance(more[-1], Changed):
+        more[-1].record(trainer)  # where there was nothing left to train
     if status == "completed" and settings["test"]:
         try:
             record.content["test"] = test_best(trainer, model, datamodule)

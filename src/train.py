@@ -14,8 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli, launch, run_folder
+from src.config.changes import LIMITS, PLACE, Said, changed, check_values, key_of, may_change, refusal
 from src.config.check import check
-from src.config.foreign import check_writes, is_so, read_config, settled, trust_in, without_own_interpolations
+from src.config.foreign import (
+    check_writes, filled, is_so, overridden, read_config, settled, trust_in, without_own_interpolations,
+)  # fmt: skip
 from src.config.trusted import OWN, STRANGER, Trust, check_targets, split_packages
 from src.errors import UserError
 from src.overrides import path_text
@@ -24,28 +27,17 @@ from src.resuming import nothing_left
 if TYPE_CHECKING:  # importing torch takes seconds: --help and a config error do without
     from src.session import Outcome
 
-# What a resumed run may change of its config; whatever else is said must be what the config has.
-_MAY_CHANGE = (
-    "data.root",
-    "data.num_workers",
-    "data.cache",
-    "data.cache_dir",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.zero_stage",
-    "trainer.offload",
-)
 
-
-def train(settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANGER) -> Outcome:
+def train(
+    settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANGER, said: Said | None = None
+) -> Outcome:
     """Trains, tests the best checkpoint and writes metrics.json.
 
     Args:
         settings: the whole config as plain containers, interpolations resolved.
         resume: go on from the last checkpoint in the config's run folder.
         trust: what may be built of the settings; this program's own parts, unless they are known to be the user's (`OWN`).
+        said: what the user changes of a run that goes on.
 
     Raises:
         UserError: bad config or data, or the loss diverged.
@@ -54,7 +46,7 @@ def train(settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRA
     check(settings)
     from src.session import run
 
-    return run(settings, resume=resume, trust=trust)
+    return run(settings, resume=resume, trust=trust, said=said)
 
 
 def _task(config: DictConfig, trust: Trust = OWN) -> float | None:
@@ -85,10 +77,14 @@ def _resume(arguments: list[str]) -> None:
     run_dir, packages, overrides = _taken_out(arguments, "resume")
     run_folder.check_own(run_dir)
     config = read_config(run_dir, "resume")
-    changes = _changes(config, overrides, run_dir)
-    trust = trust_in(run_dir, "resume", packages, changes)
-    settings = settled(config, run_dir, trust, changes)
-    done = nothing_left(run_dir, settings, [override.partition("=")[0] for override in overrides])
+    as_it_is = OmegaConf.to_yaml(OmegaConf.create(config))
+    place, changes = _changes(config, overrides, run_dir)
+    trust = trust_in(run_dir, "resume", packages, [*place, *changes])
+    settings = settled(config, run_dir, trust, [*place, *changes])
+    check_values(changed(filled(config, run_dir, place, str(trust.of)), settings), run_dir)
+    check(settings)
+    keys = [key_of(override) for override in overrides]
+    done = nothing_left(run_dir, settings, keys)
     if done is not None:
         if (place := launch.place()) is None or place.rank == 0:
             print(done)
@@ -97,32 +93,36 @@ def _resume(arguments: list[str]) -> None:
         level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S",
         handlers=[logging.StreamHandler(sys.stdout), logging.FileHandler(run_dir / "train.log")],
     )  # fmt: skip
-    if train(settings, resume=True, trust=trust).status == "interrupted":
+    as_said = OmegaConf.to_yaml(overridden(OmegaConf.to_container(OmegaConf.create(as_it_is)), changes))
+    said = Said(None if as_said == as_it_is else as_said, longer=any(key in LIMITS for key in keys))
+    if train(settings, resume=True, trust=trust, said=said).status == "interrupted":
         sys.exit(130)
 
 
-def _changes(config: dict[str, Any], overrides: list[str], run_dir: Path) -> list[str]:
-    """The overrides as they apply to a run's config, once each has been found to be one that may be.
+def _changes(config: dict[str, Any], overrides: list[str], run_dir: Path) -> tuple[list[str], list[str]]:
+    """The overrides as they apply to a run's config: those that only say where it runs, or how it is already, and those that
+    may change it.
 
     Raises:
         UserError: one would make the run another.
     """
-    changes = []
+    place, changes = [], []
     for override in overrides:
-        key, _, value = override.partition("=")
-        if key in _MAY_CHANGE:
-            changes.append(f"++{key}={value}")
+        key = key_of(override)
+        removes = override.startswith("~") and key.startswith(("callbacks.", "logger."))
+        as_hydra = override if removes else f"++{override.lstrip('+')}"
+        if key in PLACE:
+            place.append(as_hydra)
+        elif may_change(key) and (removes or "=" in override):
+            changes.append(as_hydra)
         elif is_so(config, override):  # the user says what a stranger's config alone would not be believed
-            changes.append(override)
+            place.append(override)
         else:
-            raise UserError(
-                f"{key}: a resumed run keeps its config (only {', '.join(_MAY_CHANGE)} may change); to start anew from its "
-                f"weights: python -m src.train init_from={run_dir} …"
-            )
+            raise refusal(key, run_dir)
     if any(override.startswith("trainer.strategy=") for override in overrides):
         for key in ("zero_stage", "offload"):  # of the strategy that was
             config.get("trainer", {}).pop(key, None)
-    return changes
+    return place, changes
 
 
 def _like(arguments: list[str]) -> None:
@@ -160,7 +160,7 @@ def _prepare(arguments: list[str]) -> None:
     if any(a.startswith("sweep.resume=") for a in arguments):
         from src.sweep.resume import arguments_to_resume
 
-        arguments = arguments_to_resume(cli.written_out(arguments), _MAY_CHANGE)
+        arguments = arguments_to_resume(cli.written_out(arguments), PLACE)
     if _given(arguments, "trust"):
         from src.sweep import resume
 

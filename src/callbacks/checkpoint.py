@@ -63,6 +63,10 @@ class RunCheckpoint(Checkpoint):
         """Whether all that was to be trained is in `last.ckpt`."""
         return self._saved_step == trainer.global_step and trainer.fit_loop.done
 
+    def go_on(self) -> None:
+        """Takes back that a callback had ended the run."""
+        self._stopped = False
+
     @property
     def best(self) -> Path:
         return self.run_dir / run_folder.BEST
@@ -89,6 +93,22 @@ class RunCheckpoint(Checkpoint):
             for scope in ("total", "current"):
                 for counted in ("ready", "completed"):
                     progress[scope][counted] -= 1
+        elif self._cut_short(
+            trainer
+        ):  # `max_steps` within an epoch: as between batches, the epoch is none that was done
+            loops = checkpoint["loops"]["fit_loop"]
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+            loops["epoch_loop.batch_progress"]["is_last_batch"] = False
+            for scope in ("total", "current"):
+                loops["epoch_loop.batch_progress"][scope]["completed"] -= 1
+                loops["epoch_progress"][scope]["processed"] -= 1
+
+    @staticmethod
+    def _cut_short(trainer: L.Trainer) -> bool:
+        """Whether this is the end of an epoch of which batches are left."""
+        epoch = trainer.fit_loop.epoch_progress.current
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        return bool(epoch.processed > epoch.completed and done < trainer.num_training_batches)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Segmenter)

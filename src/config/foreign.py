@@ -15,7 +15,7 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src import run_folder
@@ -121,16 +121,22 @@ def _leaves(path: str, value: Any) -> list[str]:
 def filled(settings: Mapping[str, Any], run_dir: Path, overrides: Sequence[str], of: str) -> dict[str, Any]:
     """A config as `read_config` gives it, the user's overrides applied as Hydra would, all interpolations resolved."""
     paths = {**(settings.get("paths") or {}), "output_dir": _HERE}
-    config = OmegaConf.create({**settings, "paths": paths})
-    OmegaConf.set_struct(config, True)
-    if overrides:
-        ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(list(overrides)), config)
+    config = overridden({**settings, "paths": paths}, overrides)
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{of} is damaged ({shown(' '.join(str(error).split()))})") from error
     assert isinstance(plain, dict)
     return {str(key): _placed(value, str(run_dir)) for key, value in plain.items()}
+
+
+def overridden(settings: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """A config with overrides applied as Hydra would, its interpolations left as they are."""
+    config = OmegaConf.create(dict(settings))
+    OmegaConf.set_struct(config, True)
+    if overrides:
+        ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(list(overrides)), config)
+    return config
 
 
 def check_places(settings: Mapping[str, Any], trust: Trust, run_dir: Path) -> None:

@@ -245,10 +245,10 @@ class SegmentationDataModule(L.LightningDataModule):
                     _log.warning("%s", note)
         return cached
 
-    def batches_per_epoch(self) -> int:
-        """Global training batches of an epoch, of labelled samples if only some are."""
+    def batches_per_epoch(self, batch_size: int | None = None) -> int:
+        """Global training batches of an epoch, of labelled samples if only some are; or how many others would be."""
         self.source("train")
-        return self._samples // self.batch_size
+        return self._samples // (batch_size or self.batch_size)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         source = self.source("train")

@@ -51,13 +51,18 @@ class Optimization:
 
     def steps(self, trainer: L.Trainer, batches_per_epoch: int) -> int:
         """Optimizer steps of the whole run."""
-        limit = trainer.limit_train_batches
-        batches = min(batches_per_epoch, limit) if isinstance(limit, int) else int(batches_per_epoch * limit)
+        batches = self.batches(trainer, batches_per_epoch)
         epochs = trainer.max_epochs
         steps = math.inf if epochs is None or epochs < 0 else epochs * math.ceil(batches / self.accumulate)
         if trainer.max_steps > 0:
             steps = min(steps, trainer.max_steps)
         return max(1, int(steps))
+
+    @staticmethod
+    def batches(trainer: L.Trainer, batches_per_epoch: int) -> int:
+        """Of an epoch, those that are trained with."""
+        limit = trainer.limit_train_batches
+        return min(batches_per_epoch, limit) if isinstance(limit, int) else int(batches_per_epoch * limit)
 
     def is_step(self, batch_idx: int, batches: int | float) -> bool:
         """Whether the optimizer steps after this batch: after every `accumulate` batches, and at the epoch's end."""
