@@ -126,8 +126,8 @@ def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks:
         raise
     if trainer.is_global_zero:
         run_folder.write_metrics(run_dir, {"status": "completed", **written, **results})
-        for split, scores in results.items():
-            print(score_table(scores, model.label_set, f"{split} (split: {datamodule.source(split).split})"))
+        for split in settings["splits"]:
+            print(score_table(results[split], model.label_set, f"{split} (split: {datamodule.source(split).split})"))
         _log.info("%s; written to %s", file, run_dir / run_folder.METRICS)
     return results
 

@@ -21,7 +21,7 @@ from src.config.trusted import OWN, Trust
 from src.data.labels import LabelSet
 from src.data.trained_on import differences
 from src.errors import UserError
-from src.models.base import Segmenter
+from src.models.base import CHECKPOINT_KEY, Segmenter
 from src.networks import weights
 from src.tasks.tasks import Tasks
 from src.untrusted import shown
@@ -66,11 +66,11 @@ def start_from(given: str, model: Segmenter, settings: Mapping[str, Any], trust:
     file = checkpoints.find(given) if path.is_dir() or not path.is_file() else path
     content = weights.read_file(file, "init_from")
     told: list[str] = []
-    if isinstance(content.get(checkpoints.KEY), dict):
+    if isinstance(content.get(CHECKPOINT_KEY), dict):
         content = checkpoints.read(file)
         found = _of_checkpoint(content, file)
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # of a description that is none
-            about = content[checkpoints.KEY]
+            about = content[CHECKPOINT_KEY]
             told = [
                 f"{file} was trained on other images: {difference}"
                 for difference in differences(about, model.images, settings["data"]["dataset"])
@@ -93,14 +93,14 @@ def outputs_of(names: Sequence[str], tasks: Tasks | None) -> list[str]:
 
 def _of_checkpoint(content: Mapping[str, Any], file: Path) -> Given:
     """What a checkpoint says of how to build its model plays no part."""
-    about = content[checkpoints.KEY]
+    about = content[CHECKPOINT_KEY]
     try:
         label_set = LabelSet.from_dict(about["label_set"])
         node = about["config"].get("tasks") or {}
-        weights_of = {name: float(node[name]) for name in ("depth", "boundary", "label") if name in node}
+        depth, boundary, label = (float(node.get(name, 0)) for name in ("depth", "boundary", "label"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"init_from: {file} does not say what its classes are ({error!r}); use another one") from error
-    tasks = Tasks(label_set, **weights_of) if weights_of else None
+    tasks = Tasks(label_set, depth, boundary, label) if depth or boundary or label else None
     state = {key.replace("_orig_mod.", ""): value for key, value in content["state_dict"].items()}
     averaged = {f"network.{k.removeprefix('ema.module.')}": v for k, v in state.items() if k.startswith("ema.module.")}
     kept = {key: value for key, value in state.items() if not key.startswith(("ema.", "normalization."))}

@@ -139,9 +139,8 @@ def naming(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is not None and (
-            not isinstance(error.filename, str) or Path(error.filename).parent == file.parent
-        ):
+        temporary = not isinstance(error.filename, str) or Path(error.filename).parent == file.parent
+        if error.errno is not None and temporary:
             error.filename = str(file)
         raise
 

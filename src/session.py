@@ -24,7 +24,7 @@ from src.data.datamodule import SegmentationDataModule
 from src.data.trained_on import Images
 from src.errors import Interrupted, NonFiniteLoss, UserError, absent_package, disk_full, of_a_file, out_of_memory
 from src.init_from import start_from
-from src.models.base import Segmenter
+from src.models.base import CHECKPOINT_KEY, Segmenter
 from src.models.gan import GANSegmenter
 from src.quiet import quiet
 from src.ranks import Ranks, stopped_by_signals
@@ -101,7 +101,7 @@ class _Start:
     def of(cls, run_dir: Path, settings: Mapping[str, Any]) -> _Start:
         file = _last_good(run_dir)
         content = checkpoints.read(file)
-        before = content[checkpoints.KEY]["config"]
+        before = content[CHECKPOINT_KEY]["config"]
         values = changed(before, settings)
         place = content.get("SegmentationDataModule") or {}
         check_place(values, int(place.get("epoch", 0)), int(place.get("consumed", 0)), int(content["global_step"]))

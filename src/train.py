@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from collections.abc import Mapping
@@ -13,11 +14,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src import cli, launch, run_folder
+from src import cli, launch, run_folder, untrusted
 from src.config.changes import LIMITS, PLACE, Said, changed, check_values, key_of, may_change, refusal
 from src.config.check import check
 from src.config.foreign import (
-    check_writes, filled, is_so, overridden, read_config, settled, trust_in, without_own_interpolations,
+    check_writes,
+    filled,
+    is_so,
+    overridden,
+    read_config,
+    settled,
+    trust_in,
+    without_own_interpolations,
 )  # fmt: skip
 from src.config.trusted import OWN, STRANGER, Trust, check_targets, split_packages
 from src.errors import UserError
@@ -77,11 +85,11 @@ def _resume(arguments: list[str]) -> None:
     run_dir, packages, overrides = _taken_out(arguments, "resume")
     run_folder.check_own(run_dir)
     config = read_config(run_dir, "resume")
-    as_it_is = OmegaConf.to_yaml(OmegaConf.create(config))
-    place, changes = _changes(config, overrides, run_dir)
-    trust = trust_in(run_dir, "resume", packages, [*place, *changes])
-    settings = settled(config, run_dir, trust, [*place, *changes])
-    check_values(changed(filled(config, run_dir, place, str(trust.of)), settings), run_dir)
+    as_it_is, unchanged = OmegaConf.to_yaml(OmegaConf.create(config)), copy.deepcopy(config)
+    here, changes = _changes(config, overrides, run_dir)
+    trust = trust_in(run_dir, "resume", packages, [*here, *changes])
+    settings = settled(config, run_dir, trust, [*here, *changes])
+    check_values(changed(filled(config, run_dir, here, str(trust.of)), settings), run_dir)
     check(settings)
     keys = [key_of(override) for override in overrides]
     done = nothing_left(run_dir, settings, keys)
@@ -93,7 +101,7 @@ def _resume(arguments: list[str]) -> None:
         level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S",
         handlers=[logging.StreamHandler(sys.stdout), logging.FileHandler(run_dir / "train.log")],
     )  # fmt: skip
-    as_said = OmegaConf.to_yaml(overridden(OmegaConf.to_container(OmegaConf.create(as_it_is)), changes))
+    as_said = OmegaConf.to_yaml(overridden(unchanged, changes))
     said = Said(None if as_said == as_it_is else as_said, longer=any(key in LIMITS for key in keys))
     if train(settings, resume=True, trust=trust, said=said).status == "interrupted":
         sys.exit(130)
@@ -138,6 +146,10 @@ def _like(arguments: list[str]) -> None:
     config = read_config(run_dir, "like")
     trust = trust_in(run_dir, "like", packages, [o for o in overrides if "=" in o and not o.startswith("-")])
     settled(config, run_dir, trust, [])
+    if untrusted.inside(run_dir, run_folder.CHANGES).is_file():
+        print(
+            f"note: {run_dir} was changed on its way ({run_folder.CHANGES}); this run starts with what it had in the end"
+        )
     again = [f"like={run_dir}", *([f"trust={','.join(packages)}"] if packages else [])]
     sys.argv[1:] = overrides
     cli.start("train", lambda settings: _task(settings, trust), check, cli.Like(config, again))

@@ -103,7 +103,7 @@ def test_a_test_that_fails_keeps_the_training_and_is_made_up_for(
     assert failed["val"]["miou"] > 0 and "test" not in failed
     # A mistake on the way to the second try costs nothing of it either.
     with monkeypatch.context() as patch:
-        patch.setattr(session.build, "build_data", failing(UserError("data.root: there is no such folder")))
+        patch.setattr("src.build.build_data", failing(UserError("data.root: there is no such folder")))
         with pytest.raises(UserError, match=r"data\.root"):
             train(given, resume=True)
     again = metrics_of(tmp_path)

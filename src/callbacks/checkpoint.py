@@ -107,8 +107,9 @@ class RunCheckpoint(Checkpoint):
     def _cut_short(trainer: L.Trainer) -> bool:
         """Whether this is the end of an epoch of which batches are left."""
         epoch = trainer.fit_loop.epoch_progress.current
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        return bool(epoch.processed > epoch.completed and done < trainer.num_training_batches)
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        ended = epoch.processed > epoch.completed  # type: ignore[attr-defined]
+        return bool(ended and done < trainer.num_training_batches)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Segmenter)
