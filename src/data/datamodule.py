@@ -55,8 +55,7 @@ class SegmentationDataModule(L.LightningDataModule):
         augment: random changes of training samples.
         root: the data set's folder; None for data that is made, not read.
         batch_size: global training batch; it is split over devices.
-        eval_batch_size: images a device evaluates at a time. Images of different size are padded to the largest of
-            their batch, so take 1 where sizes differ.
+        eval_batch_size: images a device evaluates at a time; of those of a batch, the ones of one size together.
         num_workers: loader processes of each device; 0 loads in the training process.
         crop: height and width of training samples; None takes whole images.
         crop_sizes: range of a zoom of the crop itself, drawn for each global batch, in multiples of 32 pixels: multi-scale

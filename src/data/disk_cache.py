@@ -23,10 +23,13 @@ from src.data.dataset import Derived, Source, files_of
 from src.data.parallel import in_order
 from src.errors import UserError
 
-_VERSION = 1  # of the layout below
+_VERSION = 2  # of the layout below
 _ALIGNED = 64  # bytes that each sample begins at a multiple of
-# One line a sample: where its image [H, W, C] begins, its type (number in _TYPES) and shape. The mask [H, W] follows.
-_LINE = np.dtype([("begin", "<i8"), ("type", "<i4"), ("channels", "<i4"), ("height", "<i4"), ("width", "<i4")])
+# One line a sample: where its image [H, W, C] begins, its type (number in _TYPES) and shape. The mask follows, whose shape
+# is another where the image was resampled.
+_LINE = np.dtype(
+    [("begin", "<i8")] + [(n, "<i4") for n in ("type", "channels", "height", "width", "mask_height", "mask_width")]
+)
 _TYPES = [np.dtype(name) for name in ("uint8", "int8", "int16", "uint16", "int32", "float16", "float32", "float64")]
 
 
@@ -77,11 +80,11 @@ class OnDisk(Derived):
         return np.memmap(self._folder / "lines.bin", _LINE, mode="r")
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        begin, number, channels, height, width = self._lines[index].item()
+        begin, number, channels, height, width, mask_height, mask_width = self._lines[index].item()
         dtype = _TYPES[number]
         between = begin + channels * height * width * dtype.itemsize
         image = self._bytes[begin:between].view(dtype).reshape(height, width, channels)
-        mask = self._bytes[between : between + height * width].reshape(height, width)
+        mask = self._bytes[between : between + mask_height * mask_width].reshape(mask_height, mask_width)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
 
 
@@ -106,7 +109,7 @@ def _build(source: Source, complete: Path, about: dict[str, Any]) -> None:
             begin = -(-end // _ALIGNED) * _ALIGNED
             samples.write(bytes(begin - end) + pixels.tobytes() + classes.tobytes())
             end = begin + pixels.nbytes + classes.nbytes
-            lines.write(np.array([(begin, _TYPES.index(pixels.dtype), *image.shape)], _LINE).tobytes())
+            lines.write(np.array([(begin, _TYPES.index(pixels.dtype), *image.shape, *mask.shape)], _LINE).tobytes())
         for file in (samples, lines):
             file.flush()
             os.fsync(file.fileno())
@@ -121,7 +124,11 @@ def _written(lines: Any, samples: Any) -> tuple[int, int]:
     table = np.frombuffer(content, _LINE, len(content) // _LINE.itemsize)
     pixels = table["height"].astype(np.int64) * table["width"]
     itemsize = np.array([dtype.itemsize for dtype in _TYPES])[table["type"]]
-    ends = table["begin"] + pixels * table["channels"] * itemsize + pixels
+    ends = (
+        table["begin"]
+        + pixels * table["channels"] * itemsize
+        + table["mask_height"].astype(np.int64) * table["mask_width"]
+    )
     done = int(np.searchsorted(ends, samples.seek(0, os.SEEK_END), side="right"))
     end = int(ends[done - 1]) if done else 0
     lines.truncate(done * _LINE.itemsize)

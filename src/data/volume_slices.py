@@ -46,7 +46,8 @@ class VolumeSlices(ABC):
         window: centre and width in the volume's units (Hounsfield units of CT): the range that the model sees.
         percentiles: where no window is given, each volume's range between these is stretched to one range; None for
             [1, 99].
-        spacing: side of a pixel in mm that slices are resampled to; None keeps them.
+        spacing: side of a pixel in mm that slices are resampled to; None keeps them. Scores are those of the volume's own
+            pixels, onto which predictions are resampled.
         skip_empty: leave training slices out that have class 0 or ignored pixels only.
         val, test: names of volumes that validate and test.
         val_fraction, test_fraction: where there are no lists, the share of the volumes (or blocks) that validate and test.
@@ -167,15 +168,24 @@ class VolumeSlices(ABC):
         """The volume's name and the number of the slice, from the left, the back or below."""
         return f"{self._names[self._volume_of[index]]}_{self._slice_of[index]:03}"
 
+    def whole(self, index: int) -> str:
+        """The volume that a sample is cut out of."""
+        return self._names[self._volume_of[index]]
+
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image [2 neighbors + 1, H, W] (int16 or float32 with a window, else uint16) and mask uint8 [H, W]."""
+        """Image [2 neighbors + 1, H, W] (int16 or float32 with a window, else uint16) and mask uint8 [H, W].
+
+        With `spacing`, a training mask is resampled as its image is; a validation or test mask has the volume's own pixels,
+        so another size than its image, since scores are those of what `predict` writes.
+        """
         volume, at = int(self._volume_of[index]), int(self._slice_of[index])
         image = self._images[volume]
         if volume not in self._looked_at:
             self._looked_at.add(volume)
             if doubt := self._slicing.doubt(image):
                 say_once(f"{image.file}: is {doubt}", kind="no Hounsfield units")
-        return self._slicing.image(image, at), self._slicing.mask(self._classes(volume, at), image)
+        mask = self._slicing.mask(self._classes(volume, at), image, resampled=self.split == "train")
+        return self._slicing.image(image, at), mask
 
     def _one_modality(self) -> str | None:
         """The modality of the images, None where the format has none.
