@@ -222,6 +222,13 @@ class Derived:
         return self.source.name(index)
 
 
+def innermost(source: Source) -> Source:
+    """The source that others were made from, as it lies on disk."""
+    while isinstance(source, Derived):
+        source = source.source
+    return source
+
+
 class Kept(Derived):
     """A source whose decoded samples are kept in memory. Everything is read at once, in threads."""
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from src.data.label_values import LabelValues
 from src.data.raster import check_bands, check_same_grid, opened, read_window, usual_range
 from src.data.said import say_once
+from src.data.splits import grouped
 from src.data.volume_pairs import Pair, assign, find_pairs, split_folder
 from src.errors import UserError
 from src.extras import needs
-from src.windows import OVERLAP, SIDE, Window, parts
+from src.windows import OVERLAP, Window, parts
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg")
 _KEY = "data.dataset.bands"
@@ -48,10 +49,11 @@ class GeoTiff:
         intensity: the lowest and highest value that the model tells apart; None is [0, 255], for 8 bits only.
         tile: height and width of training tiles; None reads whole scenes.
         eval_window, eval_overlap: side of the windows in validation and test, and the pixels that neighbours share; as
-            `window` and `overlap` of `predict`.
+            `window` and `overlap` of `predict`. None takes tiles that share nothing, smaller ones at the right and below.
         val, test: names of scenes that validate and test.
         val_fraction, test_fraction: where there are no lists, the share of the scenes that validate and test.
         split_seed: of these shares; the run's seed does not change them.
+        group: regular expression; scenes in whose names its first group is the same (one city, one flight) stay in one split.
 
     Raises:
         UserError: files are missing or stand alone, cannot be read, have not the bands, do not lie on each other, or a
@@ -80,13 +82,14 @@ class GeoTiff:
         bands: Annotated[list[PositiveInt], Field(min_length=1)] | None = None,
         intensity: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None,
         tile: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None,
-        eval_window: Annotated[int, Field(ge=64, multiple_of=32)] = SIDE,
+        eval_window: Annotated[int, Field(ge=64, multiple_of=32)] | None = None,
         eval_overlap: Annotated[int, Field(ge=0, multiple_of=32)] = OVERLAP,
         val: list[str] | None = None,
         test: list[str] | None = None,
         val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         split_seed: NonNegativeInt = 0,
+        group: str | None = None,
     ) -> None:
         needs("rasterio", "geo")
         self._values = LabelValues(labels, colors, others, ignore)
@@ -95,7 +98,7 @@ class GeoTiff:
         self.channels = len(self._bands)
         if intensity is not None and not intensity[0] < intensity[1]:
             raise UserError(f"data.dataset.intensity: should be [low, high], not {list(intensity)}")
-        if eval_overlap * 2 > eval_window:
+        if eval_window is not None and eval_overlap * 2 > eval_window:
             raise UserError(
                 f"data.dataset.eval_overlap: {eval_overlap} is more than half of eval_window={eval_window}; take less"
             )
@@ -106,12 +109,16 @@ class GeoTiff:
             root, images.replace("{split}", self.split), masks.replace("{split}", self.split), SUFFIXES, _is_raster,
             _is_raster,
         )  # fmt: skip
+        names = [pair.name for pair in pairs]
+        self.group = group
+        known = dict(zip(names, grouped(names, group), strict=True)) if group is not None else {}
         if not folders:
-            names = [pair.name for pair in pairs]
-            of = assign(names, val, test, val_fraction, test_fraction, split_seed, "scenes")
+            groups = None if val or test else [known.get(name, name) for name in names]
+            of = assign(names, val, test, val_fraction, test_fraction, split_seed, "scenes", groups)
             self.split = "val" if split == "test" and "test" not in of else split
             pairs = [pair for pair, its in zip(pairs, of, strict=True) if its == self.split]
         self._pairs = pairs
+        self.groups = {known[pair.name]: pair.name for pair in pairs if pair.name in known}
         self.intensity = (0.0, 255.0) if intensity is None else (float(intensity[0]), float(intensity[1]))
         self.dtype = ""  # of all bands that are read
         self._zeros = 0  # label rasters that declare 0 as nodata
@@ -194,21 +201,24 @@ class GeoTiff:
 
 
 def _cut(
-    height: int, width: int, tile: list[int] | None, side: int, overlap: int, split: str
+    height: int, width: int, tile: list[int] | None, side: int | None, overlap: int, split: str
 ) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """What is read of a scene, and the part of it that counts: int64 [N, 8], each top, left, height and width."""
-    if split != "train":
+    if split != "train" and side is not None:
         listed = [(p.read, p.keep) for p in parts(height, width, side, overlap)]
         numbers = [(r.top, r.left, r.height, r.width, k.top, k.left, k.height, k.width) for r, k in listed]
         return np.array(numbers, np.int64)
-    rows = _tiles(height, tile[0] if tile else height)
-    columns = _tiles(width, tile[1] if tile else width)
+    rows = _tiles(height, tile[0] if tile else height, split == "train")
+    columns = _tiles(width, tile[1] if tile else width, split == "train")
     return np.array([(top, left, h, w) * 2 for top, h in rows for left, w in columns], np.int64)
 
 
-def _tiles(length: int, size: int) -> list[tuple[int, int]]:
-    """Start and length of parts of at most `size`; the last is moved inwards."""
-    return [(max(0, min(start, length - size)), min(size, length)) for start in range(0, length, size)]
+def _tiles(length: int, size: int, equal: bool) -> list[tuple[int, int]]:
+    """Start and length of parts of at most `size`; `equal` moves the last part inwards instead of cutting it short."""
+    starts = range(0, length, size)
+    if equal:
+        return [(max(0, min(start, length - size)), min(size, length)) for start in starts]
+    return [(start, min(size, length - start)) for start in starts]
 
 
 def _is_raster(path: Path) -> bool:
