@@ -24,6 +24,7 @@ from src.data.datamodule import SegmentationDataModule
 from src.data.trained_on import Images
 from src.errors import Interrupted, NonFiniteLoss, UserError, absent_package, disk_full, of_a_file, out_of_memory
 from src.init_from import start_from
+from src.metrics.names import DICE_FOREGROUND
 from src.models.base import CHECKPOINT_KEY, Segmenter
 from src.models.gan import GANSegmenter
 from src.quiet import quiet
@@ -230,7 +231,7 @@ def _finish(
     scores = {
         f"{stage}/{k}": record[stage][k]
         for stage in ("val", "test")
-        for k in ("miou", "dice")
+        for k in ("miou", "dice", DICE_FOREGROUND)
         if k in record.get(stage, {})
     }
     if record["status"] != "interrupted":  # one point for a run, also for one that was resumed

@@ -9,15 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from src.data.labels import LabelSet
-
-_OVERALL = {
-    "miou": "mIoU",
-    "dice": "Dice",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "fw_iou": "frequency-weighted IoU",
-    "loss": "loss",
-}
+from src.metrics.names import SCORES, is_score
+from src.metrics.names import title as title_of
 
 
 def score_table(scores: Mapping[str, float], labels: LabelSet, title: str) -> str:
@@ -29,12 +22,10 @@ def score_table(scores: Mapping[str, float], labels: LabelSet, title: str) -> st
         value = scores.get(f"iou/{name}")
         table.add_row(name, "–" if value is None else f"{value:.4f}")
     table.add_section()
-    for key, text in _OVERALL.items():
+    further = [key for key in scores if not is_score(key)]  # of tasks beside the classes
+    for key in (*SCORES, *further):
         if key in scores:
-            table.add_row(text, f"{scores[key]:.4f}")
-    further = [key for key in scores if key not in _OVERALL and not key.startswith("iou/")]
-    for key in further:  # of tasks beside the classes
-        table.add_row(key.replace("_", " "), f"{scores[key]:.4f}")
+            table.add_row(title_of(key, labels.names), f"{scores[key]:.4f}")
     console = Console(file=io.StringIO(), width=72)
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from src.data.slices import Slicing
 from src.drawing import as_picture, overlay
 from src.errors import UserError
 from src.extras import needs
+from src.inference import sized
 from src.models.base import Segmenter
 from src.rasters import as_gray
 
@@ -65,8 +66,8 @@ def segment_volume(
             logits = model.logits(raw).float()
             maps = model.uncertainty(raw) if uncertainty else {}
         width, height = volume.plane_shape(slicing.axis)
-        planes = {"mask": _sized(logits, height, width).argmax(dim=1)[0].byte().cpu().numpy()}
-        planes |= {kind: as_gray(_sized(values[None].float(), height, width)[0, 0]) for kind, values in maps.items()}
+        planes = {"mask": sized(logits, (height, width)).argmax(dim=1)[0].byte().cpu().numpy()}
+        planes |= {kind: as_gray(sized(values[None], (height, width))[0, 0]) for kind, values in maps.items()}
         for kind, plane in planes.items():
             whole = results.setdefault(kind, np.zeros(volume.shape, np.uint8))
             volume.view(whole, slicing.axis, index)[...] = plane
@@ -78,13 +79,6 @@ def segment_volume(
         target = output / ("masks" if kind == "mask" else "uncertainty")
         _save(whole, volume.affine, file, target / f"{name}{'' if kind == 'mask' else f'_{kind}'}.nii.gz")
     Image.fromarray(shown).save(output / "overlays" / f"{name}.png")
-
-
-def _sized(values: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Values [1, C, h, w] at the volume's own resolution."""
-    if values.shape[-2:] == (height, width):
-        return values
-    return torch.nn.functional.interpolate(values, (height, width), mode="bilinear", align_corners=False)
 
 
 def _save(values: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], like: Path, file: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SIDE = 1024  # of a window where none is asked for
+OVERLAP = 128  # pixels that neighbours share where nothing is asked for
+
 
 @dataclass(frozen=True)
 class Window:

@@ -15,6 +15,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from src import run_folder
 from src.errors import Interrupted, UserError
+from src.metrics.names import cannot_be
 from src.models.base import Segmenter
 
 _BATCHES_BETWEEN_LOOKS = 10  # at the clock, where ranks have to agree
@@ -113,10 +114,8 @@ class RunCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Segmenter)
-        key = self.monitor.removeprefix("val/iou/")
-        names = pl_module.label_set.names
-        if key != self.monitor and key not in names:
-            raise UserError(f"monitor: no class is called {key!r}; classes: {', '.join(names)}")
+        if reason := cannot_be(self.monitor.removeprefix("val/"), pl_module.label_set.names):
+            raise UserError(f"monitor: {reason}")
         trainer.should_stop = trainer.should_stop or self._stopped  # a resumed run that was about to end ends
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

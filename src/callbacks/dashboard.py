@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.drawing import confusion_figure
+from src.metrics.names import DICE_FOREGROUND, SCORES, background
 from src.models.base import Segmenter
 
 
@@ -60,10 +61,11 @@ def log_hparams(trainer: L.Trainer, settings: Mapping[str, Any], metrics: Mappin
 
 
 def _layout(names: tuple[str, ...], adversarial: bool) -> dict[str, Any]:
-    overall = ["val/miou", "val/dice", "val/pixel_accuracy", "val/mean_accuracy", "val/fw_iou"]
+    absent = {"loss"} if background(names) is not None else {"loss", DICE_FOREGROUND}
+    overall = [f"val/{key}" for key in SCORES if key not in absent]
     charts: dict[str, Any] = {
         "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
-        "scores": ["Multiline", overall],
+        "scores (dice is over all classes, dice_foreground without background)": ["Multiline", overall],
         "IoU by class": ["Multiline", [f"^val/iou/{re.escape(name)}$" for name in names]],
         "learning rates": ["Multiline", ["learning_rate/.*"]],
     }

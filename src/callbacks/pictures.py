@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from src.callbacks.dashboard import newest_batch
 from src.data.datamodule import SegmentationDataModule
 from src.drawing import as_picture, comparison
+from src.inference import sized
 from src.models.base import Segmenter
 
 
@@ -41,8 +42,12 @@ class Pictures(L.Callback):
             image, mask = source.read(index)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 raw = image[None].to(pl_module.device)
-                prediction = pl_module.logits(raw).argmax(dim=1)[0].cpu()
-                maps = {title: values[0].float().cpu().numpy() for title, values in pl_module.maps(raw).items()}
+                prediction = sized(pl_module.logits(raw), mask.shape).argmax(dim=1)[0].cpu()
+                maps = {
+                    title: sized(values[None].float(), mask.shape)[0, 0].cpu().numpy()
+                    for title, values in pl_module.maps(raw).items()
+                }
+                image = image if image.shape[-2:] == mask.shape else sized(image[None].float(), mask.shape)[0]
             if not trainer.is_global_zero:
                 continue  # it predicts with the others, since each may hold a part of the weights
             picture = comparison(

@@ -30,6 +30,7 @@ from src.data.dataset import (
     depth_of,
     digest,
     doubt,
+    innermost,
     split_by_label,
     verify,
 )
@@ -37,6 +38,7 @@ from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
 from src.data.rare_classes import RareClasses, pixels_by_class
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
+from src.data.splits import check_apart
 from src.data.trained_on import check_alike
 from src.data.transforms import Augment, Strong
 from src.errors import UserError
@@ -55,8 +57,7 @@ class SegmentationDataModule(L.LightningDataModule):
         augment: random changes of training samples.
         root: the data set's folder; None for data that is made, not read.
         batch_size: global training batch; it is split over devices.
-        eval_batch_size: images a device evaluates at a time. Images of different size are padded to the largest of
-            their batch, so take 1 where sizes differ.
+        eval_batch_size: images a device evaluates at a time; of those of a batch, the ones of one size together.
         num_workers: loader processes of each device; 0 loads in the training process.
         crop: height and width of training samples; None takes whole images.
         crop_sizes: range of a zoom of the crop itself, drawn for each global batch, in multiples of 32 pixels: multi-scale
@@ -193,6 +194,7 @@ class SegmentationDataModule(L.LightningDataModule):
             if not isinstance(source, Kept | OnDisk):
                 self._sources[split] = self._cached(source, is_labelled_training=split == "train")
         check_alike({split: self.source(split) for split in splits})
+        check_apart([innermost(self.source(split)) for split in splits])
         if "train" in splits:
             train = self.source("train")
             self._prepare_unlabeled()

@@ -17,7 +17,7 @@ from torch import Tensor
 from src.data.labels import LabelSet
 from src.data.mixing import Mix, mixed
 from src.data.parallel import in_order
-from src.data.samplers import Draws, Key, Sized, UnlabeledKey
+from src.data.samplers import Draws, Key, Sized, UncountedKey, UnlabeledKey
 from src.data.transforms import Augment, Strong, behind, from_behind
 from src.errors import UserError
 from src.seeding import derive
@@ -50,6 +50,8 @@ class Source(Protocol):
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image [C, H, W] in its own dtype and mask uint8 [H, W], untransformed; ignored pixels have `ignore_index`.
 
+        To evaluate, the mask has the pixels of the truth as it is on disk; where the image was resampled, another size.
+
         Raises:
             UserError: the file cannot be read or does not fit; names it and the mend.
         """
@@ -71,6 +73,24 @@ class OfFiles(Protocol):
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The files that a sample is made from."""
+        ...
+
+
+@runtime_checkable
+class CutOut(Protocol):
+    """What a source also has whose samples are cut out of something larger, a volume or a scene."""
+
+    def whole(self, index: int) -> str:
+        """The name of what a sample is cut out of."""
+        ...
+
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """What a source also has whose samples share pixels, which count in one of them and are ignored in others."""
+
+    def margin(self, index: int) -> int:
+        """Pixels of a sample that count in others."""
         ...
 
 
@@ -100,7 +120,8 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
     """Samples by key `(epoch, index)`: the raw pair for `index`, changed by draws seeded by (seed, epoch, index).
 
     A key `(epoch, index, "unlabeled")` gives an unlabelled sample: its image as `augment` changes it, once more changed
-    strongly, and a mask that says only where it is padded.
+    strongly, and a mask that says only where it is padded. A key `(epoch, index, "uncounted")` gives a sample that is
+    evaluated and not scored.
 
     Args:
         source: the split.
@@ -136,13 +157,13 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: Key | UnlabeledKey | Sized) -> dict[str, Any]:
+    def __getitem__(self, key: Key | UnlabeledKey | UncountedKey | Sized) -> dict[str, Any]:
         crop = self.crop
         if isinstance(key, Sized):
             key, crop = key
-        if len(key) == 3:
+        if len(key) == 3 and key[2] == "unlabeled":
             return self._unlabeled(key[0], key[1], crop)
-        epoch, index = key
+        epoch, index = key[0], key[1]
         if self.augment is None:
             image, mask = self._read(index)
         else:
@@ -153,7 +174,11 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
                 if self.mix is not None and torch.rand(()) < self.mix_probability:
                     other = self._changed(self.augment, int(torch.randint(len(self.source), ())), crop)
                     image, mask = mixed(self.mix, image, mask, *other, self.source.label_set.ignore_index)
-        named = {"id": self.source.name(index)}
+        named: dict[str, Any] = {"id": self.source.name(index)}
+        if self.augment is None and (whole := whole_of(self.source, index)) is not None:
+            named["whole"] = whole
+        if len(key) == 3:
+            named["uncounted"] = True
         if self.use_depth:
             mask, depth = from_behind(mask)
             return {"image": image, "mask": mask, "depth": depth, **named}
@@ -195,6 +220,13 @@ class Derived:
 
     def name(self, index: int) -> str:
         return self.source.name(index)
+
+
+def innermost(source: Source) -> Source:
+    """The source that others were made from, as it lies on disk."""
+    while isinstance(source, Derived):
+        source = source.source
+    return source
 
 
 class Kept(Derived):
@@ -242,6 +274,15 @@ def depth_of(source: Source, index: int) -> Tensor | None:
     if isinstance(source, Derived):
         return depth_of(source.source, index)
     return source.depth(index) if isinstance(source, WithDepth) else None
+
+
+def whole_of(source: Source, index: int) -> str | None:
+    """What a sample is cut out of, or None of a source whose samples are whole."""
+    if isinstance(source, Chosen):
+        return whole_of(source.source, int(source.indices[index]))
+    if isinstance(source, Derived):
+        return whole_of(source.source, index)
+    return source.whole(index) if isinstance(source, CutOut) else None
 
 
 def split_by_label(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
@@ -326,9 +367,12 @@ def class_counts(source: Source) -> npt.NDArray[np.int64]:
 
 def collate(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
     """A batch: image [B, C, H, W], mask [B, H, W], id: list of names; with `use_depth` depth [B, H, W]; of unlabelled
-    samples, where there are any, also unlabeled_image, unlabeled_strong [U, C, H, W] and unlabeled_mask [U, H, W].
+    samples, where there are any, also unlabeled_image, unlabeled_strong [U, C, H, W] and unlabeled_mask [U, H, W]. What was
+    cut out of something larger also has whole: its names; samples that do not count, uncounted: True.
 
-    Images of different size are padded at the right and below to the largest; metrics and losses ignore the padding.
+    Images of different size are padded at the right and below to the largest, and so are masks; losses ignore the padding.
+    Evaluation takes it off again: where there is any, and where a mask has not its image's size, `sizes` int64 [B, 4] has
+    height and width of each image and of its mask.
     """
     batch = _stack([s for s in samples if "strong" not in s], ignore_index)
     unlabeled = [s for s in samples if "strong" in s]
@@ -338,13 +382,14 @@ def collate(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
 
 
 def _stack(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
-    height = max(s["image"].shape[-2] for s in samples)
-    width = max(s["image"].shape[-1] for s in samples)
     if len({s["image"].shape[0] for s in samples}) > 1:
         raise UserError(f"{samples[0]['id']}: images of one batch have different numbers of channels")
+    sizes = [(*s["image"].shape[-2:], *s["mask"].shape[-2:]) for s in samples]
+    largest = [max(side) for side in zip(*sizes, strict=True)]
 
     def padded(sample: dict[str, Any], key: str) -> Tensor:
         value: Tensor = sample[key]
+        height, width = largest[2:] if key in ("mask", "depth") else largest[:2]
         below, right = height - value.shape[-2], width - value.shape[-1]
         if not below and not right:
             return value
@@ -352,6 +397,10 @@ def _stack(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
         return torch.nn.functional.pad(value, (0, right, 0, below), value=fill)
 
     stacked: dict[str, Any] = {
-        key: torch.stack([padded(sample, key) for sample in samples]) for key in samples[0] if key != "id"
+        key: torch.stack([padded(sample, key) for sample in samples]) if isinstance(value, Tensor) else value
+        for key, value in samples[0].items()
     }
-    return {**stacked, "id": [sample["id"] for sample in samples]}
+    if len(set(sizes)) > 1 or sizes[0][:2] != sizes[0][2:]:
+        stacked["sizes"] = torch.tensor(sizes)
+    names = {key: [sample[key] for sample in samples] for key in ("id", "whole") if key in samples[0]}
+    return stacked | names

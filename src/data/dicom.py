@@ -66,6 +66,18 @@ class Dicom(VolumeSlices):
         needs("pydicom", "medical")
         needs("nibabel", "medical")
 
+    def patient(self, image: Path) -> str | None:
+        files = _listed(image)
+        try:
+            with open_regular(files[0], links=True) as stream:
+                header = needs("pydicom", "medical").dcmread(
+                    stream, stop_before_pixels=True, specific_tags=["PatientID", "IssuerOfPatientID"]
+                )
+            named = [str(header.get(tag) or "").strip() for tag in ("PatientID", "IssuerOfPatientID")]
+        except Exception:  # damaged; opening the series says how
+            return None
+        return " of ".join(filter(None, named)) if named[0] else None
+
     def is_image(self, path: Path) -> bool:
         return path.is_dir() and bool(_listed(path))
 

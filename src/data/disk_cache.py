@@ -24,12 +24,15 @@ from src.data.parallel import in_order
 from src.errors import UserError
 from src.untrusted import find_foreign, inside, open_to_append, open_to_write
 
-_VERSION = 1  # of the layout below
+_VERSION = 2  # of the layout below
 _FILES = frozenset({"samples.bin", "lines.bin", "about.json"})
 _NAME = re.compile(r"[0-9a-f]{24}(\.part)?")  # of a cache
 _ALIGNED = 64  # bytes that each sample begins at a multiple of
-# One line a sample: where its image [H, W, C] begins, its type (number in _TYPES) and shape. The mask [H, W] follows.
-_LINE = np.dtype([("begin", "<i8"), ("type", "<i4"), ("channels", "<i4"), ("height", "<i4"), ("width", "<i4")])
+# One line a sample: where its image [H, W, C] begins, its type (number in _TYPES) and shape. The mask follows, whose shape
+# is another where the image was resampled.
+_LINE = np.dtype(
+    [("begin", "<i8")] + [(n, "<i4") for n in ("type", "channels", "height", "width", "mask_height", "mask_width")]
+)
 _TYPES = [np.dtype(name) for name in ("uint8", "int8", "int16", "uint16", "int32", "float16", "float32", "float64")]
 
 
@@ -100,15 +103,16 @@ class OnDisk(Derived):
         return np.memmap(self._folder / "lines.bin", _LINE, mode="r")
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        begin, number, channels, height, width = self._lines[index].item()
-        if begin < 0 or min(channels, height, width) < 1 or not 0 <= number < len(_TYPES):
+        begin, number, channels, height, width, mask_height, mask_width = self._lines[index].item()
+        sides = min(channels, height, width, mask_height, mask_width)
+        if begin < 0 or sides < 1 or not 0 <= number < len(_TYPES):
             raise self._damaged()
         dtype = _TYPES[number]
         between = begin + channels * height * width * dtype.itemsize
-        if between + height * width > len(self._bytes):
+        if between + mask_height * mask_width > len(self._bytes):
             raise self._damaged()
         image = self._bytes[begin:between].view(dtype).reshape(height, width, channels)
-        mask = self._bytes[between : between + height * width].reshape(height, width)
+        mask = self._bytes[between : between + mask_height * mask_width].reshape(mask_height, mask_width)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
 
 
@@ -136,7 +140,7 @@ def _build(source: Source, complete: Path, about: dict[str, Any]) -> None:
             begin = -(-end // _ALIGNED) * _ALIGNED
             samples.write(bytes(begin - end) + pixels.tobytes() + classes.tobytes())
             end = begin + pixels.nbytes + classes.nbytes
-            lines.write(np.array([(begin, _TYPES.index(pixels.dtype), *image.shape)], _LINE).tobytes())
+            lines.write(np.array([(begin, _TYPES.index(pixels.dtype), *image.shape, *mask.shape)], _LINE).tobytes())
         for file in (samples, lines):
             file.flush()
             os.fsync(file.fileno())
@@ -164,9 +168,10 @@ def _written(lines: Any, samples: Any) -> tuple[int, int]:
     pixels = table["height"].astype(np.int64) * table["width"]
     known = table["type"].clip(0, len(_TYPES) - 1)
     itemsize = np.array([dtype.itemsize for dtype in _TYPES])[known]
-    ends = table["begin"] + pixels * table["channels"] * itemsize + pixels
+    of_mask = table["mask_height"].astype(np.int64) * table["mask_width"]
+    ends = table["begin"] + pixels * table["channels"] * itemsize + of_mask
     after = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    sides = np.minimum(np.minimum(table["height"], table["width"]), table["channels"])
+    sides = np.min([table[n] for n in ("height", "width", "channels", "mask_height", "mask_width")], axis=0)
     whole = (known == table["type"]) & (sides > 0) & (table["begin"] >= after) & (ends > table["begin"])
     whole &= ends <= samples.seek(0, os.SEEK_END)
     done = len(whole) if whole.all() else int(whole.argmin())

@@ -119,6 +119,8 @@ def examine(source: Source) -> Findings:
     import numpy as np
     from rich.progress import track
 
+    from src.data.dataset import Overlapping
+
     labels = source.label_set
     zeros = np.zeros(labels.num_classes, dtype=np.int64)
     findings = Findings(source.split, len(source), zeros.copy(), zeros.copy())
@@ -129,10 +131,13 @@ def examine(source: Source) -> Findings:
         except UserError as error:
             return str(error)
         size = (int(image.shape[-2]), int(image.shape[-1]))
+        counts = np.bincount(mask.numpy().ravel(), minlength=256)
+        if isinstance(source, Overlapping):
+            counts[labels.ignore_index] -= source.margin(index)  # which another sample has
         return (
             size,
             f"{image.shape[0]} x {str(image.dtype).removeprefix('torch.')}",
-            np.bincount(mask.numpy().ravel(), minlength=256),
+            counts,
         )
 
     with ThreadPoolExecutor() as pool:

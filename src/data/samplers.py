@@ -16,6 +16,7 @@ from src.seeding import derive
 
 Key = tuple[int, int]  # (epoch, index)
 UnlabeledKey = tuple[int, int, Literal["unlabeled"]]
+UncountedKey = tuple[int, int, Literal["uncounted"]]
 _STRIDE = 32  # that drawn crop sizes are multiples of: the encoders'
 
 
@@ -166,7 +167,8 @@ class EvaluationBatches:
     """All samples once, in order, never padded; whole batches go to the ranks in turn, or a stretch of them to each.
 
     Batches are composed the same on any number of ranks, so each prediction has the same bits everywhere; a rank may
-    have one batch more than another.
+    have one batch more than another. A rank for which there is no batch gets one of a single sample that it predicts and
+    does not count: a loop without a batch would be left out there, and its end is where all ranks add up their counts.
     """
 
     def __init__(
@@ -183,8 +185,10 @@ class EvaluationBatches:
         return begins[self.rank :: self.world_size]
 
     def __len__(self) -> int:
-        return len(self._begins())
+        return max(len(self._begins()), min(1, self.length))
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[Key] | list[UncountedKey]]:
         for begin in self._begins():
             yield [(0, index) for index in range(begin, min(begin + self.batch_size, self.length))]
+        if self.length and not self._begins():
+            yield [(0, 0, "uncounted")]

@@ -98,10 +98,11 @@ class Slicing:
         scaled = ((values - low) / (high - low)).clamp(0, 1) * _FULL_SCALE
         return scaled.round().to(torch.int32).to(torch.uint16)
 
-    def mask(self, values: Array, volume: Volume) -> Tensor:
-        """Classes uint8 [h, w] of a slice, resampled as its image is (nearest)."""
+    def mask(self, values: Array, volume: Volume, resampled: bool) -> Tensor:
+        """Classes uint8 [h, w] of a slice; `resampled` as its image is (nearest), to train with, else in the volume's own
+        pixels, which are what is scored."""
         mask = torch.from_numpy(np.ascontiguousarray(values))
-        if self.spacing is None:
+        if self.spacing is None or not resampled:
             return mask
         return torch.nn.functional.interpolate(mask[None, None], self.size(volume), mode="nearest-exact")[0, 0]
 

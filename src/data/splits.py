@@ -1,9 +1,12 @@
-"""Splits that are drawn from one folder: by share, seeded, and whole groups at a time."""
+"""Splits that are drawn from one folder: by share, seeded, and whole groups at a time; and groups that splits share."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +14,8 @@ import torch
 
 from src.errors import UserError
 from src.seeding import derive
+
+_log = logging.getLogger(__name__)
 
 
 def draw(
@@ -36,7 +41,7 @@ def draw(
         raise UserError(
             f"data.dataset.val_fraction: {val_fraction:g} and test_fraction {test_fraction:g} leave nothing to train with"
         )
-    keys = names if group is None else _groups(names, group)
+    keys = names if group is None else grouped(names, group)
     members: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
         members.setdefault(key, []).append(index)
@@ -59,7 +64,45 @@ def draw(
     return {split: np.array(sorted(indices), np.int64) for split, indices in chosen.items()}
 
 
-def _groups(names: Sequence[str], expression: str) -> list[str]:
+@runtime_checkable
+class Grouped(Protocol):
+    """What a source also has that knows which of its images are of one subject.
+
+    Attributes:
+        split: the split that is read.
+        groups: by group, the name of an image in it.
+        group: the expression that the user gave; "auto" where groups are told by names or headers, None where there are none.
+    """
+
+    split: str
+    groups: Mapping[str, str]
+    group: str | None
+
+
+def check_apart(sources: Sequence[Any]) -> None:
+    """Looks whether splits share a subject, so that scores would be of images that are nearly known.
+
+    Raises:
+        UserError: they do, and the user said what a group is; else it is a warning.
+    """
+    known = {source.split: source for source in sources if isinstance(source, Grouped)}
+    for (ours, one), (theirs, other) in itertools.combinations(known.items(), 2):
+        shared = sorted(one.groups.keys() & other.groups.keys())
+        if not shared:
+            continue
+        first = f"{one.groups[shared[0]]} ({ours}) and {other.groups[shared[0]]} ({theirs}) are of one subject"
+        more = f", and so it is with {len(shared) - 1} more" if len(shared) > 1 else ""
+        if one.group != "auto":
+            raise UserError(f"data.dataset.group: {first}{more}; put all of a group into one split")
+        _log.warning("%s%s: scores of %s say less than scores of subjects never seen", first, more, theirs)
+
+
+def grouped(names: Sequence[str], expression: str) -> list[str]:
+    """The group of each name: the first group (or whole match) of a regular expression.
+
+    Raises:
+        UserError: the expression is none, or does not fit a name.
+    """
     try:
         pattern = re.compile(expression)
     except re.error as error:

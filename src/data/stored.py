@@ -50,12 +50,7 @@ def decode(image: bytes, mask: bytes, channels: int, name: str) -> tuple[Tensor,
     else:
         decoded = read_rgb(Encoded(name, image)) if channels == 3 else _gray(image, name)[None]
     classes = _array(mask, name) if mask.startswith(_RAW) else _gray(mask, name)
-    if (
-        decoded.ndim != 3
-        or len(decoded) != channels
-        or classes.dtype != torch.uint8
-        or classes.shape != decoded.shape[1:]
-    ):
+    if decoded.ndim != 3 or len(decoded) != channels or classes.dtype != torch.uint8 or classes.ndim != 2:
         raise UserError(
             f"{name}: holds an image {list(decoded.shape)} and a mask {list(classes.shape)} of {classes.dtype}, not {channels} "
             "channels and one class a pixel; convert the data again"

@@ -94,10 +94,14 @@ class Streaming:
         return _decoded(self._chunks.read(index, len(PARTS), only=0)[0])
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image [C, H, W] in its own dtype and mask uint8 [H, W]."""
+        """Image [C, H, W] in its own dtype and mask uint8 [H, W]; to evaluate, of the truth's own size."""
         name, image, mask = self._chunks.read(index, len(PARTS))
         called = f"data.root: {self.split} sample {_decoded(name)}"
         pixels, classes = decode(image, mask, self.channels, called)
+        if self.split == "train" and classes.shape != pixels.shape[1:]:
+            raise UserError(
+                f"{called}: its image is {list(pixels.shape[1:])} and its mask {list(classes.shape)}; convert the data again"
+            )
         wrong = (classes >= self.label_set.num_classes) & (classes != self.label_set.ignore_index)
         if wrong.any():
             value, last = int(classes[wrong][0]), self.label_set.num_classes - 1

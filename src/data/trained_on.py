@@ -14,7 +14,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from src.config.signatures import own_signature
-from src.data.dataset import Derived, Source
+from src.data.dataset import Source, innermost
 from src.data.labels import LabelSet
 from src.data.volume import OF_CT
 from src.errors import UserError
@@ -56,9 +56,7 @@ class Images:
     @classmethod
     def of_source(cls, source: Source) -> Images:
         """What a split gives: its own word for the dtype where it has one, else that of its first sample."""
-        inner = source
-        while isinstance(inner, Derived):
-            inner = inner.source
+        inner = innermost(source)
         known = hasattr(inner, "dtype")
         dtype = inner.dtype if known else str(source.read(0)[0].dtype).removeprefix("torch.")  # type: ignore[attr-defined]
         low, high = source.intensity

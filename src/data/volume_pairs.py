@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.data import not_read
+from src.data import not_read, splits
+from src.data.said import say_once
 from src.errors import UserError
 from src.seeding import derive
 
 _LOOKED_AT = 1000  # files, where none fits
+_SUBJECT = re.compile(r"(?:^|[^A-Za-z0-9])(sub-[A-Za-z0-9]+)")  # BIDS
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,16 @@ def split_folder(root: str, images: str, split: str) -> str:
 
 def assign(
     names: Sequence[str], val: Sequence[str] | None, test: Sequence[str] | None, val_fraction: float,
-    test_fraction: float, seed: int, what: str,
+    test_fraction: float, seed: int, what: str, groups: Sequence[str] | None = None,
 ) -> list[str]:  # fmt: skip
     """The split of each name. Lists take the place of fractions.
 
     A fraction takes the names whose hash with the seed is lowest, so that a data set that grows keeps most of its split.
+    With `groups` it takes those of whole groups, so that its share is met to within half a group.
 
     Args:
         what: the things that are split, for messages.
+        groups: that of each name.
 
     Raises:
         UserError: a listed name is unknown or in both lists, or nothing is left to train or validate on.
@@ -89,19 +93,62 @@ def assign(
     if listed:
         of = dict.fromkeys(val or (), "val") | dict.fromkeys(test or (), "test")
     else:
-        order = sorted(names, key=lambda name: derive(seed, "split", name))
-        tested = max(1, round(test_fraction * len(names))) if test_fraction else 0
-        held = max(1, round(val_fraction * len(names)))
-        of = dict.fromkeys(order[:tested], "test") | dict.fromkeys(order[tested : tested + held], "val")
-    splits = [of.get(name, "train") for name in names]
+        members: dict[str, list[str]] = {}
+        for name, group in zip(names, groups or names, strict=True):
+            members.setdefault(group, []).append(name)
+        rest = sorted(members, key=lambda group: derive(seed, "split", group))
+        of = {}
+        for split, fraction in (("test", test_fraction), ("val", val_fraction)):
+            share = max(1, round(fraction * len(names))) if fraction else 0
+            missing = share
+            while rest and missing > 0 and (missing == share or 2 * missing > len(members[rest[0]])):
+                taken = members[rest.pop(0)]
+                of |= dict.fromkeys(taken, split)
+                missing -= len(taken)
+    if groups is not None and len(set(groups)) < len(names):
+        what = f"{what} in {len(set(groups))} groups"
+    assigned = [of.get(name, "train") for name in names]
     for split in ("train", "val"):
-        if split not in splits:
+        if split not in assigned:
             mend = f"data.dataset.{'val' if listed else 'val_fraction'}"
             raise UserError(
                 f"{mend}: of {len(names)} {what} none is left for the split {split!r}; change it, or give each split a "
                 f"folder with {{split}} in data.dataset.images and data.dataset.masks"
             )
-    return splits
+    return assigned
+
+
+def subjects(names: Sequence[str], group: str | None, patients: Sequence[str | None]) -> dict[str, str]:
+    """By name, the subject that an image is of. Names of which nothing is known are left out.
+
+    Args:
+        names: of all images.
+        group: a regular expression; or "auto", the patient whom an image's header names, else what BIDS calls the subject
+            (`sub-01_ses-2_T1w` is of `sub-01`); None knows nothing.
+        patients: of each name's header, None where it has none.
+
+    Raises:
+        UserError: the expression is none, or does not fit a name.
+    """
+    if group is None:
+        return {}
+    if group != "auto":
+        return dict(zip(names, splits.grouped(names, group), strict=True))
+    found = {name: f"patient {patient}" for name, patient in zip(names, patients, strict=True) if patient}
+    if len(names) > 1 and len(found) == len(names) and len(set(found.values())) == 1:
+        found = {}  # one name for all is how tools make headers anonymous
+    bids = {name: match[1] for name in names if (match := _SUBJECT.search(name))}
+    return bids | found
+
+
+def by_subject(names: Sequence[str], of: Mapping[str, str], what: str) -> list[str]:
+    """The group that each image is split with; each is one of its own where all are of one subject, which is said."""
+    if len(names) > 1 and len(of) == len(names) and len(set(of.values())) == 1:
+        say_once(
+            f"all {len(names)} {what} are of one subject ({names[0]} …), so the splits share it: scores say little about others"
+        )
+        return list(names)
+    return [of.get(name, name) for name in names]
 
 
 def _matches(

@@ -15,7 +15,7 @@ from src.data.label_values import LabelValues
 from src.data.said import say_once
 from src.data.slices import Slicing
 from src.data.volume import Volume, check_same_grid
-from src.data.volume_pairs import assign, find_pairs, split_folder
+from src.data.volume_pairs import assign, by_subject, find_pairs, split_folder, subjects
 from src.errors import UserError
 
 
@@ -46,11 +46,15 @@ class VolumeSlices(ABC):
         window: centre and width in the volume's units (Hounsfield units of CT): the range that the model sees.
         percentiles: where no window is given, each volume's range between these is stretched to one range; None for
             [1, 99].
-        spacing: side of a pixel in mm that slices are resampled to; None keeps them.
+        spacing: side of a pixel in mm that slices are resampled to; None keeps them. Scores are those of the volume's own
+            pixels, onto which predictions are resampled.
         skip_empty: leave training slices out that have class 0 or ignored pixels only.
         val, test: names of volumes that validate and test.
         val_fraction, test_fraction: where there are no lists, the share of the volumes (or blocks) that validate and test.
         split_seed: of these shares; the run's seed does not change them.
+        group: regular expression; volumes in whose names its first group is the same are of one subject, and a share takes
+            all of them. "auto" goes by the patient in DICOM headers and by BIDS' names (`sub-01_ses-2` is of `sub-01`); None
+            takes each volume for itself.
         block: slices in a block.
         gap: slices left out between blocks of different splits.
 
@@ -90,6 +94,7 @@ class VolumeSlices(ABC):
         val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         split_seed: NonNegativeInt = 0,
+        group: str | None = None,
         block: PositiveInt = 8,
         gap: NonNegativeInt = 2,
     ) -> None:
@@ -108,11 +113,17 @@ class VolumeSlices(ABC):
             self.is_image, self.is_mask,
         )  # fmt: skip
         names = [pair.name for pair in pairs]
+        self.group = group
+        patients = [self.patient(pair.image) if group == "auto" else None for pair in pairs]
+        known = subjects(names, group, patients)
         if not folders and len(pairs) > 1:
-            of = assign(names, val, test, val_fraction, test_fraction, split_seed, "volumes")
+            groups = names if val or test else by_subject(names, known, "volumes")
+            of = assign(names, val, test, val_fraction, test_fraction, split_seed, "volumes", groups)
             self.split = "val" if split == "test" and "test" not in of else split
             pairs = [pair for pair, its in zip(pairs, of, strict=True) if its == self.split]
         self._names = [pair.name for pair in pairs]
+        several = folders or (len(names) > 1 and len(set(known.values())) > 1)
+        self.groups = {known[name]: name for name in self._names if name in known} if several else {}
         self._images = [self.open_image(pair.image) for pair in pairs]
         self.modality = self._one_modality()
         self._say_doubts()
@@ -144,6 +155,10 @@ class VolumeSlices(ABC):
             UserError: it is not installed.
         """
 
+    def patient(self, image: Path) -> str | None:
+        """Whom an image's header says it is of; None where it says nothing."""
+        return None
+
     @abstractmethod
     def is_image(self, path: Path) -> bool:
         """Whether a path is an image volume."""
@@ -167,15 +182,24 @@ class VolumeSlices(ABC):
         """The volume's name and the number of the slice, from the left, the back or below."""
         return f"{self._names[self._volume_of[index]]}_{self._slice_of[index]:03}"
 
+    def whole(self, index: int) -> str:
+        """The volume that a sample is cut out of."""
+        return self._names[self._volume_of[index]]
+
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image [2 neighbors + 1, H, W] (int16 or float32 with a window, else uint16) and mask uint8 [H, W]."""
+        """Image [2 neighbors + 1, H, W] (int16 or float32 with a window, else uint16) and mask uint8 [H, W].
+
+        With `spacing`, a training mask is resampled as its image is; a validation or test mask has the volume's own pixels,
+        so another size than its image, since scores are those of what `predict` writes.
+        """
         volume, at = int(self._volume_of[index]), int(self._slice_of[index])
         image = self._images[volume]
         if volume not in self._looked_at:
             self._looked_at.add(volume)
             if doubt := self._slicing.doubt(image):
                 say_once(f"{image.file}: is {doubt}", kind="no Hounsfield units")
-        return self._slicing.image(image, at), self._slicing.mask(self._classes(volume, at), image)
+        mask = self._slicing.mask(self._classes(volume, at), image, resampled=self.split == "train")
+        return self._slicing.image(image, at), mask
 
     def _one_modality(self) -> str | None:
         """The modality of the images, None where the format has none.

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from src.metrics.names import DICE_FOREGROUND, background
+
 # Pixels counted at a time: bounds the memory of an update to some hundred MB, whatever the size of a scene.
 _CHUNK = 1 << 22
 
@@ -80,7 +82,8 @@ def scores(matrix: Tensor, names: Sequence[str]) -> dict[str, float]:
         - `miou`: mean IoU (Jaccard index) over classes; `iou/<name>`: that of one class.
         - `mean_accuracy`: mean recall over the classes that the truth has.
         - `pixel_accuracy`: share of pixels that are right.
-        - `dice`: mean Dice (F1) over classes.
+        - `dice`: mean Dice (F1) over classes, a background included.
+        - `dice_foreground`: the same without the background class; only where one is called so and another one occurs.
         - `fw_iou`: IoU weighted by the classes' shares of the true pixels.
 
     Raises:
@@ -103,6 +106,11 @@ def scores(matrix: Tensor, names: Sequence[str]) -> dict[str, float]:
         "dice": _mean(dice[present]),
         "fw_iou": float((iou * true).sum() / total),
     }
+    if (rest := background(names)) is not None:
+        shown = present.clone()
+        shown[rest] = False
+        if shown.any():
+            result[DICE_FOREGROUND] = _mean(dice[shown])
     for name, value, counted in zip(names, iou.tolist(), present.tolist(), strict=True):
         if counted:
             result[f"iou/{name}"] = value

@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric, Metric
 from src.data.labels import LabelSet
 from src.data.trained_on import Images
 from src.errors import NonFiniteLoss
+from src.inference import of_one_size, sized
 from src.metrics.confusion import ConfusionMatrix, scores
 from src.models.normalization import Normalization
 from src.models.optimization import (
@@ -166,15 +167,17 @@ class Segmenter(L.LightningModule):
         return metrics
 
     def _evaluate(self, stage: Stage, batch: dict[str, Any]) -> None:
-        if self.tasks is None:
-            logits = self.logits(batch["image"])
-        else:
-            outputs = self.outputs(batch["image"])
-            logits = outputs["logits"]
-            for name, task in self.tasks.tasks.items():
-                task.update(self._of(self._metrics_of(stage), name), outputs[name], task.target(batch))
-        self._of(self.mean_loss, stage).update(self.loss(logits, batch["mask"]), weight=len(logits))
-        self._of(self.confusion, stage).update(logits.argmax(dim=1), batch["mask"])
+        """Scores predictions in the pixels of the truth, which are those that `predict` writes."""
+        for part in of_one_size(batch):
+            mask = part["mask"]
+            outputs = {"logits": self.logits(part["image"])} if self.tasks is None else self.outputs(part["image"])
+            if "uncounted" in batch:
+                continue  # the other ranks have all there is, and may need this one to predict with them
+            outputs = {name: sized(values, mask.shape[-2:]) for name, values in outputs.items()}
+            for name, task in self.tasks.tasks.items() if self.tasks is not None else ():
+                task.update(self._of(self._metrics_of(stage), name), outputs[name], task.target(part))
+            self._of(self.mean_loss, stage).update(self.loss(outputs["logits"], mask), weight=len(mask))
+            self._of(self.confusion, stage).update(outputs["logits"].argmax(dim=1), mask)
 
     def _finish(self, stage: Stage) -> None:
         matrix: Tensor = self._of(self.confusion, stage).compute()  # sums over devices

@@ -20,7 +20,7 @@ from src.runs import events
 from src.runs.charts import Chart, chart
 from src.runs.compare import Seeds
 from src.runs.read import Run, Status
-from src.runs.tables import Column
+from src.runs.tables import Column, called
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _GOLDEN = 137.508  # degrees between neighbouring hues, so that few and many are told apart
@@ -65,7 +65,7 @@ def page(
         charts=_charts(runs, colors, metric),
         samples=_samples(runs, samples, with_pictures),
         captions=[_caption(i, run, shown) for i, run in enumerate(runs)],
-        metric=metric,
+        metric=called(metric),
         unfinished=[(run, _resume(run)) for run in runs if run.status in ("failed", "interrupted", "stopped")],
         not_read=[problem for run in runs for problem in run.problems],
     )  # fmt: skip

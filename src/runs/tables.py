@@ -49,6 +49,11 @@ class Column:
         return all(isinstance(v, int | float) for v in self.values if v is not None)
 
 
+def called(metric: str) -> str:
+    """A score's key; of Dice with what it is a mean of."""
+    return "dice (all classes)" if metric == "dice" else metric
+
+
 def columns(runs: Sequence[Run], different: Mapping[str, Sequence[str]], metric: str) -> list[Column]:
     """What the table of runs shows."""
 
@@ -57,7 +62,7 @@ def columns(runs: Sequence[Run], different: Mapping[str, Sequence[str]], metric:
 
     best_first = metric not in _SMALLER_IS_BETTER
     scores = [
-        of(stage, f"{stage} {metric}", [run.score(stage, metric) for run in runs], ".4f", best_first)
+        of(stage, f"{stage} {called(metric)}", [run.score(stage, metric) for run in runs], ".4f", best_first)
         for stage in ("val", "test")
     ]
     seconds = [run.seconds for run in runs]
@@ -99,7 +104,7 @@ def seed_columns(groups: Sequence[Seeds], metric: str) -> list[Column]:
         found = [group.score(stage, metric) for group in groups]
         texts = [_mean(*score) if score else "–" for score in found]
         means = [score[0] if score else None for score in found]
-        scores.append(Column(stage, f"{stage} {metric}", means, texts, metric not in _SMALLER_IS_BETTER))
+        scores.append(Column(stage, f"{stage} {called(metric)}", means, texts, metric not in _SMALLER_IS_BETTER))
     done = [len(group.completed) for group in groups]
     seeds = [len({run.seed for run in group.runs}) for group in groups]
     counts = [f"{d}" if d == all_ else f"{d} of {all_}" for d, all_ in zip(done, seeds, strict=True)]

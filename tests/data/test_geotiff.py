@@ -70,7 +70,8 @@ def test_windows_are_the_whole_scene(tmp_path: Path, dtype: str, split: str) -> 
     write(tmp_path, dtype=dtype)
     keys: dict[str, Any] = {"bands": [4, 1], "intensity": [0, 300], "val": ["s2"], **PATTERNS}
     whole = GeoTiff(split, str(tmp_path), LABELS, **keys)
-    tiles = GeoTiff(split, str(tmp_path), LABELS, tile=[32, 40], **keys)
+    tiles = GeoTiff(split, str(tmp_path), LABELS, tile=[32, 40], eval_window=64, eval_overlap=32, **keys)
+    assert len(tiles) > len(whole)
     image, mask = whole.read(0)
     assert image.shape == (2, 70, 90)
     assert str(image.dtype) == f"torch.{dtype if dtype != 'float64' else 'float32'}"
@@ -81,9 +82,11 @@ def test_windows_are_the_whole_scene(tmp_path: Path, dtype: str, split: str) -> 
         top, left = (int(n) for n in tiles.name(index).split("_")[1:])
         area = np.s_[top : top + its.shape[0], left : left + its.shape[1]]
         assert torch.equal(part.float(), image.float()[:, *area])
-        assert torch.equal(its, mask[area])
+        counted = its != 255  # the scene itself has no ignored pixel
+        assert torch.equal(its[counted], mask[area][counted])
         assert split == "val" or its.shape == (32, 40)
-        seen[area] += 1
+        assert int((~counted).sum()) == tiles.margin(index)
+        seen[area] += counted
     assert seen.min() == 1
     assert split == "train" or seen.max() == 1  # each pixel counts once
     assert mask.unique().tolist() == [0, 1, 2]
@@ -162,9 +165,11 @@ def test_plain_images(tmp_path: Path) -> None:
             (tmp_path / kind / split).mkdir(parents=True)
         Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"images/{split}/a.png")
         Image.fromarray(label).save(tmp_path / f"masks/{split}/a.png")
-    source = GeoTiff("test", str(tmp_path), LABELS, tile=[64, 64])
+    source = GeoTiff("test", str(tmp_path), LABELS, tile=[64, 64], eval_window=64, eval_overlap=0)
     assert (source.split, len(source)) == ("val", 4)
     assert torch.equal(source.read(0)[0], torch.from_numpy(image[:, :64, :64]))
+    with pytest.raises(UserError, match="eval_overlap: 64 is more than half of eval_window=96"):
+        GeoTiff("val", str(tmp_path), LABELS, eval_window=96, eval_overlap=64)
 
 
 def test_scenes_are_split_whole(tmp_path: Path) -> None:

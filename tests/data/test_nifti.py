@@ -127,11 +127,14 @@ def test_percentiles_in_words(tmp_path: Path, shares: list[float], said: str) ->
 
 
 def test_resampling_keeps_places(tmp_path: Path) -> None:
-    source = Nifti("val", str(single(tmp_path, spacing=(1, 2, 1))), LABELS, window=[0, 2000], spacing=1.0, **ONE)
-    image, mask = source.read(0)
+    root = str(single(tmp_path, spacing=(1, 2, 1)))
+    image, mask = Nifti("train", root, LABELS, window=[0, 2000], spacing=1.0, **ONE).read(0)
     assert image.shape[-2:] == mask.shape == (2 * SHAPE[1], SHAPE[0])
     bright = image[0] > 130
     assert (bright == (mask == 2)).float().mean() > 0.97
+    scored = Nifti("val", root, LABELS, window=[0, 2000], spacing=1.0, **ONE)
+    assert scored.read(0)[0].shape[-2:] == (2 * SHAPE[1], SHAPE[0])
+    assert torch.equal(scored.read(0)[1], Nifti("val", root, LABELS, window=[0, 2000], **ONE).read(0)[1])  # the voxels
 
 
 @pytest.mark.parametrize("neighbors", [0, 2])

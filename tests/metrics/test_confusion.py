@@ -183,6 +183,17 @@ class TestScores:
             }
         )
 
+    @pytest.mark.parametrize("called", ["background", "Background", "_background_", "bg"])
+    def test_foreground_dice_is_without_background(self, called: str) -> None:
+        matrix = torch.tensor([[90, 1, 0, 0], [0, 2, 2, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+        for classes in ([called, "a", "b", "c"], ["a", called, "b", "c"]):
+            order = [classes.index(name) for name in (called, "a", "b", "c")]
+            found = scores(matrix[torch.tensor(order).argsort()][:, torch.tensor(order).argsort()], classes)
+            assert found["dice_foreground"] == pytest.approx((4 / 7 + 0) / 2)
+            assert found["dice"] == pytest.approx((180 / 181 + 4 / 7 + 0) / 3)
+        assert "dice_foreground" not in scores(matrix, ["road", "a", "b", "c"])  # nothing is called background
+        assert "dice_foreground" not in scores(torch.diag(torch.tensor([9, 0, 0, 0])), [called, "a", "b", "c"])
+
     def test_counts_beyond_int32_are_exact(self) -> None:
         huge = 2**40
         matrix = torch.tensor([[huge, 1], [0, huge]])
