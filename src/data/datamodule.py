@@ -31,6 +31,7 @@ from src.data.dataset import (
     digest,
     doubt,
     innermost,
+    nothing_to_score,
     split_by_label,
     verify,
 )
@@ -192,7 +193,7 @@ class SegmentationDataModule(L.LightningDataModule):
                     "tasks.depth: this data has no depth; set it to 0, or give data.dataset.depths (data=folder)"
                 )
             if not isinstance(source, Kept | OnDisk):
-                self._sources[split] = self._cached(source, is_labelled_training=split == "train")
+                self._sources[split] = self._cached(source, split)
         check_alike({split: self.source(split) for split in splits})
         check_apart([innermost(self.source(split)) for split in splits])
         if "train" in splits:
@@ -225,26 +226,34 @@ class SegmentationDataModule(L.LightningDataModule):
             )
         self._unlabeled = self._cached(self._unlabeled)
 
-    def _cached(self, source: Source, is_labelled_training: bool = False) -> Source:
+    def _cached(self, source: Source, split: Split | None = None) -> Source:
         """The source as `cache` says; its samples have been decoded, or without a cache some of them.
 
+        Args:
+            split: None for unlabelled samples, whose masks nobody looks at.
+
         Raises:
-            UserError: also where the training masks that were decoded have nothing to learn from.
+            UserError: also where the masks that were decoded have nothing to learn from, or nothing to score.
         """
         cached: Source = source
         if self.cache == "ram":
             cached = Kept(source)
         elif self.cache == "disk":
             cached = OnDisk(source, self._options, self.cache_dir)
-        elif not is_labelled_training:
+        elif split is None:
             verify(source)
-        if is_labelled_training:
-            seen = verify(cached)
+        if split is None:
+            return cached
+        seen = verify(cached)
+        labels = source.label_set
+        if split == "train":
             if not isinstance(source, Chunked):
-                if (reason := doubt(source.label_set, seen, "training")) is not None:
+                if (reason := doubt(labels, seen, "training")) is not None:
                     raise UserError(reason)
-                if (note := absent_note(source.label_set, seen, "training")) is not None:
+                if (note := absent_note(labels, seen, "training")) is not None:
                     _log.warning("%s", note)
+        elif seen.samples == len(source) and not seen.pixels[: labels.num_classes].any():
+            raise UserError(nothing_to_score(split))
         return cached
 
     def batches_per_epoch(self, batch_size: int | None = None) -> int:

@@ -335,6 +335,14 @@ def absent_note(labels: LabelSet, seen: Seen, split: str) -> str | None:
     return f"none of the {seen.samples} {split} masks read has a pixel of {shown}" if absent else None
 
 
+def nothing_to_score(split: str) -> str:
+    """What is said of a split that has no labelled pixel."""
+    return (
+        f"data: no pixel of the split {split!r} is labelled, so that there is nothing to score; check its masks, and which "
+        "of their values data.dataset says are classes"
+    )
+
+
 def verify(source: Source) -> Seen:
     """Decodes samples of a split, all of a small one, so that a bad file ends the run before it is paid for.
 

@@ -14,11 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric, Metric
 
+from src.data.dataset import nothing_to_score
 from src.data.labels import LabelSet
+from src.data.said import say_once
 from src.data.trained_on import Images
-from src.errors import NonFiniteLoss
+from src.errors import NonFiniteLoss, UserError
 from src.inference import of_one_size, sized
 from src.metrics.confusion import ConfusionMatrix, scores
+from src.metrics.truths import Truths, words
 from src.models.normalization import Normalization
 from src.models.optimization import (
     Optimization,
@@ -97,6 +100,7 @@ class Segmenter(L.LightningModule):
         classes, ignored = label_set.num_classes, label_set.ignore_index
         self.confusion = nn.ModuleDict({stage: ConfusionMatrix(classes, ignored) for stage in ("val", "test")})
         self.mean_loss = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
+        self.truths = {stage: Truths(classes) for stage in ("val", "test")}
         self.results: dict[str, dict[str, float]] = {}
         self.matrices: dict[str, Tensor] = {}
         self.channels, self.intensity = channels, intensity
@@ -178,9 +182,12 @@ class Segmenter(L.LightningModule):
                 task.update(self._of(self._metrics_of(stage), name), outputs[name], task.target(part))
             self._of(self.mean_loss, stage).update(self.loss(outputs["logits"], mask), weight=len(mask))
             self._of(self.confusion, stage).update(outputs["logits"].argmax(dim=1), mask)
+            if "whole" in part:
+                self.truths[stage].add(part["whole"], mask)
 
     def _finish(self, stage: Stage) -> None:
         matrix: Tensor = self._of(self.confusion, stage).compute()  # sums over devices
+        self._look_at_truths(stage, int(matrix.sum()))
         loss: Tensor = self._of(self.mean_loss, stage).compute()
         self.matrices[stage] = matrix.cpu()
         self.results[stage] = {"loss": float(loss), **scores(self.matrices[stage], self.label_set.names)}
@@ -192,6 +199,21 @@ class Segmenter(L.LightningModule):
             self.log(f"{stage}/{key}", value, prog_bar=key == "miou", rank_zero_only=True)
         self._of(self.confusion, stage).reset()
         self._of(self.mean_loss, stage).reset()
+
+    def _look_at_truths(self, stage: Stage, labelled: int) -> None:
+        """Says which volumes or scenes have little to score.
+
+        Raises:
+            UserError: the whole split has no labelled pixel.
+        """
+        shown = self.truths[stage].finish()
+        limit = self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches
+        if self.trainer.sanity_checking or limit != 1.0:
+            return  # the rest may have more
+        if not labelled:
+            raise UserError(nothing_to_score(stage))
+        for line in words(shown, self.label_set.names, stage) if self.trainer.is_global_zero else ():
+            say_once(line)
 
     def on_validation_start(self) -> None:
         """All ranks evaluate one model, that of the checkpoint: batch norms that are not synchronised differ in a step."""
