@@ -204,7 +204,8 @@ def data_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path, tr
     if not isinstance(data, Mapping) or not isinstance(data.get("dataset"), Mapping):
         raise UserError(f"ckpt: {file} does not say what data it was trained on; choose it: data=…")
     trained_in = data.get("root")
-    data = {**data, "root": None, "download": False, **{k: v for k, v in chosen.items() if v is not None}}
+    data = {**data, "root": None, "cache_dir": None, "download": False}
+    data |= {key: value for key, value in chosen.items() if value is not None}
     check_targets(data, trust, "data")
     refuse_places(
         {key: value for key, value in data.items() if chosen.get(key) is None and key != "root"}, "data", file

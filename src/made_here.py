@@ -21,7 +21,7 @@ from src import run_folder
 from src.errors import UserError
 from src.untrusted import inside, read_bytes, read_json
 
-_BYTES = 32
+_BYTES, _URL = 32, "://"
 
 
 def sign(run_dir: Path, settings: Mapping[str, Any]) -> None:
@@ -31,7 +31,7 @@ def sign(run_dir: Path, settings: Mapping[str, Any]) -> None:
         (run_dir / run_folder.ROOT).unlink(missing_ok=True)
         if given is None:
             return
-        resolved = str(Path(given).expanduser().resolve())
+        resolved = str(given) if _URL in str(given) else str(Path(given).expanduser().resolve())
         proof = _proof(_key(make=True), given, resolved)
         run_folder.write_text(run_dir / run_folder.ROOT, json.dumps({"root": resolved, "proof": proof}) + "\n")
 
@@ -49,7 +49,7 @@ def root(checkpoint: Path, config: Mapping[str, Any]) -> str | None:
         said = read_json(inside(run_dir, run_folder.ROOT))
         resolved, proof = said["root"], said["proof"]
         ours = hmac.compare_digest(_proof(_key(make=False), str(given), resolved).encode(), str(proof).encode())
-        return resolved if ours and Path(resolved).is_dir() else None
+        return resolved if ours and (_URL in resolved or Path(resolved).is_dir()) else None
     return None
 
 

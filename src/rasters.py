@@ -28,6 +28,7 @@ TRAINED_ON = "src.data.geotiff.GeoTiff"
 # TIFF tags of a georeference: pixel scale, tie points (or ground control points), transform, CRS, rational polynomials
 _GEO_TAGS = (33550, 33922, 34264, 34735, 50844)
 _NO_DATA = 255
+_NARROW = 0.02  # of the model's range; less looks all alike to it
 _OVERVIEW = 2048  # pixels of the longer side of an overlay
 
 
@@ -78,8 +79,10 @@ def segment_raster(
         if doubt := model.images.doubt(given):
             _log.warning("%s: has %s", file, doubt)
         sinks: dict[str, Any] = {}
+        seen = _Seen(model.intensity)
         for part in parts(source.height, source.width, side, overlap):
             raw, empty = read_window(source, bands, part.read, model.intensity)
+            seen.add(raw.numpy()[:, ~empty])
             maps = segment(model, raw[None].to(device), uncertainty)
             maps["mask"][empty] = _NO_DATA
             for kind, values in maps.items():
@@ -92,10 +95,37 @@ def segment_raster(
                         sinks[kind].write_colormap(1, colors)
                         sinks[kind].nodata = _NO_DATA
                 _write(sinks[kind], values, part)
+        if doubt := seen.doubt():
+            _log.warning("%s: %s", file, doubt)
         shown = as_picture(preview(source, bands, _OVERVIEW), model.intensity)
     with opened(output / "masks" / f"{name}.tif") as mask:
         blended = overlay(shown, preview(mask, [1], _OVERVIEW)[0], model.label_set, opacity)
     Image.fromarray(blended).save(output / "overlays" / f"{name}.png")
+
+
+class _Seen:
+    """The values of a scene, to tell whether they are of the range that a model tells apart."""
+
+    def __init__(self, intensity: tuple[float, float]) -> None:
+        self.range, self.count, self.outside = intensity, 0, 0
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        if values.size:
+            self.count += values.size
+            self.outside += int(((values < self.range[0]) | (values > self.range[1])).sum())
+            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+
+    def doubt(self) -> str | None:
+        """Why the scene may not be of the model's kind, in words; None where nothing speaks against it."""
+        low, high = self.range
+        narrow = self.high - self.low < _NARROW * (high - low)
+        if not self.count or not (narrow or self.outside > self.count / 2):
+            return None
+        return (
+            f"its values lie from {self.low:g} to {self.high:g}, and the model tells those from {low:g} to {high:g} apart; "
+            "is it scaled otherwise than the data of its training?"
+        )
 
 
 def segment(model: Segmenter, raw: torch.Tensor, uncertainty: bool) -> dict[str, npt.NDArray[np.uint8]]:

@@ -143,6 +143,13 @@ def test_a_run_goes_on_without_a_place_for_the_key(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / run_folder.ROOT).exists()
 
 
+def test_a_url_of_ones_own_is_taken(tmp_path: Path) -> None:
+    config = {"data": {"root": "s3://bucket/chunks"}}
+    made_here.sign(tmp_path, config)
+    assert made_here.root(tmp_path / run_folder.BEST, config) == "s3://bucket/chunks"
+    assert made_here.root(tmp_path / run_folder.BEST, {"data": {"root": "s3://other"}}) is None
+
+
 def test_data_that_are_gone_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     config = {"data": {"root": str(tmp_path / "data")}}

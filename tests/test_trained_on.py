@@ -266,6 +266,22 @@ def test_prediction_leaves_out_what_training_ignores(on_rasters: Path, tmp_path:
     assert empty.sum() == 25
 
 
+@pytest.mark.parametrize(("factor", "offset", "doubted"), [(1, 0, False), (0.003, 0, True), (1, 5000, True)])
+def test_values_of_another_range_are_said(
+    on_rasters: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, factor: float, offset: float, doubted: bool
+) -> None:
+    """Reflectance that was scaled otherwise looks all alike to a model."""
+    file = write_raster(tmp_path / "a.tif", (scene()[0] * factor + offset).astype(np.uint16))
+    assert predict(prediction(on_rasters, file, tmp_path / "out")) == []
+    assert ("a.tif: its values lie from" in caplog.text) == doubted
+
+
+def test_another_type_of_values_is_said(on_rasters: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_raster(tmp_path / "a.tif", scene(dtype="float32")[0])
+    assert predict(prediction(on_rasters, file, tmp_path / "out")) == []
+    assert "a.tif: has values of float32 but the model was trained on uint16" in caplog.text
+
+
 def test_a_photo_where_a_model_takes_scenes_of_more_bits(on_rasters: Path, tmp_path: Path) -> None:
     Image.fromarray(scene(bands=3, dtype="uint8")[0].transpose(1, 2, 0)).save(tmp_path / "photo.png")
     write_raster(tmp_path / "photo4.tif", scene(bands=4, dtype="uint8")[0])

@@ -119,8 +119,9 @@ def read_window(
     """
     area = needs("rasterio.windows", "geo").Window(window.left, window.top, window.width, window.height)
     values: npt.NDArray[Any] = dataset.read(list(bands), window=area)
-    without: npt.NDArray[np.bool_] = dataset.read_masks(list(bands), window=area) == 0
-    empty: npt.NDArray[np.bool_] = without.all(axis=0)
+    masks: npt.NDArray[np.uint8] = dataset.read_masks(list(bands), window=area)
+    without = masks == 0
+    empty: npt.NDArray[np.bool_] = np.all(without, axis=0)
     if empty.any() and len(set(bands)) < dataset.count:
         empty &= dataset.dataset_mask(window=area) == 0
     for band, lacks in zip(bands, without, strict=True):

@@ -183,8 +183,9 @@ def how_read(images: Images, config: Mapping[str, Any]) -> dict[str, Any]:
     """
     dataset = (config.get("data") or {}).get("dataset") or {}
     target = dataset.get("_target_")
-    own = isinstance(target, str) and target.startswith("src.data.") and own_signature(target) is not None
-    keys = getattr(get_object(target), "HOW_READ", ()) if own else ()
+    keys: Sequence[str] = ()
+    if isinstance(target, str) and target.startswith("src.data.") and own_signature(target) is not None:
+        keys = getattr(get_object(target), "HOW_READ", ())
     return asdict(images) | {key: dataset[key] for key in keys if key in dataset}
 
 

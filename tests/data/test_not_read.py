@@ -34,7 +34,7 @@ def test_a_format_that_is_not_read_is_named(tmp_path: Path, suffix: str) -> None
     for kind, images in ((Nifti, "scans"), (Dicom, "series"), (GeoTiff, "scenes")):
         for masks in ("other", f"other/*{suffix}", "other/*.nii.gz", "**/labels/*"):
             with pytest.raises(UserError) as caught:
-                kind("train", str(tmp_path), labels, images=images, masks=masks)  # type: ignore[abstract]
+                kind("train", str(tmp_path), labels, images=images, masks=masks)
             words = str(caught.value)
             if masks.startswith("other"):
                 assert f"({suffix}) are not read" in words, words
