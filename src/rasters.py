@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from src.config.check import check_node
+from src.data.images import IMAGE_SUFFIXES
 from src.data.raster import check_bands, georeference, opened, preview, read_window
 from src.drawing import as_picture, overlay
 from src.errors import UserError
@@ -32,9 +33,9 @@ _OVERVIEW = 2048  # pixels of the longer side of an overlay
 
 
 def is_georeferenced(file: Path) -> bool:
-    """Whether a file is a GeoTIFF; told by its tags, without rasterio."""
+    """Whether a file is a GeoTIFF, told by its tags, without rasterio; or of a format that photos do not have."""
     if file.suffix.lower() not in (".tif", ".tiff"):
-        return False
+        return file.suffix.lower() not in IMAGE_SUFFIXES
     try:
         with open_regular(file, links=True) as stream, Image.open(stream, formats=["TIFF"]) as image:
             return any(tag in image.tag_v2 for tag in _GEO_TAGS)  # type: ignore[attr-defined]

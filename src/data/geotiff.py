@@ -12,13 +12,14 @@ from torch import Tensor
 
 from src.data.label_values import LabelValues
 from src.data.raster import check_bands, check_same_grid, opened, read_window, usual_range
+from src.data.images import IMAGE_SUFFIXES
 from src.data.said import say_once
 from src.data.volume_pairs import Pair, assign, find_pairs, split_folder
 from src.errors import UserError
 from src.extras import needs
 from src.windows import Window
 
-SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg")
+SUFFIXES = (*IMAGE_SUFFIXES, ".jp2")
 _KEY = "data.dataset.bands"
 
 
