@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.atomic import replacing
+from src.atomic import save_picture
 from src.data.images import read_rgb
 from src.data.labels import LabelSet
 from src.drawing import overlay
@@ -97,10 +97,9 @@ def _write(
         else:  # those of uncertainty are gray, those of tasks have their own units
             file = output / ("uncertainty" if values.dtype == np.uint8 else kind)
             file /= f"{name}_{kind}.png" if values.dtype == np.uint8 else f"{name}.tif"
-        with replacing(file) as partial:
-            picture.save(partial)
-    with replacing(output / "overlays" / f"{name}.png") as partial:
-        Image.fromarray(_overlay(image, maps["mask"], label_set, opacity)).save(partial)
+        save_picture(picture, file)
+    blended = _overlay(image, maps["mask"], label_set, opacity)
+    save_picture(Image.fromarray(blended), output / "overlays" / f"{name}.png")
 
 
 def _overlay(

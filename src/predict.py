@@ -17,7 +17,7 @@ from pydantic import Field
 
 from src import cli
 from src.config.check import check_keys
-from src.errors import Interrupted, UserError, memory_ran_out
+from src.errors import Interrupted, UserError, memory_ran_out, of_a_file
 from src.untrusted import shown
 from src.windows import SIDE
 
@@ -49,15 +49,15 @@ def check(config: Mapping[str, Any]) -> None:
 def predict(settings: Mapping[str, Any]) -> list[str]:
     """Writes the mask and a colour overlay of each input, and its uncertainty maps if asked for: of a photo as palette PNG,
     of a GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI. What a model with further tasks says of a photo
-    or raster (its depth, boundary probabilities) is written beside them as TIFF, float32. Every file is written whole or not
+    (its depth, boundary probabilities) is written beside them as TIFF, float32. Every file is written whole or not
     at all. `src.predict_inputs` says which inputs there are and how their outputs are named.
 
     Returns:
         What went wrong with inputs, a line each; the others are done all the same.
 
     Raises:
-        UserError: no input, or a bad checkpoint or device.
-        OSError: the output cannot be written.
+        UserError: no input, a bad checkpoint or device, or the output cannot be written.
+        OSError: the output's folder cannot be made.
         Interrupted: Ctrl-C, or SIGTERM where `_task` turned it into that.
     """
     check(settings)
@@ -122,7 +122,7 @@ def _fault(error: Exception, file: Path, output: Path) -> str:
     """What to tell of an input that could not be done.
 
     Raises:
-        OSError: `error`, if the output is at fault: the next input would fare no better.
+        UserError: the output is at fault: the next input would fare no better.
     """
     if isinstance(error, UserError):
         return str(error)
@@ -133,9 +133,12 @@ def _fault(error: Exception, file: Path, output: Path) -> str:
         if error.errno in _OF_THE_NAME:
             return f"{file}: its output cannot be written below {output} ({reason}); rename the input"
         at = error.filename if isinstance(error.filename, str | os.PathLike) else None
-        if at is None or not Path(at).is_relative_to(file):
-            raise error
-        return f"{file}: cannot be read ({reason}); replace or remove it"
+        if at is not None and Path(at).is_relative_to(file):
+            return f"{file}: cannot be read ({reason}); replace or remove it"
+        if error.errno is not None:
+            raise of_a_file(error) or UserError(
+                f"output: {shown(str(output))} cannot be written to ({reason}); take another folder"
+            )
     what = " ".join(str(error).split())[:160]
     return f"{file}: could not be segmented ({type(error).__name__}: {what}); replace or remove it (hydra.verbose=true: more)"
 

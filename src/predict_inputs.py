@@ -111,6 +111,8 @@ class _Walk:
             item = fixed / match
             if item.parent in series:
                 continue  # a slice
+            if any(map(self._is_predicted, (fixed / above for above in list(Path(match).parents)[:-1]))):
+                continue  # and skipped, told of its folder
             if os.path.isdir(item) and _is_series(item):
                 series.add(item)
             elif os.path.isdir(item) and "**" in rest:
@@ -143,6 +145,9 @@ class _Walk:
         if os.path.isdir(item):
             if self._is_predicted(item):
                 self.skipped[_PREDICTED] += 1
+                return
+            if not_read.explain(item) is not None:  # e.g. x.zarr
+                self.skipped[item.suffix.lower()] += 1
                 return
             if is_series := _is_series(item):
                 yield name, item
@@ -228,6 +233,9 @@ def _nothing(given: str, found: Inputs, recursive: bool) -> str:
         return f"{start}; a DICOM series is taken as its folder: give the folder that the slices are in"
     if any(found.skipped[suffix] for suffix in _HEIC):
         return f"{start}; HEIC is not read: {_TO_JPEG}"
+    path = Path(os.path.expanduser(given))
+    if instead := not_read.found_instead([path, *(path.iterdir() if os.path.isdir(path) else ())]):
+        return f"{start}{shown(instead, 1000)}"
     return f"{start}; give an image ({_formats()}), a folder of images or a glob pattern"
 
 
