@@ -88,7 +88,9 @@ class _Walk:
     def __init__(self, output: Path, recursive: bool) -> None:
         self.skipped: Counter[str] = Counter()
         self.failed: list[str] = []
-        self._output, self._recursive = output, recursive
+        self._recursive = recursive
+        self._written = [os.path.realpath(folder) for folder in (output, *(output / name for name in OUTPUTS))]
+        self._predicted: set[str] = set()
 
     def given(self, folder: Path, name: str) -> Iterator[tuple[str, Path]]:
         """Items of a folder, or the folder itself, by `name`, if it is a series."""
@@ -112,7 +114,7 @@ class _Walk:
             if item.parent in series:
                 continue  # a slice
             if any(map(self._is_predicted, (fixed / above for above in list(Path(match).parents)[:-1]))):
-                continue  # and skipped, told of its folder
+                continue
             if os.path.isdir(item) and _is_series(item):
                 series.add(item)
             elif os.path.isdir(item) and "**" in rest:
@@ -144,7 +146,6 @@ class _Walk:
     def _item(self, item: Path, name: str, chain: frozenset[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
         if os.path.isdir(item):
             if self._is_predicted(item):
-                self.skipped[_PREDICTED] += 1
                 return
             if not_read.explain(item) is not None:  # e.g. x.zarr
                 self.skipped[item.suffix.lower()] += 1
@@ -163,9 +164,13 @@ class _Walk:
             self.skipped[item.suffix.lower() or "without suffix"] += 1
 
     def _is_predicted(self, folder: Path) -> bool:
-        """Whether a folder is the output's; where input and output are one folder, those that are written in it."""
-        at, output = os.path.realpath(folder), os.path.realpath(self._output)
-        return at in (output, *(os.path.join(output, name) for name in OUTPUTS))
+        """Whether a folder is the output's, which is counted; where input and output are one, those that are written in it."""
+        at = os.path.realpath(folder)
+        if at not in self._written:
+            return False
+        self._predicted.add(at)
+        self.skipped[_PREDICTED] = len(self._predicted)
+        return True
 
 
 def _is_series(folder: Path) -> bool:
@@ -243,4 +248,4 @@ def _told(kind: str, count: int) -> str:
     if kind in (_FOLDER, _PREDICTED):
         plural = kind.replace("folder", "folders") if count > 1 else kind
         return f"{count} {plural}{' (recursive=true takes what is in them)' if kind == _FOLDER else ''}"
-    return f"{count} {shown(kind, 20)}{' (not read: save as JPEG first)' if kind in _HEIC else ''}"
+    return f"{count} {shown(kind, 30)}{' (not read: save as JPEG first)' if kind in _HEIC else ''}"
