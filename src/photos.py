@@ -102,9 +102,7 @@ def _write(
     save_picture(Image.fromarray(blended), output / "overlays" / f"{name}.png")
 
 
-def _overlay(
-    image: Tensor, mask: npt.NDArray[np.uint8], label_set: LabelSet, opacity: float
-) -> npt.NDArray[np.uint8]:
+def _overlay(image: Tensor, mask: npt.NDArray[np.uint8], label_set: LabelSet, opacity: float) -> npt.NDArray[np.uint8]:
     """Strip by strip: blending takes ten times a picture's bytes."""
     picture = image.permute(1, 2, 0).numpy()
     blended = np.empty(picture.shape, np.uint8)

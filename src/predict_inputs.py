@@ -1,5 +1,8 @@
 """What `input=` of prediction names: the files and folders to segment, what each one's output is called, what is left out."""
 
+# Of names that are too long or lie behind a locked door os.path says no, where a Path's methods raise.
+# ruff: noqa: PTH
+
 from __future__ import annotations
 
 import glob
@@ -18,7 +21,9 @@ from src.untrusted import shown
 
 OUTPUTS = ("masks", "overlays", "uncertainty")  # folders that prediction writes
 # What any format of `data=` reads, longest first: of ".nii.gz" all is cut off a name.
-SUFFIXES = tuple(sorted({*IMAGE_SUFFIXES, *geotiff.SUFFIXES, *nifti.SUFFIXES}, key=lambda suffix: (-len(suffix), suffix)))
+SUFFIXES = tuple(
+    sorted({*IMAGE_SUFFIXES, *geotiff.SUFFIXES, *nifti.SUFFIXES}, key=lambda suffix: (-len(suffix), suffix))
+)
 # Not read, and without an extra: the packages that do are no permissive ones, they bring GPL or LGPL decoders along.
 _HEIC = (".heic", ".heif", ".hif")
 _TO_JPEG = "save it as JPEG first (e.g. heif-convert IN.heic OUT.jpg, or magick IN.heic OUT.jpg)"
@@ -59,7 +64,7 @@ def find(given: str, output: Path, recursive: bool = False) -> Inputs:
         UserError: there is none, the one file that is named is of no format that is read, or output would be written over
             input.
     """
-    path = Path(os.path.expanduser(given))  # a Path's own raises for a user that there is not
+    path = Path(os.path.expanduser(given))
     walk = _Walk(output, recursive)
     if os.path.isdir(path):
         found = list(walk.given(path, path.name if path.name not in ("", "..") else path.resolve().name))

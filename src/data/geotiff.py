@@ -10,9 +10,9 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from src.data.images import IMAGE_SUFFIXES
 from src.data.label_values import LabelValues
 from src.data.raster import check_bands, check_same_grid, opened, read_window, usual_range
-from src.data.images import IMAGE_SUFFIXES
 from src.data.said import say_once
 from src.data.volume_pairs import Pair, assign, find_pairs, split_folder
 from src.errors import UserError
