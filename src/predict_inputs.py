@@ -1,7 +1,7 @@
 """What `input=` of prediction names: the files and folders to segment, what each one's output is called, what is left out."""
 
 # Of names that are too long or lie behind a locked door os.path says no, where a Path's methods raise.
-# ruff: noqa: PTH
+# ruff: noqa: PTH110, PTH111, PTH112, PTH113, PTH116
 
 from __future__ import annotations
 

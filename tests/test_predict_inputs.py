@@ -18,7 +18,7 @@ from PIL import Image
 
 from src import atomic, cli, photos, windows
 from src.build import model_from_checkpoint
-from src.data import geotiff, nifti
+from src.data import geotiff, images, nifti
 from src.data.images import IMAGE_SUFFIXES
 from src.errors import Interrupted, UserError
 from src.predict import predict
@@ -244,7 +244,7 @@ def test_one_bad_file_never_stops_the_others(
 ) -> None:
     for name in "abc":
         picture(tmp_path / f"in/{name}.png")
-    read = photos.read_rgb
+    read = images.read_rgb
 
     def reading(file: Path) -> torch.Tensor:
         if file.name == "b.png":
