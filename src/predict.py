@@ -136,6 +136,7 @@ def _fault(error: Exception, file: Path, output: Path) -> str:
         if at is not None and Path(at).is_relative_to(file):
             return f"{file}: cannot be read ({reason}); replace or remove it"
         if error.errno is not None:
+            error.filename = error.filename or str(output)
             raise of_a_file(error) or UserError(
                 f"output: {shown(str(output))} cannot be written to ({reason}); take another folder"
             )
