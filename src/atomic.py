@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from PIL import Image
 
 
 @contextmanager
@@ -24,3 +27,17 @@ def replacing(file: Path) -> Iterator[Path]:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save_picture(picture: Image.Image, file: Path) -> None:
+    """Writes a picture in the format of the file's suffix. It is encoded in memory, since Pillow's own writing hides why it
+    failed.
+
+    Raises:
+        OSError: the folder cannot be made or written to; with its number.
+    """
+    encoded = io.BytesIO()
+    Image.init()
+    picture.save(encoded, format=Image.EXTENSION[file.suffix])
+    with replacing(file) as partial:
+        partial.write_bytes(encoded.getbuffer())

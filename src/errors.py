@@ -111,6 +111,16 @@ def absent_package(error: BaseException | None) -> UserError | None:
     return None
 
 
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory, the computer's or the GPU's, was asked for and not there."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's
+        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text))
+    )
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

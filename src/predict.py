@@ -1,10 +1,12 @@
 """Segments images, rasters and volumes with nothing but a checkpoint:
-`python -m src.predict ckpt=… input=FILE|DIR|GLOB output=DIR`."""
+`python -m src.predict ckpt=… input=FILE|DIR|GLOB output=DIR [recursive=true]`."""
 
 from __future__ import annotations
 
-import glob
+import errno
 import logging
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +18,9 @@ from pydantic import Field
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli
 from src.config.check import check_keys
-from src.data import not_read
-from src.errors import UserError
+from src.errors import Interrupted, UserError, memory_ran_out, of_a_file
+from src.untrusted import shown
+from src.windows import SIDE
 
 if TYPE_CHECKING:  # a config error must not wait for torch
     import torch
@@ -25,123 +28,121 @@ if TYPE_CHECKING:  # a config error must not wait for torch
     from src.models.base import Segmenter
 
 _log = logging.getLogger(__name__)
+_LINE = 1000  # characters of a message
 _KEYS: dict[str, Any] = {
     "ckpt": str, "input": str, "output": str, "opacity": Annotated[float, Field(ge=0, le=1)], "device": str,
-    "uncertainty": bool, "window": Annotated[int, Field(ge=64, multiple_of=32)],
+    "uncertainty": bool, "recursive": bool, "window": Annotated[int, Field(ge=64, multiple_of=32)] | None,
     "overlap": Annotated[int, Field(ge=0, multiple_of=32)], "trust": list[str] | None,
 }  # fmt: skip
-_VOLUMES = (".nii", ".nii.gz")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", *_VOLUMES)
+# What writing says where the name is at fault (too long, taken by a folder, not allowed on this disk), not the disk.
+_OF_THE_NAME = (
+    errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EILSEQ, errno.EINVAL,
+)  # fmt: skip
 
 
 def check(config: Mapping[str, Any]) -> None:
     check_keys(config, _KEYS)
-    if config["overlap"] * 2 > config["window"]:
-        raise UserError(f"overlap: {config['overlap']} is more than half of window={config['window']}; take less")
+    window = config["window"] or SIDE
+    if config["overlap"] * 2 > window:
+        raise UserError(f"overlap: {config['overlap']} is more than half of window={window}; take less")
 
 
 def predict(settings: Mapping[str, Any]) -> list[str]:
     """Writes the mask and a colour overlay of each input, and its uncertainty maps if asked for: of a photo as palette PNG,
-    of a GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI. What a model with further tasks says of a photo (its
-    depth, boundary probabilities) is written beside them as TIFF, float32.
+    of a GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI. What a model with further tasks says of a photo
+    (its depth, boundary probabilities) is written beside them as TIFF, float32. Every file is written whole or not
+    at all. `src.predict_inputs` says which inputs there are and how their outputs are named.
 
     Returns:
-        What went wrong with inputs that could not be read; the others are done all the same.
+        What went wrong with inputs, a line each; the others are done all the same.
 
     Raises:
-        UserError: no input, or a bad checkpoint or device.
+        UserError: no input, a bad checkpoint or device, or the output cannot be written.
+        OSError: the output's folder cannot be made.
+        Interrupted: Ctrl-C, or SIGTERM where `_task` turned it into that.
     """
     check(settings)
-    files = inputs(settings["input"])
+    from src import predict_inputs
+
+    output = Path(os.path.expanduser(settings["output"]))  # noqa: PTH111 (a Path's raises for no user)
+    inputs = predict_inputs.find(settings["input"], output, settings["recursive"])
+    if inputs.skipped:
+        _log.info("skipped: %s", inputs.told())
     from rich.progress import track
 
     from src import build, checkpoints
-    from src.rasters import TRAINED_ON, is_georeferenced, segment_raster
-    from src.volumes import segment_volume
 
     model, config = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]), settings.get("trust") or ())
     dataset = (config.get("data") or {}).get("dataset") or {}
-    takes_photos = (model.channels, model.intensity) == (3, (0.0, 255.0)) and dataset.get("_target_") != TRAINED_ON
     device = _device(settings["device"])
     model.to(device)
-    output = Path(settings["output"]).expanduser()
-    looks = {key: settings[key] for key in ("opacity", "uncertainty")}
-    for folder in ("masks", "overlays", *(["uncertainty"] if settings["uncertainty"] else [])):
+    for folder in predict_inputs.OUTPUTS[: 3 if settings["uncertainty"] else 2]:
         (output / folder).mkdir(parents=True, exist_ok=True)
-    failed: list[str] = []
-    for name, file in track(files.items(), "predicting", disable=not sys.stdout.isatty()):
-        try:
-            if (reason := not_read.explain(file)) is not None:
-                raise UserError(f"{file}: {reason}")
-            if file.is_dir() or file.name.lower().endswith(_VOLUMES):
-                segment_volume(model, device, file, output, name, dataset, **looks)
-            elif takes_photos and not is_georeferenced(file):
-                _segment_photo(model, device, file, output, name, **looks)
-            else:
-                size = {"side": settings["window"], "overlap": settings["overlap"]}
-                segment_raster(model, device, file, output, name, dataset, **size, **looks)
-        except UserError as error:
-            failed.append(str(error))
-    _log.info("%d images predicted into %s", len(files) - len(failed), output)
+    failed = [shown(line, _LINE) for line in inputs.failed]
+    done = 0
+    try:
+        for name, file in track(inputs.files.items(), "predicting", disable=not sys.stdout.isatty()):
+            try:
+                _segment(model, device, file, output, name, dataset, settings)
+                done += 1
+            except Exception as error:
+                _log.debug("%s", shown(str(file)), exc_info=True)
+                failed.append(shown(_fault(error, file, output).replace("\n", "\\n"), _LINE))
+    except KeyboardInterrupt as stop:
+        raise Interrupted(
+            f"{stop or 'Ctrl-C'}: {done} of {len(inputs.files)} are done, in {shown(str(output))}"
+        ) from None
+    left_out = f", {inputs.skipped.total()} skipped" if inputs.skipped else ""
+    wrong = f", {len(failed)} failed" if failed else ""
+    _log.info("%d done%s%s: masks and overlays are in %s", done, left_out, wrong, shown(str(output)))
     return failed
 
 
-def _segment_photo(
-    model: Segmenter, device: torch.device, file: Path, output: Path, name: str, *, opacity: float, uncertainty: bool
-) -> None:
-    import torch
-    from PIL import Image
+def _segment(
+    model: Segmenter, device: torch.device, file: Path, output: Path, name: str, dataset: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Segments a photo, a raster or a volume, whichever the file is to this model."""
+    from src.data.nifti import SUFFIXES
+    from src.photos import segment_photo
+    from src.rasters import TRAINED_ON, is_georeferenced, segment_raster
+    from src.volumes import segment_volume
 
-    from src.data.images import read_rgb
-    from src.drawing import overlay
-    from src.rasters import segment
-
-    image = read_rgb(file)
-    maps = segment(model, image[None].to(device), uncertainty)
-    mask = maps.pop("mask")
-    picture = Image.fromarray(mask)
-    picture.putpalette(model.label_set.palette().tobytes())
-    picture.save(output / "masks" / f"{name}.png")
-    blended = overlay(image.permute(1, 2, 0).numpy(), mask, model.label_set, opacity)
-    Image.fromarray(blended).save(output / "overlays" / f"{name}.png")
-    for kind, gray in maps.items():
-        Image.fromarray(gray).save(output / "uncertainty" / f"{name}_{kind}.png")
-    with torch.no_grad():
-        of_tasks = model.task_maps(image[None].to(device))
-    for task, values in of_tasks.items():
-        (output / task).mkdir(exist_ok=True)
-        Image.fromarray(values[0].cpu().numpy()).save(output / task / f"{name}.tif")
+    looks = {key: settings[key] for key in ("opacity", "uncertainty")}
+    takes_photos = (model.channels, model.intensity) == (3, (0.0, 255.0)) and dataset.get("_target_") != TRAINED_ON
+    side, overlap = settings["window"], settings["overlap"]
+    if file.is_dir() or file.name.lower().endswith(SUFFIXES):
+        segment_volume(model, device, file, output, name, dataset, **looks)
+    elif takes_photos and not is_georeferenced(file):
+        segment_photo(model, device, file, output, name, side=side, overlap=overlap, **looks)
+    else:
+        segment_raster(model, device, file, output, name, dataset, side=side or SIDE, overlap=overlap, **looks)
 
 
-def inputs(given: str) -> dict[str, Path]:
-    """Image files and folders of DICOM series by output name (without suffix) that a file, a folder or a glob pattern names.
+def _fault(error: Exception, file: Path, output: Path) -> str:
+    """What to tell of an input that could not be done.
 
     Raises:
-        UserError: there is none, or two have the same name.
+        UserError: the output is at fault: the next input would fare no better.
     """
-    path = Path(given).expanduser()
-    if path.is_file() or _is_series(path):
-        found = [path]
-    elif path.is_dir():
-        found = sorted(
-            p for p in path.iterdir() if (p.name.lower().endswith(_SUFFIXES) and p.is_file()) or _is_series(p)
-        )
-    else:
-        found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file() or _is_series(p))
-    if not found:
-        there = not_read.found_instead([path, *(path.iterdir() if path.is_dir() else ())])
-        raise UserError(f"input: no image at {given}{there or '; give an image, a folder of images or a glob pattern'}")
-    names: dict[str, Path] = {}
-    for file in found:
-        name = file.name[:-7] if file.name.lower().endswith(".nii.gz") else file.name if file.is_dir() else file.stem
-        if name in names:
-            raise UserError(f"input: {names[name]} and {file} would both become {name}; rename one")
-        names[name] = file
-    return names
-
-
-def _is_series(path: Path) -> bool:
-    return path.is_dir() and any(p.suffix.lower() == ".dcm" for p in path.iterdir())
+    if isinstance(error, UserError):
+        return str(error)
+    if memory_ran_out(error):
+        return f"{file}: memory ran out; take a smaller window (window=512), or device=cpu if it was the GPU's"
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        if error.errno in _OF_THE_NAME:
+            return f"{file}: its output cannot be written below {output} ({reason}); rename the input"
+        at = error.filename if isinstance(error.filename, str | os.PathLike) else None
+        if at is not None and Path(at).is_relative_to(file):
+            return f"{file}: cannot be read ({reason}); replace or remove it"
+        if error.errno is not None:
+            error.filename = error.filename or str(output)
+            raise of_a_file(error) or UserError(
+                f"output: {shown(str(output))} cannot be written to ({reason}); take another folder"
+            )
+    what = " ".join(str(error).split())[:160]
+    return f"{file}: could not be segmented ({type(error).__name__}: {what}); replace or remove it (hydra.verbose=true: more)"
 
 
 def _device(name: str) -> Any:
@@ -150,14 +151,19 @@ def _device(name: str) -> Any:
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        return torch.empty(0, device=name).device
+        return torch.ones(1, device=name).cpu().device and torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"device: {name!r} cannot be used ({str(error).splitlines()[0][:120]}); take device=cpu"
         ) from error
 
 
+def _stop(number: int, _: Any) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 def _task(config: DictConfig) -> None:
+    signal.signal(signal.SIGTERM, _stop)  # what is half-written goes, as on Ctrl-C
     failed = predict(cli.plain(config))
     for line in failed:
         print(f"error: {line}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -14,7 +15,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from src.atomic import replacing, save_picture
 from src.config.check import check_node
+from src.data.images import IMAGE_SUFFIXES
 from src.data.raster import check_bands, georeference, opened, preview, read_window
 from src.drawing import as_picture, overlay
 from src.errors import UserError
@@ -33,9 +36,9 @@ _OVERVIEW = 2048  # pixels of the longer side of an overlay
 
 
 def is_georeferenced(file: Path) -> bool:
-    """Whether a file is a GeoTIFF; told by its tags, without rasterio."""
+    """Whether a file is a GeoTIFF, told by its tags, without rasterio; or of a format that photos do not have."""
     if file.suffix.lower() not in (".tif", ".tiff"):
-        return False
+        return file.suffix.lower() not in IMAGE_SUFFIXES
     try:
         with open_regular(file, links=True) as stream, Image.open(stream, formats=["TIFF"]) as image:
             return any(tag in image.tag_v2 for tag in _GEO_TAGS)  # type: ignore[attr-defined]
@@ -100,7 +103,7 @@ def segment_raster(
         shown = as_picture(preview(source, bands, _OVERVIEW), model.intensity)
     with opened(output / "masks" / f"{name}.tif") as mask:
         blended = overlay(shown, preview(mask, [1], _OVERVIEW)[0], model.label_set, opacity)
-    Image.fromarray(blended).save(output / "overlays" / f"{name}.png")
+    save_picture(Image.fromarray(blended), output / "overlays" / f"{name}.png")
 
 
 class _Seen:
@@ -144,22 +147,49 @@ def as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def _created(file: Path, source: Any) -> Iterator[Any]:
-    """A new GeoTIFF of one band on the source's grid; it gets its name only once it is whole."""
+    """A new GeoTIFF of one band on the source's grid; it gets its name only once it is whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     rasterio = needs("rasterio", "geo")
-    partial = file.with_name(f".{file.name}.part")
-    done = False
-    try:
-        with rasterio.open(
-            partial, "w", driver="GTiff", height=source.height, width=source.width, count=1, dtype="uint8",
-            compress="deflate", tiled=True, bigtiff="if_safer", **georeference(source),
-        ) as sink:  # fmt: skip
+    with replacing(file) as partial:
+        with _writing(partial):
+            sink = rasterio.open(
+                partial, "w", driver="GTiff", height=source.height, width=source.width, count=1, dtype="uint8",
+                compress="deflate", tiled=True, bigtiff="if_safer", **georeference(source),
+            )  # fmt: skip
+        try:
             yield sink
-        done = True
-    finally:
-        (partial.rename(file) if done else partial.unlink(missing_ok=True))
+        finally:
+            with _writing(partial):
+                sink.close()
+        with _writing(partial), rasterio.open(partial, driver="GTiff") as written:  # closing hides what was not written
+            for _, window in written.block_windows(1):
+                written.read(1, window=window)
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Turns an error of GDAL's, which tells no cause, into that of writing to the file without it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        yield
+    except needs("rasterio", "geo").errors.RasterioError as error:
+        try:
+            with file.open("ab") as stream:
+                stream.write(bytes(1 << 20))
+        except OSError as cause:
+            cause.filename = str(file.parent)
+            raise cause from error
+        raise OSError(errno.EIO, "Input/output error", str(file.parent)) from error
 
 
 def _write(sink: Any, values: npt.NDArray[np.uint8], part: Part) -> None:
     area = needs("rasterio.windows", "geo").Window(part.keep.left, part.keep.top, part.keep.width, part.keep.height)
     top, left = part.keep.top - part.read.top, part.keep.left - part.read.left
-    sink.write(values[top : top + part.keep.height, left : left + part.keep.width], 1, window=area)
+    with _writing(Path(sink.name)):
+        sink.write(values[top : top + part.keep.height, left : left + part.keep.width], 1, window=area)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from src.atomic import replacing, save_picture
 from src.config.check import check_node
 from src.data.dicom import open_series
 from src.data.nifti import load_nifti, open_nifti
@@ -78,7 +79,7 @@ def segment_volume(
     for kind, whole in results.items():
         target = output / ("masks" if kind == "mask" else "uncertainty")
         _save(whole, volume.affine, file, target / f"{name}{'' if kind == 'mask' else f'_{kind}'}.nii.gz")
-    Image.fromarray(shown).save(output / "overlays" / f"{name}.png")
+    save_picture(Image.fromarray(shown), output / "overlays" / f"{name}.png")
 
 
 def _save(values: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], like: Path, file: Path) -> None:
@@ -91,6 +92,5 @@ def _save(values: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], like: 
         image = type(source)(values, source.affine, source.header)
         image.header["cal_min"] = image.header["cal_max"] = 0  # of the scan's brightness
     image.set_data_dtype(np.uint8)
-    partial = file.with_name(f".part_{file.name}")
-    nib.save(image, partial)
-    partial.rename(file)
+    with replacing(file) as partial:
+        nib.save(image, partial)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 SIDE = 1024  # of a window where none is asked for
 OVERLAP = 128  # pixels that neighbours share where nothing is asked for
+WHOLE = 4096 * 4096  # the most pixels of a photo that is taken as a whole where no window is asked for
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from src.data import nifti
 from src.data.images import INDEX_MODES, opened
-from src.data.nifti import SUFFIXES, is_nifti, open_nifti
+from src.data.nifti import is_nifti, open_nifti
 from src.data.picture_limits import check_size
 from src.data.volume import Array, Volume
 from src.data.volume_slices import VolumeSlices
@@ -19,7 +20,7 @@ from src.errors import UserError
 from src.extras import needs
 from src.untrusted import open_regular, shown
 
-_FILES = ("", ".dcm", ".dicom", ".ima")
+SUFFIXES = (".dcm", ".dicom", ".ima")  # of a slice; many have none
 _UNEVEN = 0.1  # of the usual distance of slices; more is a missing slice
 _TAGS = (
     "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
@@ -60,7 +61,7 @@ class Dicom(VolumeSlices):
     along the normal of the slices (for axial slices with rows to the patient's left: from the feet to the head).
     """
 
-    suffixes = SUFFIXES
+    suffixes = nifti.SUFFIXES
 
     def prepare(self) -> None:
         needs("pydicom", "medical")
@@ -91,6 +92,15 @@ class Dicom(VolumeSlices):
         return open_nifti(path) if path.is_file() else _open_pngs(path, image)
 
 
+def is_series(folder: Path) -> bool:
+    """Whether a folder holds a series: files with a suffix of DICOM, or without one but with DICOM's mark.
+
+    Raises:
+        OSError: it is no folder, or may not be listed.
+    """
+    return any(file.suffix or _is_marked(file) for file in _listed(folder))
+
+
 def open_series(folder: Path) -> Volume:
     """A series as a volume of which only the headers are read; values are in the unit of its rescale slope and
     intercept (Hounsfield units of CT).
@@ -100,7 +110,7 @@ def open_series(folder: Path) -> Volume:
     """
     files = _listed(folder)
     if not files:
-        raise UserError(f"{folder}: no DICOM files ({', '.join(s for s in _FILES if s)}) in it; give a folder a series")
+        raise UserError(f"{folder}: no DICOM files ({', '.join(SUFFIXES)}) in it; give a folder a series")
     headers = {file: _header(file) for file in files}
     first = headers[files[0]]
     for file, header in headers.items():
@@ -329,8 +339,14 @@ def _load_pngs(files: Sequence[Path], shape: tuple[int, int, int]) -> Array:
 
 
 def _listed(folder: Path) -> list[Path]:
-    files = (p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in _FILES)
+    files = (p for p in folder.iterdir() if p.suffix.lower() in ("", *SUFFIXES) and p.is_file())
     return sorted(p for p in files if not p.name.startswith(".") and p.name.upper() != "DICOMDIR")
+
+
+def _is_marked(file: Path) -> bool:
+    """Whether a file has DICOM's mark behind its preamble."""
+    with open_regular(file, links=True) as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def _newest(files: Sequence[Path]) -> int:

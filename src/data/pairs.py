@@ -15,9 +15,8 @@ from src.data.layouts import contents
 from src.errors import UserError
 from src.untrusted import read_lines
 
-_LINE_OF_TWO = re.compile(
-    r"""["']?(.+?\.(?:jpe?g|png|webp|bmp|tiff?))["']?[,;\s]+["']?(.+\.(?:png|tiff?))["']?""", re.IGNORECASE
-)
+_IMAGE, _MASK = ("|".join(map(re.escape, suffixes)) for suffixes in (IMAGE_SUFFIXES, MASK_SUFFIXES))
+_LINE_OF_TWO = re.compile(rf"""["']?(.+?(?:{_IMAGE}))["']?[,;\s]+["']?(.+(?:{_MASK}))["']?""", re.IGNORECASE)
 
 
 class Pair(NamedTuple):

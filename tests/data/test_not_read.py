@@ -11,7 +11,7 @@ from src.data.dicom import Dicom
 from src.data.geotiff import GeoTiff
 from src.data.nifti import Nifti
 from src.errors import UserError
-from src.predict import inputs
+from src.predict_inputs import find
 from tests.data.test_geotiff import scene, write_raster
 from tests.data.volumes import phantom, write_dicom, write_nifti
 
@@ -48,4 +48,4 @@ def test_as_an_input_too(tmp_path: Path, suffix: str) -> None:
     other.mkdir() if suffix == ".zarr" else other.write_bytes(b"")
     for given in (tmp_path, *([other] if suffix == ".zarr" else [])):
         with pytest.raises(UserError, match=rf"input: no image at .*\({suffix}\) are not read"):
-            inputs(str(given))
+            find(str(given), tmp_path / "out")
