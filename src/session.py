@@ -27,6 +27,7 @@ from src.init_from import start_from
 from src.metrics.names import DICE_FOREGROUND
 from src.models.base import CHECKPOINT_KEY, Segmenter
 from src.models.gan import GANSegmenter
+from src.models.optimization import counts_on_each_rank
 from src.quiet import quiet
 from src.ranks import Ranks, stopped_by_signals
 from src.run_record import RunRecord, Status
@@ -154,6 +155,12 @@ def _run(
         model.network.compile()
     record.content["parameters"] = sum(p.numel() for p in model.network.parameters())
     _say(_headline(settings, datamodule, record.content["parameters"]))
+    on_cpus = trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu"
+    if on_cpus and counts_on_each_rank(model.network, model.batch_norm):
+        _say(
+            "batch norm counts on each rank by itself, since torch synchronises it on GPUs only: the weights are not those of "
+            "one device; model.batch_norm=frozen, or a network without it, gives the same"
+        )
     record.watch(trainer, model)
     status: Status = "completed"
     stopped_by = ""

@@ -73,8 +73,10 @@ def test_no_new_run_takes_a_folder_that_leads_elsewhere(tmp_path: Path, place: s
     linked(tmp_path / "run", place, dear := victim(tmp_path))
     with pytest.raises(UserError, match="is a link"):
         run_folder.refuse_taken(tmp_path / "run")
+    given = [f"hydra.run.dir={tmp_path / 'run'}"]
+    composed = cli._composed("train", given, with_hydra=True)
     with pytest.raises(UserError, match="is a link"):
-        cli._folder("train", [f"hydra.run.dir={tmp_path / 'run'}"], None)
+        cli._folder("train", given, composed)
     assert untouched(dear)
 
 

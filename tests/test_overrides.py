@@ -57,11 +57,11 @@ def test_every_path_is_tried() -> None:
 @pytest.mark.parametrize("text", ["a b,c", "x=1 (2)", "it's", "C:\\x", "#", "$x"])
 def test_the_folders_of_runs_and_sweeps_too(tmp_path: Path, text: str) -> None:
     for key in ("hydra.run.dir", "sweep.dir"):
-        composed = cli._composed("train", [f"{key}={tmp_path}/{text}"], None, with_hydra=True)
+        composed = cli._composed("train", [f"{key}={tmp_path}/{text}"], with_hydra=True)
         assert value_of(composed, cli._long(key)) == f"{tmp_path}/{text}"
-    with_time = cli._composed("train", ["hydra.run.dir=my runs/${seed}"], None, with_hydra=True)
+    with_time = cli._composed("train", ["hydra.run.dir=my runs/${seed}"], with_hydra=True)
     assert with_time.hydra.run.dir == "my runs/42"
-    at_home = cli._composed("train", ["hydra.run.dir=~/x y"], None, with_hydra=True)
+    at_home = cli._composed("train", ["hydra.run.dir=~/x y"], with_hydra=True)
     assert at_home.hydra.run.dir == f"{Path.home()}/x y"
 
 

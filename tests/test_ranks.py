@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from src import run_folder
+from src import cli, run_folder
+from src.evaluate import evaluate
 from tests.conftest import SMALL, command, environment
 
 LIMIT = 30  # seconds from a rank's end to everybody's
@@ -100,3 +102,27 @@ def test_a_rank_that_fails_says_why(tmp_path: Path, rank: int) -> None:
     check_the_end(tmp_path, process, time.monotonic(), f"rank {rank}: OutOfMemoryError: tried to allocate 20 GiB")
     text = (tmp_path / "out").read_text()
     assert text.count("Traceback") == 1  # that of the rank which failed, not those of the ranks that then missed it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_fewer_batches_to_evaluate_than_ranks(tmp_path: Path, samples: int) -> None:
+    """Every rank takes part in what all do together, also one that has nothing to evaluate; each sample counts once."""
+    process = start(
+        tmp_path, command(), "trainer.devices=4", "trainer.max_epochs=1", f"data.dataset.val_length={samples}",
+        f"data.dataset.test_length={samples}",
+    )  # fmt: skip
+    try:
+        assert process.wait(timeout=240) == 0, (tmp_path / "out").read_text()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    metrics = run_folder.read_metrics(tmp_path / "run")
+    assert metrics is not None and metrics["status"] == "completed"
+    assert "batch norm counts on each rank by itself" in (tmp_path / "out").read_text()
+    alone = cli.compose("evaluate", [f"ckpt={tmp_path}/run", "trainer.accelerator=cpu"])
+    alone["paths"]["output_dir"] = str(tmp_path / "alone")
+    for stage, scores in evaluate(alone).items():
+        assert {k: v for k, v in scores.items() if k != "loss"} == {
+            k: v for k, v in metrics[stage].items() if k != "loss"
+        }

@@ -156,7 +156,7 @@ def test_volumes_in_their_own_voxels(
             nib.as_closest_canonical(nib.load(f))
             for f in (masks / f"v{i}.nii.gz", tmp_path / f"data/masks/val/v{i}.nii.gz")
         )
-        pairs.append((np.asarray(found.dataobj), np.asarray(truth.dataobj)))  # type: ignore[attr-defined]
+        pairs.append((np.asarray(found.dataobj), np.asarray(truth.dataobj)))
     check(run_dir, tmp_path, pairs, f"data.root={tmp_path}/data")
 
 
@@ -182,4 +182,4 @@ def test_a_dicom_series(tmp_path: Path) -> None:
     run_dir = trained(tmp_path, "data=dicom", *VOLUMES, "data.dataset.spacing=0.7")
     masks = predicted(run_dir, tmp_path / "data/images/val/p", tmp_path / "out")
     found = nib.as_closest_canonical(nib.load(masks / "p.nii.gz"))
-    check(run_dir, tmp_path, [(np.asarray(found.dataobj), label)], f"data.root={tmp_path}/data")  # type: ignore[attr-defined]
+    check(run_dir, tmp_path, [(np.asarray(found.dataobj), label)], f"data.root={tmp_path}/data")

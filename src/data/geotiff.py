@@ -171,7 +171,8 @@ class GeoTiff:
 
     def whole(self, index: int) -> str:
         """The scene that a sample is cut out of."""
-        return self._pairs[self._scene_of[index]].name
+        name: str = self._pairs[self._scene_of[index]].name
+        return name
 
     def _part(self, index: int) -> tuple[Window, Window]:
         """What is read of the scene, and the part of it that counts."""

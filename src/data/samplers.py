@@ -191,4 +191,5 @@ class EvaluationBatches:
         for begin in self._begins():
             yield [(0, index) for index in range(begin, min(begin + self.batch_size, self.length))]
         if self.length and not self._begins():
-            yield [(0, 0, "uncounted")]
+            uncounted: list[UncountedKey] = [(0, 0, "uncounted")]
+            yield uncounted

@@ -184,7 +184,8 @@ class VolumeSlices(ABC):
 
     def whole(self, index: int) -> str:
         """The volume that a sample is cut out of."""
-        return self._names[self._volume_of[index]]
+        name: str = self._names[self._volume_of[index]]
+        return name
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image [2 neighbors + 1, H, W] (int16 or float32 with a window, else uint16) and mask uint8 [H, W].

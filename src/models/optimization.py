@@ -94,6 +94,16 @@ def freeze_batch_norm(network: nn.Module) -> None:
             module.eval()
 
 
+def counts_on_each_rank(model: nn.Module, batch_norm: str) -> bool:
+    """Whether a model's batch norms take their statistics from the samples of one rank only, where ranks do not synchronise.
+
+    Args:
+        batch_norm: "frozen" takes none.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return batch_norm != "frozen" and any(not isinstance(m, nn.SyncBatchNorm) for m in norms)
+
+
 def is_finite(loss: Tensor) -> Tensor:
     """Bool scalar on the loss's device; does not wait for the device."""
     return torch.isfinite(loss.detach()).all()

@@ -58,9 +58,24 @@ def test_an_uneven_split_is_refused() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_evaluation_sees_each_sample_once_in_batches_composed_the_same(world_size: int) -> None:
     ranks = [list(EvaluationBatches(11, 2, rank, world_size)) for rank in range(world_size)]
-    batches = sorted(tuple(index for _, index in batch) for rank in ranks for batch in rank)
+    batches = sorted(tuple(index for _, index, *_ in batch) for rank in ranks for batch in rank)
     assert batches == [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10,)]
     assert [len(EvaluationBatches(11, 2, rank, world_size)) for rank in range(world_size)] == [len(r) for r in ranks]
+
+
+@pytest.mark.parametrize("in_stretches", [False, True])
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 5, 8])
+@pytest.mark.parametrize("world_size", [1, 2, 4, 7])
+def test_evaluation_of_few_samples_gives_each_rank_a_batch_and_counts_each_sample_once(
+    world_size: int, length: int, in_stretches: bool
+) -> None:
+    """A rank without a batch would leave out what all ranks do together, and the others would wait for it."""
+    samplers = [EvaluationBatches(length, 2, rank, world_size, in_stretches) for rank in range(world_size)]
+    ranks = [list(sampler) for sampler in samplers]
+    assert [len(sampler) for sampler in samplers] == [len(batches) for batches in ranks]
+    assert all(ranks) == (length > 0)
+    counted = [key[1] for batches in ranks for batch in batches for key in batch if "uncounted" not in key]
+    assert sorted(counted) == list(range(length))
 
 
 # 11 labelled samples, 4 in a batch, 9 batches an epoch; 26 unlabelled ones, 6 in a batch.

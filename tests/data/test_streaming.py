@@ -193,7 +193,7 @@ def test_each_device_reads_its_share_of_the_chunks_few_at_a_time() -> None:
                 walked = [chunk_of[batch[place]] for batch in batches]
                 assert len(set(walked)) <= 4  # 9 samples of windows of about 14
     ends = [list(EvaluationBatches(11, 2, rank, 3, in_stretches=True)) for rank in range(3)]
-    assert [[index for batch in batches for _, index in batch] for batches in ends] == [
+    assert [[index for batch in batches for _, index, *_ in batch] for batches in ends] == [
         [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10],
     ]  # fmt: skip
 
