@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -53,9 +55,10 @@ class Result:
     said: str = ""
 
 
-def damage(folder: Path, subject: Subject, victim: Path, draw: random.Random, place: bool) -> str:
-    """Damages one file of a subject; returns which, and how."""
+def damage(folder: Path, subject: Subject, read: list[str], victim: Path, draw: random.Random, place: bool) -> str:
+    """Damages one file of a subject, one that the command reads; returns which, and how."""
     found = sorted({file for pattern in subject.files for file in folder.glob(pattern) if place or file.is_file()})
+    found = [file for file in found if any(file.match(pattern) for pattern in read)] or found
     file = draw.choice(found)
     name = str(file.relative_to(folder))
     if place:
@@ -106,11 +109,9 @@ def case(number: int, arguments: argparse.Namespace, base: Path) -> Result:
     for folder in (victim, at / "out", at / "work", at / "home", at / "tmp"):
         folder.mkdir()
     (victim / "file").write_text(SECRET)
-    did = damage(it, subject, victim, draw, place=name == "places")
-    chosen = [
-        a.format(it=it, out=at / "out", base=base) if "{" in a and "labels" not in a else a
-        for a in draw.choice(subject.commands)
-    ]
+    command, read = draw.choice(subject.commands)
+    chosen = [a.format(it=it, out=at / "out", base=base) if "{" in a and "labels" not in a else a for a in command]
+    did = damage(it, subject, read, victim, draw, place=name == "places")
     allowed = [at / "out", at / "work", at / "home", at / "tmp", *(at / w for w in subject.writes)]
     before, begun = _looks(at, allowed), time.monotonic()
     status, mebibytes, events = run_limited(chosen, at, allowed, arguments.memory)
@@ -241,8 +242,22 @@ def _make(base: Path, only: list[str] | None) -> None:
 
 def _import_everything() -> None:
     """What every command imports, once, before the forks."""
-    import datasets  # noqa: F401
-
+    names = [
+        "datasets",
+        "lightning.pytorch",
+        "matplotlib.font_manager",
+        "nibabel",
+        "pydicom",
+        "rasterio",
+        "torchmetrics",
+    ]
+    commands = ["train", "evaluate", "predict", "export", "report"]
+    packages = ["models", "networks", "losses", "metrics", "callbacks", "data"]
+    own = [m.name for p in packages for m in pkgutil.iter_modules([str(ROOT / "src" / p)], f"src.{p}.")]
+    for name in [*names, *(f"src.{c}" for c in commands), *own]:
+        importlib.import_module(name)
+    for command in commands:  # run as __main__, by the name of which runpy warns if it is there already
+        del sys.modules[f"src.{command}"]
     torch.set_num_threads(1)
     sys.setrecursionlimit(5000)
 

@@ -14,7 +14,7 @@ from pydantic import NonNegativeInt
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src import cli
 from src.config.check import check_keys
-from src.errors import UserError
+from src.errors import UserError, of_a_file
 from src.overrides import literal
 
 _KEYS: dict[str, Any] = {
@@ -70,9 +70,9 @@ def report(settings: Mapping[str, Any]) -> None:
         write_text(output / "report.csv", tables.as_csv(runs, different, groups, metric))
         write_text(output / "report.html", html)
     except OSError as error:
-        raise UserError(
-            f"output: {output} cannot be written ({error.strerror}); give another folder: output=…"
-        ) from None
+        if told := of_a_file(error):
+            raise UserError(f"output: {told}") from None
+        raise
     console = tables.console()
     console.print(tables.run_table(columns))
     if repeated:

@@ -112,6 +112,7 @@ def test_predicting_a_folder(trained: Path, tmp_path: Path) -> None:
         assert (overlay.mode, overlay.size) == ("RGB", (65, 33))
 
 
+@pytest.mark.slow
 def test_on_the_devices_that_there_are_and_without_noise(trained: Path, run: Run, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
     predicted = run("src.predict", f"ckpt={trained}", f"input={tmp_path}/a.png", "output=out")

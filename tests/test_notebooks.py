@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda file: file.stem)
 def test_runs(file: Path, tmp_path: Path) -> None:
     (tmp_path / "src").symlink_to(ROOT / "src")

@@ -98,6 +98,7 @@ GAN += [
 ]
 
 
+@pytest.mark.slow
 def test_a_killed_gan_run_goes_on_to_the_same_bits(tmp_path: Path, run: Run) -> None:
     undisturbed, run_dir = tmp_path / "undisturbed", tmp_path / "run"
     assert run(*train(undisturbed, *GAN)).returncode == 0
@@ -160,6 +161,7 @@ def test_other_data_than_the_run_began_with_are_refused(tmp_path: Path) -> None:
         train_here(given, resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_like_another_ends_with_its_bits(undisturbed: Path, tmp_path: Path, run: Run) -> None:
     refused = run("src.train", f"like={undisturbed}", "network=small")
     assert refused.returncode == 2

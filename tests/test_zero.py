@@ -66,6 +66,7 @@ def test_without_deepspeed_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
         ZeroStrategy()
 
 
+@pytest.mark.slow
 def test_shards_train_as_one_device(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     sizes = "+callbacks.sizes={_target_: tests.test_zero.Sizes}"

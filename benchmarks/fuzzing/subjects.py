@@ -20,6 +20,9 @@ CROP = ["data.crop=[32,32]"]
 LABELS = "data.dataset.labels={one: 1, two: 2}"
 
 
+Command = tuple[list[str], list[str]]  # a command's arguments, and patterns of the files that it reads (none: of any)
+
+
 @dataclass
 class Subject:
     """Something of a stranger's, and the commands that take it.
@@ -27,14 +30,14 @@ class Subject:
     Attributes:
         made: how it is made, in a folder of that name.
         files: patterns of the files that are damaged.
-        commands: arguments of a command; `{it}` stands for the subject's folder, `{out}` for one that it may write into.
+        commands: whose arguments may have `{it}` for the subject's folder and `{out}` for one that they may write into.
         writes: folders below the case, beside `out` and `work`, that its commands may write into.
         weight: how often it is drawn.
     """
 
     made: Callable[[Path], None]
     files: list[str]
-    commands: list[list[str]]
+    commands: list[Command]
     writes: tuple[str, ...] = ()
     weight: int = 1
 
@@ -131,41 +134,53 @@ DATA = {
 }
 
 
-def _training(kind: str) -> list[str]:
-    return ["src.train", *SMALL, f"data={DATA[kind][0]}", "data.root={it}", *DATA[kind][1:], "hydra.run.dir={out}/run"]
+def _training(kind: str) -> Command:
+    given = [f"data={DATA[kind][0]}", "data.root={it}", *DATA[kind][1:]]
+    return ["src.train", *SMALL, *given, "hydra.run.dir={out}/run"], []
 
 
-def _predicting(of: str, place: str = "") -> list[str]:
-    return ["src.predict", f"ckpt={{base}}/{of}", f"input={{it}}{place}", "output={out}/predicted", "device=cpu"]
+def _predicting(of: str, place: str, read: str) -> Command:
+    return ["src.predict", f"ckpt={{base}}/{of}", f"input={{it}}{place}", "output={out}/predicted", "device=cpu"], [
+        read
+    ]
 
 
-_OF_RUN = [
-    ["src.train", "resume={it}"],
-    ["src.train", "like={it}", "hydra.run.dir={out}/run"],
-    ["src.train", *SMALL, *SHAPES, "init_from={it}", "test=false", "hydra.run.dir={out}/run"],
-    ["src.evaluate", "ckpt={it}", "hydra.run.dir={out}/scores"],
-    ["src.predict", "ckpt={it}", "input={base}/photos/images/train", "output={out}/predicted", "device=cpu"],
-    ["src.export", "ckpt={it}", "format=pt2", "output={out}/model.pt2"],
-    ["src.report", "{it}"],
+# Commands on a run folder, and the checkpoints that they read.
+_OF_RUN: list[Command] = [
+    (["src.train", "resume={it}", "trainer.max_epochs=3"], ["last.ckpt"]),
+    (["src.train", "like={it}", "hydra.run.dir={out}/run"], []),
+    (["src.train", *SMALL, *SHAPES, "init_from={it}", "test=false", "hydra.run.dir={out}/run"], ["best.ckpt"]),
+    (["src.evaluate", "ckpt={it}", "hydra.run.dir={out}/scores"], ["best.ckpt"]),
+    (
+        ["src.predict", "ckpt={it}", "input={base}/photos/images/train", "output={out}/predicted", "device=cpu"],
+        ["best.ckpt"],
+    ),
+    (["src.export", "ckpt={it}", "format=pt2", "output={out}/model.pt2"], ["best.ckpt"]),
+    (["src.report", "{it}"], []),
 ]
+_RESUME, _LIKE, _INIT_FROM, _EVALUATE, _PREDICT, _EXPORT, _REPORT = _OF_RUN
 _CONFIGS = [".hydra/config.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml", "metrics.json"]
 _CKPTS = ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
 SUBJECTS = {
-    "configs": Subject(_run, _CONFIGS, [_OF_RUN[i] for i in (0, 0, 1, 1, 3, 6)], ("it",), 6),
-    "checkpoints": Subject(_run, _CKPTS, [_OF_RUN[i] for i in (0, 2, 3, 4, 5)], ("it",), 6),
+    "configs": Subject(_run, _CONFIGS, [_RESUME, _RESUME, _LIKE, _LIKE, _EVALUATE, _REPORT], ("it",), 6),
+    "checkpoints": Subject(_run, _CKPTS, [_RESUME, _INIT_FROM, _EVALUATE, _PREDICT, _EXPORT], ("it",), 6),
     "places": Subject(
         _run, [*_CONFIGS, *_CKPTS, "checkpoints", ".hydra", "tensorboard", "train.log", "checkpoints/.lock"],
-        _OF_RUN, ("it",), 3,
+        [(command, []) for command, _ in _OF_RUN], ("it",), 3,
     ),
-    "events": Subject(_run, ["tensorboard/**/events*"], [["src.report", "{it}"], _OF_RUN[0]], ("it",), 2),
-    "sweep": Subject(_sweep, ["sweep.json"], [["src.train", "sweep.resume={it}"], ["src.report", "{it}"]], ("it",)),
+    "events": Subject(_run, ["tensorboard/**/events*"], [_REPORT, _RESUME], ("it",), 2),
+    "sweep": Subject(_sweep, ["sweep.json"], [(["src.train", "sweep.resume={it}"], []), _REPORT], ("it",)),
     "photos": Subject(
         _photos, ["images/*/*", "masks/*/*", "classes.yaml"],
-        [_training("photos"), _predicting("of photos", "/images/train")], (), 6,
+        [_training("photos"), _predicting("of photos", "/images/train", "images/train/*")], (), 6,
     ),
-    "scenes": Subject(_scenes, ["*.tif"], [_training("scenes"), _predicting("of scenes")], (), 3),
-    "volumes": Subject(_volumes, ["*/*.nii.gz"], [_training("volumes"), _predicting("of volumes", "/imagesTr")], (), 3),
-    "series": Subject(_series, ["images/*/*.dcm"], [_training("series"), _predicting("of series", "/images")], (), 3),
+    "scenes": Subject(_scenes, ["*.tif"], [_training("scenes"), _predicting("of scenes", "", "*_image.tif")], (), 3),
+    "volumes": Subject(
+        _volumes, ["*/*.nii.gz"], [_training("volumes"), _predicting("of volumes", "/imagesTr", "imagesTr/*")], (), 3
+    ),
+    "series": Subject(
+        _series, ["images/*/*.dcm"], [_training("series"), _predicting("of series", "/images", "*.dcm")], (), 3
+    ),
     "coco": Subject(_coco, ["annotations/instances_*.json"], [_training("coco")], (), 2),
     "chunks": Subject(_chunks, ["**/*"], [_training("chunks")], (), 2),
 }  # fmt: skip

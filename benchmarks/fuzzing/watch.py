@@ -66,6 +66,7 @@ def _be_the_command(chosen: list[str], at: Path, allowed: list[Path], report: in
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(at / name, os.O_WRONLY | os.O_CREAT), number)
         os.environ |= {"HOME": str(at / "home"), "XDG_CACHE_HOME": str(at / "home"), "TMPDIR": str(at / "tmp")}
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(at / "home/inductor")
         tempfile.tempdir = None
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))

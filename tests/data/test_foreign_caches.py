@@ -74,7 +74,15 @@ def test_no_link_is_followed(source: Folder, tmp_path: Path, place: Path) -> Non
 
 
 def _line(**changed: int) -> bytes:
-    values = {"begin": 0, "type": 0, "channels": 3, "height": 8, "width": 8} | changed
+    values = {
+        "begin": 0,
+        "type": 0,
+        "channels": 3,
+        "height": 8,
+        "width": 8,
+        "mask_height": 8,
+        "mask_width": 8,
+    } | changed
     return np.array([tuple(values.values())] * 3, _LINE).tobytes()
 
 
@@ -85,6 +93,8 @@ LIES = {
     "of a negative type": _line(type=-1),
     "of no size": _line(height=0),
     "of a negative size": _line(height=-8, width=-8),
+    "a mask of no size": _line(mask_width=0),
+    "a vast mask": _line(mask_height=2**31 - 1, mask_width=2**31 - 1),
     "vast": _line(channels=2**31 - 1, height=2**31 - 1, width=2**31 - 1),
 }
 

@@ -624,7 +624,7 @@ CHUNKS: list[tuple[str, dict[str, Any], str]] = [
     ("an array of objects", {"content": chunk((b"a", RAW[0].replace(b"'<i2'", b"'|O' "), RAW[1]))}, "is damaged"),
     ("an array cut off", {"content": chunk((b"a", RAW[0][:-9], RAW[1]))}, "sample a: is damaged"),
     ("a mask of another size", {"content": chunk((b"a", PAIR[0], TALL))},
-     "holds an image [3, 4, 4] and a mask [5, 4]"),
+     "its image is [4, 4] and its mask [5, 4]"),
     ("a class that is none", {"content": chunk((b"a", PAIR[0], OF_77))},
      "its mask has the value 77, and classes are 0 to 1"),
     ("a name to colour a terminal", {"content": chunk((b"\x1b[31m\xff", b"x", b"y"))}, "sample \\x1b[31m"),

@@ -140,7 +140,8 @@ def test_clipping_acts_on_both_parts(tmp_path: Path) -> None:
 PATCHGAN = ["discriminator=patchgan", "discriminator.depth=2", "discriminator.width=8", "model.noise.channels=1"]
 
 
-@pytest.mark.parametrize("options", [[], pytest.param(PATCHGAN, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], PATCHGAN])
 def test_two_ranks_keep_the_same_weights(run: Run, tmp_path: Path, options: list[str]) -> None:
     seen = ["+callbacks.seen._target_=tests.models.observers.Fingerprint", f"+callbacks.seen.folder={tmp_path}"]
     run_dir = tmp_path / "run"

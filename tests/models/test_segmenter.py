@@ -144,7 +144,16 @@ def test_normalising(image: torch.Tensor, intensity: tuple[float, float]) -> Non
     "model",
     [
         ["model=cnn"],
-        ["model=gan", "discriminator.depth=3", "model.adversarial_weight=1", "model.l1_weight=1", "model.truth=smooth"],
+        pytest.param(
+            [
+                "model=gan",
+                "discriminator.depth=3",
+                "model.adversarial_weight=1",
+                "model.l1_weight=1",
+                "model.truth=smooth",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_gradients_of_two_ranks_are_those_of_one(tmp_path: Path, model: list[str]) -> None:

@@ -217,7 +217,7 @@ def test_no_text_of_a_run_is_a_formula(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     good(tmp_path / "tree/run")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"output: .*file cannot be written"):
+    with pytest.raises(UserError, match=r"output: .*file: cannot be read or written"):
         report(cli.compose("report", named([str(tmp_path / "tree"), f"output={tmp_path}/file"])))
 
 
