@@ -172,7 +172,7 @@ def build_trainer(settings: Settings, batches: int = 1, *more: Callback, trust: 
     kept = None if trust.of is None else {c.state_key for c in callbacks if trust.keeps_state_of(c)}
     trainer: L.Trainer = make(
         node, "trainer", trust=trust, callbacks=callbacks, logger=loggers or False,
-        plugins=[checkpoints.AtomicCheckpointIO(kept)],
+        plugins=[checkpoints.AtomicCheckpointIO(kept, callbacks)],
         use_distributed_sampler=False, enable_checkpointing=any("Checkpoint" in type(c).__name__ for c in callbacks),
         default_root_dir=settings["paths"]["output_dir"],
     )  # fmt: skip

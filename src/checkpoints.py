@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch import Callback
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator
 
 from src import run_folder, torch_files
@@ -21,6 +22,7 @@ from src.config.trusted import Trust, check_targets, options
 from src.data.labels import LabelSet
 from src.errors import UserError
 from src.models.base import CHECKPOINT_KEY as KEY
+from src.restored import Fits, check_states
 from src.untrusted import check_plain, inside, shown
 
 _MOST_VALUES = 100_000  # of a description
@@ -29,6 +31,35 @@ _MOST_CHANNELS = 4096
 _KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step",
          "pytorch-lightning_version", "SegmentationDataModule", "MixedPrecision", KEY)  # fmt: skip
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+class _About(BaseModel):
+    """What a checkpoint says of its model."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    config: dict[str, Any]
+    label_set: dict[str, Any]
+    channels: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)]
+    intensity: list[float] | tuple[float, float]
+    class_weights: list[NonNegativeFloat] | None = None
+    gradient_norms: list[float] = []
+
+    @field_validator("intensity")
+    @classmethod
+    def _rises(cls, value: Sequence[float]) -> tuple[float, float]:
+        low, high = value
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"no range: {value}")
+        return float(low), float(high)
+
+
+class _Place(BaseModel):
+    """Where its data stood, and which these were: of each part how many samples, and a digest."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    epoch: _Count
+    consumed: _Count
+    samples: dict[str, Annotated[list[int | str], Field(min_length=2, max_length=2)]] = {}
 
 
 class _Progress(BaseModel):
@@ -42,25 +73,8 @@ class _Progress(BaseModel):
     optimizer_states: list[dict[str, Any]] = []
     lr_schedulers: list[dict[str, Any]] = []
     loops: dict[str, Any] = {}
-
-
-class _About(BaseModel):
-    """What a checkpoint says of its model."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-    config: dict[str, Any]
-    label_set: dict[str, Any]
-    channels: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)]
-    intensity: list[float] | tuple[float, float]
-    class_weights: list[NonNegativeFloat] | None = None
-
-    @field_validator("intensity")
-    @classmethod
-    def _rises(cls, value: Sequence[float]) -> tuple[float, float]:
-        low, high = value
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"no range: {value}")
-        return float(low), float(high)
+    data: Annotated[_Place | None, Field(alias="SegmentationDataModule")] = None
+    segmenter: Annotated[_About, Field(alias=KEY)]
 
 
 @dataclass(frozen=True)
@@ -79,11 +93,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Args:
         states: the callbacks whose states are taken out of a file that is read; None takes all that it has.
+        callbacks: the run's, which such states have to fit; a `Fits` among them looks at the rest.
     """
 
-    def __init__(self, states: Collection[str] | None = None) -> None:
+    def __init__(self, states: Collection[str] | None = None, callbacks: Sequence[Callback] = ()) -> None:
         super().__init__()
         self.states = states
+        self.callbacks = callbacks
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         run_folder.write_atomically(Path(path), lambda stream: torch.save(checkpoint, stream))
@@ -96,6 +112,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             content = {key: value for key, value in content.items() if key in _KEYS}
             callbacks = content.get("callbacks") or {}
             content["callbacks"] = {key: state for key, state in callbacks.items() if key in self.states}
+        known = [c for c in self.callbacks if type(c).__module__.startswith(("src.", "lightning."))]
+        check_states(content.get("callbacks") or {}, known, Path(path))
+        for callback in known:
+            if isinstance(callback, Fits):
+                callback.content = content
         return content
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from src import build, checkpoints, made_here, run_folder, slurm
+from src import build, checkpoints, made_here, restored, run_folder, slurm
 from src.callbacks.changes import Changed
 from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
@@ -98,16 +98,16 @@ class _Start:
     file: Path
     before: dict[str, Any]
     values: dict[str, tuple[Any, Any]]
+    batches: int
 
     @classmethod
     def of(cls, run_dir: Path, settings: Mapping[str, Any]) -> _Start:
-        file = _last_good(run_dir)
-        content = checkpoints.read(file)
+        file, content = _last_good(run_dir)
         before = content[CHECKPOINT_KEY]["config"]
         values = changed(before, settings)
         place = content.get("SegmentationDataModule") or {}
         check_place(values, int(place.get("epoch", 0)), int(place.get("consumed", 0)), int(content["global_step"]))
-        return cls(file, before, values)
+        return cls(file, before, values, restored.batches_done(content, file))
 
 
 def _run(
@@ -128,8 +128,8 @@ def _run(
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
     if build.is_main_process():
         made_here.sign(run_dir, settings)
-    of_trainer = settings if from_checkpoint is None else _logging_on(settings, from_checkpoint)
-    more: list[L.Callback] = [ranks]
+    of_trainer = settings if on is None else _logging_on(settings, on.batches)
+    more: list[L.Callback] = [ranks] if on is None else [ranks, restored.Fits(on.file)]
     if on is not None and (on.values or said != Said()):
         more.append(Changed(run_dir, on.values, on.before, said))
     trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), *more, trust=trust)
@@ -203,7 +203,9 @@ def _fit(
         trainer.fit(model, datamodule=datamodule, ckpt_path=from_checkpoint, weights_only=True)
     except (UserError, Interrupted, Pruned):
         raise
-    except Exception:
+    except Exception as error:
+        if from_checkpoint is not None and (told := restored.told(error, from_checkpoint)):
+            raise told from error
         checkpoint = trainer.checkpoint_callback
         if not (isinstance(checkpoint, RunCheckpoint) and checkpoint.has_all(trainer)):
             raise
@@ -265,22 +267,18 @@ def _afterwards(what: str) -> Iterator[None]:
         _log.warning("%s failed (%s: %s); %s has all scores", what, type(error).__name__, error, run_folder.METRICS)
 
 
-def _last_good(run_dir: Path) -> Path:
-    """The newest checkpoint that can be read; a damaged one is named and the one before it is taken."""
-    files = checkpoints.previous_of(run_dir)
-    for file in files:
+def _last_good(run_dir: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint that can be read, and its content; a damaged one is named and the one before it is taken."""
+    for file in checkpoints.previous_of(run_dir):
         try:
-            checkpoints.read(file)
+            return file, checkpoints.read(file)
         except UserError as error:
             _log.warning("%s", error)
-        else:
-            return file
     raise UserError(f"resume: {run_dir} has no checkpoint to go on from; start the run anew")
 
 
-def _logging_on(settings: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
-    """Settings with which TensorBoard drops what was logged after the checkpoint: those batches are run again."""
-    done = checkpoints.read(checkpoint)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"]
+def _logging_on(settings: Mapping[str, Any], done: int) -> dict[str, Any]:
+    """Settings with which TensorBoard drops what was logged after so many batches: those are run again."""
     loggers = {
         name: {**node, "purge_step": done} if node and node["_target_"].endswith("TensorBoardLogger") else node
         for name, node in (settings.get("logger") or {}).items()
