@@ -74,6 +74,19 @@ def batches_done(content: Mapping[str, Any], file: Path) -> int:
     return done
 
 
+def check_counts(config: Mapping[str, Any], file: Path) -> None:
+    """Checks the numbers by which the schedule of a run that has changed is planned from where it was.
+
+    Raises:
+        UserError: a checkpoint's config has others.
+    """
+    for group, key in (("data", "batch_size"), ("trainer", "accumulate_grad_batches")):
+        node = config.get(group)
+        value = node.get(key, 1) if isinstance(node, Mapping) else None
+        if not isinstance(value, int) or not 0 < value < _LARGEST:
+            raise _no_fit(f"{group}.{key} of its config is {_told(value)}", file)
+
+
 def check_states(states: Mapping[str, Any], callbacks: Iterable[L.Callback], file: Path) -> None:
     """Checks callbacks' saved states against those that they have now.
 

@@ -104,6 +104,7 @@ class _Start:
     def of(cls, run_dir: Path, settings: Mapping[str, Any]) -> _Start:
         file, content = _last_good(run_dir)
         before = content[CHECKPOINT_KEY]["config"]
+        restored.check_counts(before, file)
         values = changed(before, settings)
         place = content.get("SegmentationDataModule") or {}
         check_place(values, int(place.get("epoch", 0)), int(place.get("consumed", 0)), int(content["global_step"]))

@@ -72,6 +72,11 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a weight of another shape": (
         lambda c: weights(c).update({next(iter(weights(c))): torch.zeros(7, 7)}), "size mismatch",
     ),
+    "no batch size": (put(lambda c: c["segmenter"]["config"], "data", {"batch_size": None}), "data.batch_size of its config"),
+    "no data": (put(lambda c: c["segmenter"]["config"], "data", "none"), "data.batch_size of its config is None"),
+    "steps of no batches": (
+        lambda c: c["segmenter"]["config"]["trainer"].update(accumulate_grad_batches=0), "accumulate_grad_batches of its",
+    ),
     "time as text": (put(checkpoint, "seconds", "long"), "RunCheckpoint.seconds is 'long', not 0"),
     "a stop as text": (put(checkpoint, "stopped", "no"), "RunCheckpoint.stopped"),
     "a score of lists": (put(checkpoint, "best_score", [[1]]), "RunCheckpoint.best_score is a list"),
