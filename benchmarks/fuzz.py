@@ -110,6 +110,9 @@ def case(number: int, arguments: argparse.Namespace, base: Path) -> Result:
     for folder in (victim, at / "out", at / "work", at / "home", at / "tmp"):
         folder.mkdir()
     (victim / "file").write_text(SECRET)
+    if (sweep := it / "sweep.json").is_file():  # a sweep goes on where it was started
+        text = sweep.read_text().replace(str(base / name), str(it))
+        sweep.write_text(text.replace(json.dumps(str(base)), json.dumps(str(at / "work"))))
     command, read = draw.choice(subject.commands)
     chosen = [a.format(it=it, out=at / "out", base=base) if "{" in a and "labels" not in a else a for a in command]
     did = damage(it, subject, read, victim, draw, place=name == "places")
