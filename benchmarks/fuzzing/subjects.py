@@ -174,7 +174,9 @@ SUBJECTS = {
         _photos, ["images/*/*", "masks/*/*", "classes.yaml"],
         [_training("photos"), _predicting("of photos", "/images/train", "images/train/*")], (), 6,
     ),
-    "scenes": Subject(_scenes, ["*.tif"], [_training("scenes"), _predicting("of scenes", "/*_image.tif", "*_image.tif")], (), 3),
+    "scenes": Subject(
+        _scenes, ["*.tif"], [_training("scenes"), _predicting("of scenes", "/*_image.tif", "*_image.tif")], (), 3
+    ),
     "volumes": Subject(
         _volumes, ["*/*.nii.gz"], [_training("volumes"), _predicting("of volumes", "/imagesTr", "imagesTr/*")], (), 3
     ),
