@@ -59,8 +59,10 @@ def make(
         later: give a function that takes what is missing.
 
     Raises:
-        UserError: of this config no such thing is built there.
+        UserError: the node names nothing, or of this config no such thing is built there.
     """
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        raise UserError(f"{slot}: names nothing that can be built; say {slot}._target_=…, or choose one of its options")
     trust.check(slot, node)
     function = get_object(node["_target_"])
     trust.check_object(slot, node["_target_"], function)

@@ -234,6 +234,14 @@ def test_nothing_else_is_built_whoever_forgot_to_check(slot: str, node: Config, 
         make(node, slot, num_classes=2)
 
 
+@pytest.mark.parametrize(
+    "node", [{}, {"_target_": None}, {"_target_": 3}, {"_target_": ["os.system"]}, "os.system", None, 5]
+)
+def test_a_node_that_names_nothing(node: Any) -> None:
+    with pytest.raises(UserError, match="network: names nothing that can be built"):
+        make(node, "network")
+
+
 def test_the_object_counts_and_not_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package(tmp_path, monkeypatch)
     trust = Trust("resume: x", ("mine_net",))

@@ -18,6 +18,7 @@ from src.config.consistency import check_consistency
 from src.config.shares import parse_share
 from src.errors import UserError
 from src.metrics.names import SCORES, is_score
+from src.untrusted import shown
 from src.which_src import of_another
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -195,6 +196,8 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
         elif key in own:
             _expect(where, own[key], value)
         elif signature is not None and key in signature.parameters:
+            if value is not None and key in signature.built:
+                raise UserError(f"{where}: should be a class with its keys ({{_target_: …}}), not {shown(repr(value))}")
             _expect(where, signature.parameters[key].annotation, value)
     if signature is not None and not node.get("_partial_"):
         for name, parameter in signature.parameters.items():

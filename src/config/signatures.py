@@ -73,10 +73,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """The parameters of a function or class, and the plain constants of its module."""
+    """The parameters of a function or class, those of them that no plain value can be, and its module's plain constants."""
 
     parameters: Mapping[str, Parameter]
     takes_any: bool = False
+    built: frozenset[str] = frozenset()
     constants: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -118,7 +119,9 @@ def read(target: str) -> Signature | None:
     if isinstance(node, ast.ClassDef):
         pairs = pairs[1:]  # self
     parameters = {a.arg: Parameter(_evaluate(a.annotation, aliases), required) for a, required in pairs}
-    return Signature(parameters, takes_any=arguments.kwarg is not None, constants=constants)
+    module = target.rpartition(".")[0]
+    built = frozenset(a.arg for a, _ in pairs if target.startswith("src.") and _is_built(a.annotation, module))
+    return Signature(parameters, takes_any=arguments.kwarg is not None, built=built, constants=constants)
 
 
 def own_signature(target: str) -> Signature | None:
@@ -160,6 +163,28 @@ def _is_open(annotation: Any) -> bool:
         return True
     arguments: Iterable[Any] = typing.get_args(annotation) if not isinstance(annotation, str) else ()
     return any(_is_open(a) for a in arguments if isinstance(a, type | UnionType) or typing.get_origin(a) is not None)
+
+
+def _is_built(annotation: ast.expr | None, module: str) -> bool:
+    """Whether an annotation names classes (or None) only, or a function: what is built of a node with a `_target_`."""
+    kinds, found = [annotation], []
+    while kinds:
+        kind = kinds.pop()
+        if isinstance(kind, ast.BinOp) and isinstance(kind.op, ast.BitOr):
+            kinds += [kind.left, kind.right]
+        elif not (isinstance(kind, ast.Constant) and kind.value is None):
+            found.append(kind)
+    return bool(found) and all(_is_class(kind, module) for kind in found)
+
+
+def _is_class(kind: ast.expr | None, module: str) -> bool:
+    if isinstance(kind, ast.Subscript) and isinstance(kind.value, ast.Name):
+        return kind.value.id == "Callable"
+    try:
+        found = _find(f"{module}.{kind.id}", 0) if isinstance(kind, ast.Name) else None
+    except LookupError:
+        return False
+    return found is not None and isinstance(found[1], ast.ClassDef)
 
 
 def _literal(node: ast.expr) -> Any:
