@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from src import cli
+from src.config.foreign import read_config, settled, trust_in
 
 ROOT = Path(__file__).resolve().parent.parent
 # A run of seconds: 24 small samples, the smallest network, two epochs.
@@ -34,6 +35,11 @@ def settings(run_dir: Path, *overrides: str, small: bool = True) -> dict[str, An
             if node and key in node:
                 node[key] = f"{run_dir}{node[key]}"
     return composed
+
+
+def run_config(run_dir: Path, key: str, trust: Sequence[str] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config that a run folder is gone on with: read, settled and checked."""
+    return settled(read_config(run_dir, key), run_dir, trust_in(run_dir, key, trust, overrides), overrides)
 
 
 def command(*arguments: str) -> list[str]:

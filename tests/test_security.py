@@ -23,13 +23,12 @@ import yaml
 from src import cli, run_folder
 from src.build import model_from_checkpoint
 from src.config.check import GROUPS
-from src.config.foreign import run_config
 from src.config.trusted import Trust, check_targets
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.predict import predict
 from src.train import _like, _resume, train
-from tests.conftest import ROOT, settings
+from tests.conftest import ROOT, run_config, settings
 
 Content = dict[str, Any]
 

@@ -72,15 +72,6 @@ def _maps(content: Mapping[str, Any], of: str) -> bool:
     return True
 
 
-def run_config(run_dir: Path, key: str, trust: Sequence[str] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The config to go on with: read, settled and checked.
-
-    Raises:
-        UserError: as `read_config` and `settled`.
-    """
-    return settled(read_config(run_dir, key), run_dir, trust_in(run_dir, key, trust, overrides), overrides)
-
-
 def settled(config: Mapping[str, Any], run_dir: Path, trust: Trust, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A config as `read_config` gives it, with its output folder put in and the user's own overrides applied.
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from src import cli
-from src.config.foreign import run_config, trust_in
+from src.config.foreign import trust_in
 from src.config.trusted import OWN
 from src.data.optimize import optimize
 from src.train import train
-from tests.conftest import SMALL, command, environment, settings
+from tests.conftest import SMALL, command, environment, run_config, settings
 from tests.data.recorder import Sample, consumed
 
 BATCHES, KILL_AT, SAVED = (
