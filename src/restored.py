@@ -114,7 +114,7 @@ class Fits(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         content, self.content = self.content, {}
-        if not content:  # of sharded optimizers, whose strategy reads the file itself, and later
+        if not content:  # of a strategy that reads the file later, or itself
             return
         _refuse(_of_loops(trainer, content.get("loops")), self.file)
         optimizers, schedules = content.get("optimizer_states"), content.get("lr_schedulers")
@@ -161,6 +161,8 @@ def _numbers(values: Mapping[Any, Any], at: str) -> Iterable[tuple[str, float]]:
 
 def _of_optimizer(optimizer: Optimizer, read: Mapping[str, Any]) -> str | None:
     own = optimizer.state_dict()
+    if "param_groups" not in own:  # DeepSpeed's, which names what does not fit when it restores it
+        return None
     groups, states = read.get("param_groups"), read.get("state")
     if not isinstance(groups, list) or len(groups) != len(own["param_groups"]) or not isinstance(states, Mapping):
         return "its optimizer has other groups than the run's"

@@ -20,6 +20,7 @@ from src.config.trusted import Trust, check_targets
 from src.errors import UserError
 from src.sweep import resume
 from src.sweep.record import FILE, Job, Record
+from src.sweep.strangers import interpolates
 from src.untrusted import shown
 
 
@@ -83,7 +84,7 @@ class Plan:
         checked here is composed a second time, in the job's own process."""
         of = f"sweep.resume: {self._record.folder / FILE}"
         for override in [*job.overrides, *self._record.changes]:
-            if "${" in override or override.lstrip("+~").startswith(("hydra.", "hydra/", "-")):
+            if interpolates(override) or override.lstrip("+~").startswith(("hydra.", "hydra/", "-")):
                 raise Refused(
                     f"{of} has {shown(override)!r} for job {job.number}, which decides what is composed; refused"
                 )

@@ -1,8 +1,9 @@
 """What of a sweep folder's own words may be said to Hydra again: the folder, and with it its command line, may be a stranger's.
 
-An override is as good as code where it names a config file elsewhere, a resolver (`${…}`), or a key of Hydra's that is built or
-run. So only keys of the config and a few of the sweep's are taken, with plain values; what the config then builds is checked
-when the jobs are composed (plan.py). What the user says again on the command line is theirs, and is not asked about.
+An override is as good as code where it names a config file elsewhere, a resolver (`${x:…}`), or a key of Hydra's that is built
+or run. So only keys of the config and a few of the sweep's are taken, with plain values and names of other keys (`${seed}`);
+what the config then builds, reads and writes is checked when the jobs are composed (plan.py). What the user says again on the
+command line is theirs, and is not asked about.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from src.untrusted import shown
 
 _HEADS = frozenset({*GROUPS, *TOP_LEVEL, "experiment", "debug", "sweep"}) - {"paths", "resume", "like"}
 _OPTION = re.compile(r"[\w+-][\w.+-]*")  # of a group: the name of a file there, never a path
+_REFERENCE = re.compile(r"\$\{([A-Za-z]\w*)(?:\.\w+)*\}")
 _URL = re.compile(r"\s*[\w+.-]{2,}:(//|/|[\w.-]+/)")  # s3://…, local:/…
 _SUBDIR = re.compile(r"[^$]|\$\{hydra[.:]job\.(num|id|override_dirname)\}")
 _LAUNCHER = ("devices", "devices_per_job", "jobs", "grace_seconds", "timeout_min", "cluster")
@@ -74,6 +76,13 @@ def check_overrides(overrides: Sequence[str], of: str, own: Collection[str] = ()
             _check_of_job(override, text, of)
 
 
+def interpolates(text: str) -> bool:
+    """Whether a text has interpolations other than the names of the config's own keys (`${seed}`), which run nothing; what
+    these come to is looked at when a job's config is composed."""
+    rest = _REFERENCE.sub(lambda found: "" if found[1] in _HEADS else found[0], text)
+    return "${" in rest or ("${" in text and "\\" in text)
+
+
 def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
@@ -89,7 +98,7 @@ def _check_of_job(override: Override, text: str, of: str) -> None:
         return
     for value in values:
         for part in _leaves(value):
-            if isinstance(part, str) and "${" in part:
+            if isinstance(part, str) and interpolates(part):
                 raise _refused(of, text, "has an interpolation, which can run what it names")
             if isinstance(part, str) and _URL.match(part):
                 raise _refused(of, text, "names a place on a network")

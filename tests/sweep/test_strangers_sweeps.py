@@ -64,6 +64,11 @@ REFUSED = [
     ("seed=1,'${oc.env:SEED}'", "has an interpolation"),
     ("network.encoder='\\${oc.env:SEED}'", "has an interpolation"),
     ("network.encoder={a: [1, '${x:y}']}", "has an interpolation"),
+    ("seed='${oc.env:${seed}}'", "has an interpolation"),
+    ("init_from='/x/${seed}${hydra.runtime.cwd}'", "has an interpolation"),
+    ("init_from='${paths.output_dir}'", "has an interpolation"),
+    ("init_from='\\\\${seed}'", "has an interpolation"),
+    ("init_from='${..seed}'", "has an interpolation"),
     ("data.root=s3://evil/x", "names a place on a network"),
     ("data.root=local:/evil", "names a place on a network"),
     ("init_from=https://evil/x.ckpt", "names a place on a network"),
@@ -85,7 +90,7 @@ ALLOWED = [
     "hydra.launcher.devices=[0,1]", "hydra.launcher.jobs=2", "hydra.sweeper.n=5", "hydra.sweeper.sampler.n_startup_trials=2",
     "hydra.sweeper.params={optimizer.lr: 'tag(log,interval(1e-4,1e-1))', seed: '1,2'}", "hydra.sweep.subdir=run",
     "hydra.sweep.subdir='${hydra.job.num}_x'", "hydra.sweep.dir=/x", "hydra.mode=MULTIRUN", "hydra.sweeper.pruner=null",
-    "seed=range(5)", "monitor=val/iou/car",
+    "seed=range(5)", "monitor=val/iou/car", "init_from='/x/${seed}-${trainer.accelerator}.ckpt'", "optimizer.lr=${seed}",
 ]  # fmt: skip
 
 
@@ -121,6 +126,9 @@ def resume(monkeypatch: pytest.MonkeyPatch, folder: Path, *more: str) -> int:
     return int(str(end.value.code))
 
 
+URL = "data.root='${data.dataset.names.0}:${data.dataset.names.1}'"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -130,6 +138,10 @@ def resume(monkeypatch: pytest.MonkeyPatch, folder: Path, *more: str) -> int:
         (["--config-dir", "/stranger", "seed=1,2"], "started with --config-dir /stranger; say so too"),
         (["hydra.sweep.subdir=../../x", "seed=1,2"], "is no folder below the sweep's"),
         (["callbacks.checkpoint.run_dir=/x", "seed=1,2"], "would write to '/x'"),
+        (
+            ["data=folder", "data.dataset.names=[s3,'//b/x']", URL, "seed=1,2"],
+            "names 's3://b/x' (data.root), and no URL",
+        ),
         (["hydra/sweeper=optuna", "seed=1,2", "hydra.sweeper.pruner._target_=os.system"], "one of optuna.pruners"),
     ],
 )
