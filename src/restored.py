@@ -161,7 +161,7 @@ def _numbers(values: Mapping[Any, Any], at: str) -> Iterable[tuple[str, float]]:
 
 def _of_optimizer(optimizer: Optimizer, read: Mapping[str, Any]) -> str | None:
     own = optimizer.state_dict()
-    if "param_groups" not in own:  # DeepSpeed's, which names what does not fit when it restores it
+    if "param_groups" not in own:  # DeepSpeed's: what does not fit it fails while it is restored
         return None
     groups, states = read.get("param_groups"), read.get("state")
     if not isinstance(groups, list) or len(groups) != len(own["param_groups"]) or not isinstance(states, Mapping):
