@@ -145,7 +145,7 @@ def _like(arguments: list[str]) -> None:
         )
     config = read_config(run_dir, "like")
     trust = trust_in(run_dir, "like", packages, [o for o in overrides if "=" in o and not o.startswith("-")])
-    settled(config, run_dir, trust, [])
+    settled(config, run_dir, trust, [], anew=True)
     if untrusted.inside(run_dir, run_folder.CHANGES).is_file():
         print(
             f"note: {run_dir} was changed on its way ({run_folder.CHANGES}); this run starts with what it had in the end"

@@ -135,10 +135,6 @@ HOSTILE: dict[str, tuple[Callable[[Config], str | None], str]] = {
     "data of a local URL": (put(data__root="local:/etc"), "no URL is taken"),
     "data of a pattern's URL": (put(data__dataset__images="https://x/{split}"), "no URL is taken"),
     "weights of a hub": (put(network__encoder="hf-hub:someone/model"), "no URL is taken"),
-    "weights of a file": (put(network__encoder_weights="/etc/passwd"), "not in the run folder"),
-    "weights of a file beside": (put(network__encoder_weights="weights.pth"), "not in the run folder"),
-    "a start from a file": (put(init_from="/x.ckpt"), "not in the run folder"),
-    "a start from a URL": (put(init_from="https://x/y.ckpt"), "no URL is taken"),
     "a data set of a hub": (
         put(data__dataset={"_target_": "src.data.huggingface.HuggingFace"}, data__root="some/set"), "of a hub"),
     "a thousand workers": (put(data__num_workers=1000), "1000 processes"),
@@ -164,6 +160,41 @@ def test_a_strangers_run_folder(trained: Path, tmp_path: Path, kind: str, monkey
             use([f"{key}={tmp_path}/run"])
     assert sorted(tmp_path.rglob("*")) == before
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (put(network__encoder_weights="/etc/passwd"), "not in the run folder"),
+        (put(network__encoder_weights="weights.pth"), "not in the run folder"),
+        (put(init_from="/x.ckpt"), "not in the run folder"),
+        (put(init_from="https://x/y.ckpt"), "no URL is taken"),
+    ],
+)
+def test_weights_to_start_from_are_not_taken_and_not_looked_for_where_a_run_goes_on(
+    trained: Path, tmp_path: Path, change: Callable[[Config], str | None], said: str
+) -> None:
+    config = yaml.safe_load((trained / run_folder.CONFIG).read_text())
+    change(config)
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    (tmp_path / "run" / run_folder.CONFIG).write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=f"^like: .*({said})"):
+        _like([f"like={tmp_path}/run"])
+    run_config(tmp_path / "run", "resume")
+
+
+def test_a_run_that_started_from_another_ones_weights_goes_on(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.conftest import settings
+
+    run_dir = tmp_path / "run"
+    start = settings(run_dir, f"init_from={trained}", "test=false", "~logger")
+    train(start)
+    (run_dir / ".hydra").mkdir()
+    (run_dir / run_folder.CONFIG).write_text(yaml.safe_dump(start))
+    _resume([f"resume={run_dir}", "trainer.max_epochs=3"])
+    assert (run_folder.read_metrics(run_dir) or {})["epochs"] == 3
 
 
 # What a checkpoint's config may not do; it is given to everything that takes one.

@@ -32,6 +32,7 @@ _LONGEST = 10_000  # characters of a text that refers to others
 _HOPS = 8  # from key to key
 _URL = re.compile(r"[A-Za-z][\w+.-]+:|.*(://|::)", re.DOTALL)  # s3:, local:, hf-hub:, zip://x::file://y; not C:
 _WRITES = ("callbacks", "logger", "paths")  # groups whose parts write files
+_WEIGHTS = ("init_from", "network.encoder_weights")  # names or files
 _MOST_PROCESSES = 64  # that a stranger's config may start on a CPU: loaders' workers, or ranks
 _NO_PATHS = ("data.dataset.names.", "data.dataset.group", "monitor", "optimized_metric", "trust")
 _HUB = "src.data.huggingface.HuggingFace"
@@ -72,15 +73,20 @@ def _maps(content: Mapping[str, Any], of: str) -> bool:
     return True
 
 
-def settled(config: Mapping[str, Any], run_dir: Path, trust: Trust, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def settled(
+    config: Mapping[str, Any], run_dir: Path, trust: Trust, overrides: Sequence[str] = (), anew: bool = False
+) -> dict[str, Any]:
     """A config as `read_config` gives it, with its output folder put in and the user's own overrides applied.
+
+    Args:
+        anew: whether a run starts with it, from the weights that it names; else its checkpoint has them.
 
     Raises:
         UserError: it would build, read or write what a stranger's may not.
     """
     settings = filled(config, run_dir, overrides, str(trust.of))
     check_targets(settings, trust)
-    check_places(settings, trust, run_dir)
+    check_places(settings, trust, run_dir, anew)
     return settings
 
 
@@ -130,7 +136,7 @@ def overridden(settings: Mapping[str, Any], overrides: Sequence[str]) -> DictCon
     return config
 
 
-def check_places(settings: Mapping[str, Any], trust: Trust, run_dir: Path) -> None:
+def check_places(settings: Mapping[str, Any], trust: Trust, run_dir: Path, anew: bool) -> None:
     """Checks where a stranger's config would read and write.
 
     Callbacks, loggers and caches write into the run folder only. Data may be read from any plain path of this machine, since a
@@ -142,11 +148,13 @@ def check_places(settings: Mapping[str, Any], trust: Trust, run_dir: Path) -> No
     """
     check_writes(settings, trust, run_dir)
     for path, text in _places(settings, trust):
-        group, name = path.partition(".")[0], path.rpartition(".")[2]
+        group = path.partition(".")[0]
+        if path in _WEIGHTS and not anew:  # nor read
+            continue
         say = f"if that is right, say so: {path}={shown(text)}"
         if _URL.match(text):
             raise UserError(f"{trust.of} names {shown(text)!r} ({path}), and no URL is taken from there; {say}")
-        reads = name in ("init_from", "encoder_weights") and bool(re.search(r"[./\\]", text))
+        reads = path in _WEIGHTS and bool(re.search(r"[./\\]", text))
         if group != "data" and (leads_away(text, run_dir) or (reads and not PurePath(text).is_absolute())):
             raise UserError(
                 f"{trust.of} names the file {shown(text)!r} ({path}), which is not in the run folder; {say}"

@@ -94,7 +94,7 @@ class Plan:
         trust = Trust(of, tuple(resume.trusted), tuple(resume.said))
         try:
             check_targets(settings, trust)
-            check_places(settings, trust, folder)
+            check_places(settings, trust, folder, anew=True)
         except UserError as error:
             raise Refused(str(error)) from None
 

@@ -67,7 +67,7 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
         elif argument.startswith(_LAUNCHER):
             of_launcher.append(argument)
         elif argument in kept:
-            continue
+            said.append(key)
         elif key in may_change:
             record.changes = [c for c in record.changes if c.partition("=")[0] != key] + [argument]
             said.append(key)

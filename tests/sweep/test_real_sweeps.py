@@ -71,7 +71,12 @@ def test_six_jobs_of_which_one_must_fail_and_two_have_two_ranks(run: Run, tmp_pa
             assert (folder / number / run_folder.BEST).is_file()
             ended[number] = (folder / number / run_folder.METRICS).stat().st_mtime_ns
     (tmp_path / "mend.ckpt").rename(missing)
-    again = run("src.train", f"sweep.resume={folder}", timeout=300)
+    refused = run("src.train", f"sweep.resume={folder}", timeout=300)  # for all it knows, these are a stranger's words
+    assert (
+        refused.returncode == 2
+        and "(init_from), which is not in the run folder; if that is right, say so" in refused.stderr
+    )
+    again = run("src.train", f"sweep.resume={folder}", f"init_from={start}", timeout=300)
     assert again.returncode == 0, again.stderr
     assert statuses(folder) == ["completed"] * 6
     assert {n: (folder / n / run_folder.METRICS).stat().st_mtime_ns for n in ended} == ended
