@@ -183,9 +183,8 @@ def _of_optimizer(optimizer: Optimizer, read: Mapping[str, Any]) -> str | None:
     for index, state in states.items():
         if not isinstance(index, int) or not 0 <= index < len(parameters) or not isinstance(state, Mapping):
             return "its optimizer has a state of no parameter"
-        of_kind.setdefault(parameters[index].ndim > 1, set()).add(
-            frozenset(state)
-        )  # Adafactor keeps other values of vectors
+        # Adafactor keeps other values of vectors than of the rest
+        of_kind.setdefault(parameters[index].ndim > 1, set()).add(frozenset(state))
         for name, value in state.items():
             if not _is_of(value, parameters[index].shape):
                 return f"{shown(str(name))} of parameter {index} is {_told(value)}"
