@@ -24,9 +24,6 @@ OUTPUTS = ("masks", "overlays", "uncertainty")  # folders that prediction writes
 SUFFIXES = tuple(
     sorted({*IMAGE_SUFFIXES, *geotiff.SUFFIXES, *nifti.SUFFIXES}, key=lambda suffix: (-len(suffix), suffix))
 )
-# Not read, and without an extra: the packages that do are no permissive ones, they bring GPL or LGPL decoders along.
-_HEIC = (".heic", ".heif", ".hif")
-_TO_JPEG = "save it as JPEG first (e.g. heif-convert IN.heic OUT.jpg, or magick IN.heic OUT.jpg)"
 # Kinds of what is skipped, beside suffixes.
 _FOLDER, _PREDICTED = "folder", "folder of predictions"
 
@@ -222,8 +219,6 @@ def _check_one(file: Path) -> None:
         )
     if (reason := not_read.explain(file)) is not None:
         raise UserError(f"input: {called}: {shown(reason)}")
-    if name.endswith(_HEIC):
-        raise UserError(f"input: {called} is HEIC, which is not read; {_TO_JPEG}")
     raise UserError(f"input: {called} is of no format that is read ({_formats()}); convert it, e.g. to PNG")
 
 
@@ -241,8 +236,6 @@ def _nothing(given: str, found: Inputs, recursive: bool) -> str:
         return f"{start}; to take those in its folders: python -m src.predict ckpt=… {command} output=… recursive=true"
     if any(found.skipped[suffix] for suffix in dicom.SUFFIXES):
         return f"{start}; a DICOM series is taken as its folder: give the folder that the slices are in"
-    if any(found.skipped[suffix] for suffix in _HEIC):
-        return f"{start}; HEIC is not read: {_TO_JPEG}"
     path = Path(os.path.expanduser(given))
     if instead := not_read.found_instead([path, *(path.iterdir() if os.path.isdir(path) else ())]):
         return f"{start}{shown(instead, 1000)}"
@@ -253,4 +246,4 @@ def _told(kind: str, count: int) -> str:
     if kind in (_FOLDER, _PREDICTED):
         plural = kind.replace("folder", "folders") if count > 1 else kind
         return f"{count} {plural}{' (recursive=true takes what is in them)' if kind == _FOLDER else ''}"
-    return f"{count} {shown(kind, 30)}{' (not read: save as JPEG first)' if kind in _HEIC else ''}"
+    return f"{count} {shown(kind, 30)}"

@@ -245,6 +245,8 @@ def _layout(
         raise UserError(
             f"data.root: {root} is an export of {other[0]}, which data={other[1]} reads; take data={other[1]}"
         )
+    if found is None:
+        layouts.check_names_photos(root)
     return found
 
 

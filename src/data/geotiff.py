@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.data.images import IMAGE_SUFFIXES
+from src.data.images import HEIC_SUFFIXES, IMAGE_SUFFIXES
 from src.data.label_values import LabelValues
 from src.data.raster import check_bands, check_same_grid, opened, read_window, usual_range
 from src.data.said import say_once
@@ -20,7 +20,7 @@ from src.errors import UserError
 from src.extras import needs
 from src.windows import OVERLAP, Window, parts
 
-SUFFIXES = (*IMAGE_SUFFIXES, ".jp2")
+SUFFIXES = (*(suffix for suffix in IMAGE_SUFFIXES if suffix not in HEIC_SUFFIXES), ".jp2")
 _KEY = "data.dataset.bands"
 
 

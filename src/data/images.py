@@ -16,11 +16,12 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from src.data.picture_limits import FORMATS, check_header, check_photo, unread
+from src.data.picture_limits import check_header, check_photo, formats, unread
 from src.errors import UserError
 from src.untrusted import open_regular, shown
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", *HEIC_SUFFIXES)
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 JPEG_SUFFIXES = (".jpg", ".jpeg")  # of masks only with a tolerance: JPEG changes values
 NO_CLASS = 254  # stands for a mask value that is neither a class nor ignored
@@ -153,7 +154,7 @@ def opened(file: Path | Encoded, kind: str) -> Iterator[Image.Image]:
         with _stream(file) as stream:
             start = stream.read(16)
             stream.seek(0)
-            with Image.open(stream, formats=FORMATS) as image:
+            with Image.open(stream, formats=formats(start, file)) as image:
                 check_header(image, file)
                 yield image
     except _FAILURES as error:

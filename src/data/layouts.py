@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from src.data.images import IMAGE_SUFFIXES
+from src.errors import UserError
 
 Place = str | dict[Literal["train", "val", "test"], str]
 
@@ -23,6 +26,8 @@ _MASKS = ("masks", "labels", "annotations", "mask", "label", "gt")
 _IMAGES = ("images", "imgs", "image", "img")
 _LISTS = "ImageSets/Segmentation"
 _LOOKED_AT = 2000  # entries of a folder
+# Label Studio's export "brush labels to PNG": a picture for each label and stroke, named by a task's number.
+_BRUSH = re.compile(r"(.*/)?task-\d+-annotation-\d+-.*\.png", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,24 @@ def other_format(root: Path) -> tuple[str, str] | None:
             if '"images"' in start:
                 return "COCO's format", "coco"
     return None
+
+
+def check_names_photos(root: Path, names: Iterable[str] | None = None) -> None:
+    """Checks that masks are named after their photos.
+
+    Args:
+        names: the masks' file names; None looks into the root and the folders in it.
+
+    Raises:
+        UserError: they are Label Studio's pictures of brush strokes.
+    """
+    if names is None:
+        names = [*_entries(root), *(name for entry in _entries(root) for name in _entries(root / entry))]
+    if (found := next((name for name in names if _BRUSH.fullmatch(name)), None)) is not None:
+        raise UserError(
+            f"data.root: {root} has Label Studio's brush strokes as PNG ({found[:60]}…), which name a task and no photo; "
+            "export JSON instead, which has the same strokes, put it beside the photos and take data=labelstudio"
+        )
 
 
 def contents(folder: Path) -> str:

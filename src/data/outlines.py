@@ -18,7 +18,7 @@ from src.data.class_lists import check_names
 from src.data.folder import existing
 from src.data.images import read_rgb
 from src.data.labels import LabelSet, voc_colors
-from src.data.layouts import contents, split_folders
+from src.data.layouts import check_names_photos, contents, split_folders
 from src.data.painting import paint
 from src.errors import UserError
 from src.untrusted import shown
@@ -76,6 +76,7 @@ class Outlines:
         self.layout, self._root = f"{tool}'s own files", folder
         everything = _READERS[tool](folder)
         if not everything:
+            check_names_photos(folder)
             raise UserError(
                 f"data.root: {folder} has no annotation files of {tool} ({contents(folder)} is there); give the folder of its "
                 "export, with the photos in it"

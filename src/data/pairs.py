@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.data.images import IMAGE_SUFFIXES, JPEG_SUFFIXES, MASK_SUFFIXES
-from src.data.layouts import contents
+from src.data.layouts import check_names_photos, contents
 from src.errors import UserError
 from src.untrusted import read_lines
 
@@ -44,6 +44,7 @@ def match(
         image_files = {name: file for name, file in image_files.items() if file not in among}
     for name, file in image_files.items():
         if name not in mask_files:
+            check_names_photos(root, mask_files.values())
             raise UserError(
                 f"{root / file}: image without mask; {_expected(root, masks, name, mask_suffix, '.png')} is missing"
             )

@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image
 
 from src.errors import UserError
+from src.extras import needs
 
 # Pillow goes by content, not by name: of all that it knows, some formats run programs (Ghostscript for PostScript) or
 # are decoded by code that few have looked at.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _LIMIT = "PIXELWISE_MAX_MEGAPIXELS"
 _MEGAPIXELS = 150  # as RGB, decoded and turned upright, about 1 GB
 _PAGES = 16  # of a TIFF that are looked at
@@ -50,6 +52,22 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it tells of what the error then says
 
 
+def formats(start: bytes, file: object) -> tuple[str, ...]:
+    """Pillow's names of the formats that a picture may have which begins with these 16 bytes or more. What a phone writes as
+    HEIC is read by the extra `heic`: pi-heif, which only decodes; the wheels of pillow-heif hold an encoder under the GPL.
+
+    Raises:
+        UserError: it is HEIC, and the extra is not installed.
+    """
+    if start[4:8] != b"ftyp" or start[8:12] not in _HEIC:
+        return FORMATS
+    try:
+        needs("pi_heif", "heic").register_heif_opener(thumbnails=False)
+    except UserError as error:
+        raise UserError(f"{file}: is HEIC: {error}") from None
+    return ("HEIF",)
+
+
 def check_size(width: int, height: int, file: object) -> None:
     """Checks that a picture's pixels fit in memory.
 
@@ -73,6 +91,8 @@ def check_header(image: Image.Image, file: object) -> None:
     check_size(*image.size, file)
     _check_one(image, file)
     bits, channels = _depth(image)
+    if bits > 8 and image.format == "HEIF":
+        raise UserError(f"{file}: has {bits} bits a channel, of which 8 would be read; save it as a picture of 8 bits")
     if bits > 8 and channels > 1:
         raise UserError(
             f"{file}: has {channels} channels of {bits} bits, of which Pillow would keep 8; scale it to 8 bits, or take "
@@ -149,6 +169,8 @@ def _depth(image: Image.Image) -> tuple[int, int]:
     if image.format == "TIFF":
         bits = _tag(image, 258, (8,))
         return max(map(int, bits if isinstance(bits, tuple) else (bits,))), int(_tag(image, 277, channels))
+    if image.format == "HEIF":
+        return int(image.info.get("bit_depth", 8)), channels
     tile = getattr(image, "tile", [])
     raw = tile[0].args if image.format == "PNG" and tile else ""
     return 16 if ";16" in str(raw if isinstance(raw, str) else raw[0]) else 8, channels

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from src.cli import compose
+from src.data.folder import Folder
 from src.data.labelstudio import brush
 from src.data.outlines import Outlines
 from src.errors import UserError
@@ -209,6 +210,21 @@ def test_a_hole_is_no_part(tmp_path: Path) -> None:
         write(file, content)
     mask = Outlines("train", str(tmp_path), "supervisely").read(0)[1]
     assert mask[7, [6, 12, 18]].tolist() == [2, 0, 2]
+
+
+BRUSH = "task-1-annotation-2-by-me@home-tag-crack-0.png"
+
+
+@pytest.mark.parametrize("folder", ["", "masks", "masks/train"])
+def test_brush_strokes_as_pictures_name_no_photo(tmp_path: Path, folder: str) -> None:
+    for name in ("images/train/a.png", "images/val/a.png", str(Path(folder, BRUSH))):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name)
+    with pytest.raises(UserError, match=r"task-1-annotation-2.*export JSON.*data=labelstudio"):
+        Folder("train", str(tmp_path), names=["road", "crack"])
+    if not folder:
+        with pytest.raises(UserError, match="export JSON"):
+            Outlines("train", str(tmp_path), "labelstudio")
 
 
 def test_brush_code_of_nonsense() -> None:
