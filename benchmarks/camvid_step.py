@@ -23,14 +23,14 @@ import torch.nn.functional as F
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 from benchmarks import camvid_rival as rival
-from src import cli
-from src.build import build_data, build_model, build_optimization
+from src.cli.command import compose
 from src.data.samplers import TrainingBatches
+from src.training.build import build_data, build_model, build_optimization
 
 
 def ours(root: Path) -> Callable[[], None]:
     """One training step of the recipe."""
-    settings = cli.compose("train", ["experiment=camvid_cnn", f"data.root={root}", "data.num_workers=0"])
+    settings = compose("train", ["experiment=camvid_cnn", f"data.root={root}", "data.num_workers=0"])
     datamodule = build_data(settings["data"], seed=0)
     datamodule.prepare(("train",))
     source = datamodule.source("train")

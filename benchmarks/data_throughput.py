@@ -28,10 +28,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.data.camvid import CamVid
+from src.data.augment.transforms import Augment
 from src.data.dataset import Kept, Samples, Source
 from src.data.disk_cache import OnDisk
-from src.data.transforms import Augment
+from src.data.formats.camvid import CamVid
 
 SCALE, FLIP, PHOTOMETRIC, STRENGTH, VOID = (0.5, 2.0), 0.5, 0.5, 0.4, 255
 Pair = tuple[Tensor, Tensor]

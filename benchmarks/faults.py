@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 
-from src import run_folder
+from src.storage import run_folder
 from tests.conftest import SMALL, environment
 from tests.same import assert_same_end
 

@@ -15,10 +15,10 @@ from PIL import Image
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
-from src import checkpoints
-from src.build import model_from_checkpoint
-from src.data.shapes import Shapes
-from src.drawing import as_picture, colored, errors, legend
+from src.data.formats.shapes import Shapes
+from src.inference.drawing import as_picture, colored, errors, legend
+from src.storage import checkpoints
+from src.training.build import model_from_checkpoint
 
 
 def main() -> None:

@@ -47,6 +47,10 @@ class NonFiniteLoss(UserError):
     """The training loss became NaN or infinite."""
 
 
+class Pruned(Exception):
+    """The search that the run is a trial of has seen enough of it."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop by the signal that the message names."""
 

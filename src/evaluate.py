@@ -12,15 +12,15 @@ from omegaconf import DictConfig
 from pydantic import NonNegativeInt, PositiveInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src import cli
+from src.cli.command import plain, start
 from src.config.check import TRAINER, Share, check_keys, check_node, uses_depth
-from src.config.foreign import refuse_places
-from src.config.trusted import OWN, Trust, check_targets, split_packages
 from src.errors import UserError
-from src.untrusted import shown
+from src.files.untrusted import shown
+from src.storage.run_config import refuse_places
+from src.storage.trust import OWN, Trust, check_targets, split_packages
 
 if TYPE_CHECKING:
-    from src.ranks import Ranks
+    from src.distributed.supervision import Ranks
 
 _log = logging.getLogger(__name__)
 _KEYS: dict[str, Any] = {"ckpt": str, "splits": list[Literal["val", "test"]], "data": Any, "trainer": Any, "paths": Any,
@@ -63,18 +63,19 @@ def evaluate(settings: Mapping[str, Any], typed: Collection[str] | None = None) 
         UserError: the checkpoint or the data is bad, or the images or the classes do not fit.
     """
     check(settings)
-    from src.ranks import Ranks
+    from src.distributed.supervision import Ranks
 
     with Ranks(lambda words, status: None) as ranks:
         return _evaluate(settings, typed, ranks)
 
 
 def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks: Ranks) -> dict[str, dict[str, float]]:
-    from src import build, checkpoints, made_here, run_folder
     from src.data.trained_on import Images, check_classes
-    from src.quiet import quiet
-    from src.ranks import in_words
-    from src.tables import score_table
+    from src.distributed.supervision import in_words
+    from src.storage import checkpoints, ownership, run_folder
+    from src.training import build
+    from src.training.library_messages import quiet
+    from src.training.score_table import score_table
 
     quiet()
     file = checkpoints.find(settings["ckpt"])
@@ -86,7 +87,7 @@ def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks:
     if is_own:
         data = _with_trained(chosen, config, model.label_set.names, typed, file)
     else:
-        data = data_of(config, {**chosen, "root": chosen["root"] or made_here.root(file, config)}, file, trust)
+        data = data_of(config, {**chosen, "root": chosen["root"] or ownership.root(file, config)}, file, trust)
     datamodule = build.build_data(data, _seed(config), use_depth=uses_depth(config), trust=trust)
     datamodule.prepare(tuple(settings["splits"]))
     for split in settings["splits"]:
@@ -154,8 +155,8 @@ def _with_trained(
     """
     from hydra.utils import get_object
 
-    from src import build
     from src.data.trained_on import as_trained, in_order
+    from src.training import build
 
     given, trained = chosen["dataset"], (config.get("data") or {}).get("dataset") or {}
     made_by = get_object(given["_target_"])
@@ -237,11 +238,11 @@ def trainer_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path)
 
 
 def _task(config: DictConfig) -> None:
-    from src import build
     from src.data.trained_on import typed_keys
+    from src.training import build
 
-    evaluate(cli.plain(config), typed_keys(build.task_overrides()))
+    evaluate(plain(config), typed_keys(build.task_overrides()))
 
 
 if __name__ == "__main__":
-    cli.start("evaluate", _task, check)
+    start("evaluate", _task, check)

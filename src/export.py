@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src import cli
+from src.cli.command import plain, start
 from src.config.check import check_keys
 from src.errors import UserError, of_a_file
 
@@ -51,10 +51,11 @@ def export(settings: Mapping[str, Any]) -> float:
         UserError: a bad checkpoint, a network that cannot be exported, or a file that gives something else.
     """
     check(settings)
-    from src import build, checkpoints, run_folder
-    from src.atomic import replacing
     from src.data import trained_on
-    from src.extras import needs
+    from src.files.atomic import replacing
+    from src.optional_packages import needs
+    from src.storage import checkpoints, run_folder
+    from src.training import build
 
     if settings["format"] == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -181,8 +182,8 @@ def _random(model: Segmenter, batch: int, height: int, width: int) -> torch.Tens
 
 
 def _task(config: DictConfig) -> None:
-    export(cli.plain(config))
+    export(plain(config))
 
 
 if __name__ == "__main__":
-    cli.start("export", _task, check)
+    start("export", _task, check)

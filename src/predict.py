@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 from pydantic import Field
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src import cli
+from src.cli.command import plain, start
 from src.config.check import check_keys
+from src.data.windows import SIDE
 from src.errors import Interrupted, UserError, memory_ran_out, of_a_file
-from src.untrusted import shown
-from src.windows import SIDE
+from src.files.untrusted import shown
 
 if TYPE_CHECKING:  # a config error must not wait for torch
     import torch
@@ -51,7 +51,7 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
     """Writes the mask and a colour overlay of each input, and its uncertainty maps if asked for: of a photo as palette PNG,
     of a GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI. What a model with further tasks says of a photo
     (its depth, boundary probabilities) is written beside them as TIFF, float32. Every file is written whole or not
-    at all. `src.predict_inputs` says which inputs there are and how their outputs are named.
+    at all. `src.inference.inputs` says which inputs there are and how their outputs are named.
 
     Returns:
         What went wrong with inputs, a line each; the others are done all the same.
@@ -62,21 +62,22 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
         Interrupted: Ctrl-C, or SIGTERM where `_task` turned it into that.
     """
     check(settings)
-    from src import predict_inputs
+    from src.inference.inputs import OUTPUTS, find
 
     output = Path(os.path.expanduser(settings["output"]))  # noqa: PTH111 (a Path's raises for no user)
-    inputs = predict_inputs.find(settings["input"], output, settings["recursive"])
+    inputs = find(settings["input"], output, settings["recursive"])
     if inputs.skipped:
         _log.info("skipped: %s", inputs.told())
     from rich.progress import track
 
-    from src import build, checkpoints
+    from src.storage import checkpoints
+    from src.training import build
 
     model, config = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]), settings.get("trust") or ())
     dataset = (config.get("data") or {}).get("dataset") or {}
     device = _device(settings["device"])
     model.to(device)
-    for folder in predict_inputs.OUTPUTS[: 3 if settings["uncertainty"] else 2]:
+    for folder in OUTPUTS[: 3 if settings["uncertainty"] else 2]:
         (output / folder).mkdir(parents=True, exist_ok=True)
     failed = [shown(line, _LINE) for line in inputs.failed]
     done = 0
@@ -103,10 +104,10 @@ def _segment(
     settings: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Segments a photo, a raster or a volume, whichever the file is to this model."""
-    from src.data.nifti import SUFFIXES
-    from src.photos import segment_photo
-    from src.rasters import TRAINED_ON, is_georeferenced, segment_raster
-    from src.volumes import segment_volume
+    from src.data.formats.nifti import SUFFIXES
+    from src.inference.photos import segment_photo
+    from src.inference.scenes import TRAINED_ON, is_georeferenced, segment_raster
+    from src.inference.volumes import segment_volume
 
     looks = {key: settings[key] for key in ("opacity", "uncertainty")}
     takes_photos = (model.channels, model.intensity) == (3, (0.0, 255.0)) and dataset.get("_target_") != TRAINED_ON
@@ -164,7 +165,7 @@ def _stop(number: int, _: Any) -> None:
 
 def _task(config: DictConfig) -> None:
     signal.signal(signal.SIGTERM, _stop)  # what is half-written goes, as on Ctrl-C
-    failed = predict(cli.plain(config))
+    failed = predict(plain(config))
     for line in failed:
         print(f"error: {line}", file=sys.stderr)
     if failed:
@@ -172,4 +173,4 @@ def _task(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.start("predict", _task, check)
+    start("predict", _task, check)

@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src import cli
+from src.cli.command import plain, start
+from src.cli.overrides import literal
 from src.config.check import check_keys
 from src.errors import UserError, of_a_file
-from src.overrides import literal
 
 _KEYS: dict[str, Any] = {
     "dir": str, "metric": str, "sort": str, "output": str | None, "samples": NonNegativeInt, "pictures": NonNegativeInt,
@@ -33,8 +33,8 @@ def report(settings: Mapping[str, Any]) -> None:
         UserError: there is no run, or none has this metric or column.
     """
     check(settings)
-    from src.run_folder import write_text
-    from src.runs import compare, page, read, tables
+    from src.reporting import compare, page, read, tables
+    from src.storage.run_folder import write_text
 
     root = Path(settings["dir"]).expanduser()
     runs = read.find(root)
@@ -110,9 +110,9 @@ def _is_folder(argument: str) -> bool:
 
 
 def _task(config: DictConfig) -> None:
-    report(cli.plain(config))
+    report(plain(config))
 
 
 if __name__ == "__main__":
     sys.argv[1:] = named(sys.argv[1:])
-    cli.start("report", _task, check)
+    start("report", _task, check)

@@ -14,10 +14,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src import cli, launch, run_folder, untrusted
+from src.cli.command import CONFIG_DIR, Like, plain, report_user_errors, start, written_out
+from src.cli.overrides import path_text
 from src.config.changes import LIMITS, PLACE, Said, changed, check_values, key_of, may_change, refusal
 from src.config.check import check
-from src.config.foreign import (
+from src.distributed import rendezvous
+from src.errors import UserError
+from src.files import untrusted
+from src.storage import run_folder
+from src.storage.resume import nothing_left
+from src.storage.run_config import (
     check_writes,
     filled,
     is_so,
@@ -27,13 +33,10 @@ from src.config.foreign import (
     trust_in,
     without_own_interpolations,
 )  # fmt: skip
-from src.config.trusted import OWN, STRANGER, Trust, check_targets, split_packages
-from src.errors import UserError
-from src.overrides import path_text
-from src.resuming import nothing_left
+from src.storage.trust import OWN, STRANGER, Trust, check_targets, split_packages
 
 if TYPE_CHECKING:  # importing torch takes seconds: --help and a config error do without
-    from src.session import Outcome
+    from src.training.run import Outcome
 
 
 def train(
@@ -52,13 +55,13 @@ def train(
     """
     check_targets(settings, trust)
     check(settings)
-    from src.session import run
+    from src.training.run import run
 
     return run(settings, resume=resume, trust=trust, said=said)
 
 
 def _task(config: DictConfig, trust: Trust = OWN) -> float | None:
-    settings = cli.plain(config)
+    settings = plain(config)
     _write_down(config, settings)
     if trust.of is not None:
         check_writes(settings, trust, Path(settings["paths"]["output_dir"]))
@@ -94,7 +97,7 @@ def _resume(arguments: list[str]) -> None:
     keys = [key_of(override) for override in overrides]
     done = nothing_left(run_dir, settings, keys)
     if done is not None:
-        if (place := launch.place()) is None or place.rank == 0:
+        if (place := rendezvous.place()) is None or place.rank == 0:
             print(done)
         return
     logging.basicConfig(
@@ -136,7 +139,7 @@ def _changes(config: dict[str, Any], overrides: list[str], run_dir: Path) -> tup
 def _like(arguments: list[str]) -> None:
     """Starts anew, in a folder of its own, with the config that another run had."""
     run_dir, packages, overrides = _taken_out(arguments, "like")
-    groups = [key for key in (o.partition("=")[0].lstrip("+") for o in overrides) if (cli.CONFIG_DIR / key).is_dir()]
+    groups = [key for key in (o.partition("=")[0].lstrip("+") for o in overrides) if (CONFIG_DIR / key).is_dir()]
     groups = [key for key in groups if not key.startswith("hydra") and key != "sweep"]
     if groups:
         raise UserError(
@@ -152,7 +155,7 @@ def _like(arguments: list[str]) -> None:
         )
     again = [f"like={run_dir}", *([f"trust={','.join(packages)}"] if packages else [])]
     sys.argv[1:] = overrides
-    cli.start("train", lambda settings: _task(settings, trust), check, cli.Like(config, again))
+    start("train", lambda settings: _task(settings, trust), check, Like(config, again), _register_sweepers)
 
 
 def _taken_out(arguments: list[str], key: str) -> tuple[Path, list[str], list[str]]:
@@ -172,7 +175,7 @@ def _prepare(arguments: list[str]) -> None:
     if any(a.startswith("sweep.resume=") for a in arguments):
         from src.sweep.resume import arguments_to_resume
 
-        arguments = arguments_to_resume(cli.written_out(arguments), PLACE)
+        arguments = arguments_to_resume(written_out(arguments), PLACE)
     if _given(arguments, "trust"):
         from src.sweep import resume
 
@@ -180,16 +183,22 @@ def _prepare(arguments: list[str]) -> None:
     sys.argv[1:] = arguments
 
 
+def _register_sweepers() -> None:
+    from src.sweep import plugins
+
+    plugins.register()
+
+
 def main() -> None:
     if _given(sys.argv[1:], "resume"):
-        cli.report_user_errors(lambda: _resume(sys.argv[1:]))
+        report_user_errors(lambda: _resume(sys.argv[1:]))
         return
-    cli.report_user_errors(lambda: _prepare(sys.argv[1:]))
+    report_user_errors(lambda: _prepare(sys.argv[1:]))
     if _given(sys.argv[1:], "like"):
-        cli.report_user_errors(lambda: _like(sys.argv[1:]))
+        report_user_errors(lambda: _like(sys.argv[1:]))
     else:
         sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("trust=")]
-        cli.start("train", _task, check)
+        start("train", _task, check, prepare_sweep=_register_sweepers)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import pytest
 # Two workers on two cores: with more threads each they would mostly wait for one another. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from src import cli
-from src.config.foreign import read_config, settled, trust_in
+from src.cli.command import compose
+from src.storage.run_config import read_config, settled, trust_in
 
 ROOT = Path(__file__).resolve().parent.parent
 # A run of seconds: 24 small samples, the smallest network, two epochs.
@@ -28,7 +28,7 @@ SMALL = [
 
 def settings(run_dir: Path, *overrides: str, small: bool = True) -> dict[str, Any]:
     """The checked-out config of a run whose folder is `run_dir`, as plain containers."""
-    composed = cli.compose("train", [*(SMALL if small else []), *overrides])
+    composed = compose("train", [*(SMALL if small else []), *overrides])
     composed["paths"]["output_dir"] = str(run_dir)
     for node in (composed["callbacks"].get("checkpoint"), *(composed.get("logger") or {}).values()):
         for key in ("run_dir", "save_dir"):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src import run_folder
+from src.storage import run_folder
 
 
 def state(run_dir: Path, file: str = run_folder.LAST) -> dict[str, Any]:

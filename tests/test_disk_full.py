@@ -13,9 +13,9 @@ import lightning as L
 import pytest
 import torch
 
-from src import run_folder
-from src.config.trusted import OWN
 from src.errors import UserError, disk_full
+from src.storage import run_folder
+from src.storage.trust import OWN
 from src.train import train
 from tests.conftest import settings
 from tests.same import state

@@ -11,9 +11,9 @@ import psutil
 import pytest
 import torch
 
-from src import run_folder
-from src.config.trusted import OWN
 from src.errors import UserError, out_of_memory
+from src.storage import run_folder
+from src.storage.trust import OWN
 from src.train import train
 from tests.conftest import settings
 

@@ -13,15 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from src import cli, run_folder
-from src.build import model_from_checkpoint
-from src.checkpoints import read
+from src.cli.command import compose
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.predict import predict
+from src.storage import run_folder
+from src.storage.checkpoints import read
 from src.train import train
+from src.training.build import model_from_checkpoint
 from tests.conftest import SMALL, settings
-from tests.data.test_folder import NAMES, write
+from tests.data.formats.test_folder import NAMES, write
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -34,13 +35,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluation(tmp_path: Path, *overrides: str) -> dict[str, Any]:
-    composed = cli.compose("evaluate", list(overrides))
+    composed = compose("evaluate", list(overrides))
     composed["paths"]["output_dir"] = str(tmp_path)
     return composed
 
 
 def prediction(*overrides: str) -> dict[str, Any]:
-    return cli.compose("predict", ["device=cpu", *overrides])
+    return compose("predict", ["device=cpu", *overrides])
 
 
 def test_the_same_figures_to_the_last_digit(trained: Path, tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from src import cli
-from src.build import model_from_checkpoint
-from src.checkpoints import find
+from src.cli.command import compose
 from src.errors import UserError
 from src.export import export
+from src.storage.checkpoints import find
 from src.train import train
+from src.training.build import model_from_checkpoint
 from tests.conftest import settings
 
 
@@ -24,7 +24,7 @@ def trained(folder: Path, *overrides: str) -> Path:
 
 
 def exporting(*overrides: str) -> dict[str, Any]:
-    return cli.compose("export", list(overrides))
+    return compose("export", list(overrides))
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from src.data import said
+from src.data import notices
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Chosen
-from src.data.nifti import Nifti
+from src.data.formats.nifti import Nifti
 from src.errors import UserError
 from src.metrics.truths import Truths, words
 from src.train import train
 from tests.conftest import settings
 from tests.data.volumes import phantom, write_nifti
-from tests.test_scores_of_predictions import TINY, VOLUMES
+from tests.inference.test_scores_of_predictions import TINY, VOLUMES
 
 
 def volumes(root: Path, val: dict[str, np.ndarray[Any, Any]]) -> Path:
@@ -34,7 +34,7 @@ OPTIONS = ["data=nifti", *TINY, *VOLUMES, "data.dataset.ignore=[9]"]
 
 
 def test_volumes_with_little_to_score_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    said._said.clear()
+    notices._said.clear()
     root = volumes(tmp_path / "data", {"a": phantom()[1], "b": IGNORED, "c": EMPTY, "d": EMPTY})
     options = [*OPTIONS, f"data.root={root}", "trainer.limit_val_batches=1.0", "trainer.max_epochs=2"]
     outcome = train(settings(tmp_path / "run", *options, small=False))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src import cli
+from src.cli.command import compose
 from src.train import train
 from tests.conftest import settings
 from tests.data.layouts import cityscapes, coco, voc
@@ -48,5 +48,5 @@ def test_recipe(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("debug", ["fast", "profile"])
 def test_a_short_look_at_a_recipe_has_no_warm_up_longer_than_itself(debug: str) -> None:
-    recipe = cli.compose("train", ["experiment=camvid_cnn", "data.root=/none", f"debug={debug}"])
+    recipe = compose("train", ["experiment=camvid_cnn", "data.root=/none", f"debug={debug}"])
     assert recipe["scheduler"]["warmup_steps"] == 0

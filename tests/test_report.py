@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from src import cli
+from src.cli.command import compose
 from src.errors import UserError
 from src.report import named, report
 from tests.conftest import ROOT, environment
-from tests.runs.folders import write
-from tests.runs.test_compare import completed
+from tests.reporting.folders import write
+from tests.reporting.test_compare import completed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NASTY = """<script>alert("1")</script>&'日本"""
 
 
 def settings(folder: Path, *overrides: str) -> dict[str, Any]:
-    return cli.compose("report", [*named([str(folder)]), *overrides])
+    return compose("report", [*named([str(folder)]), *overrides])
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_mistakes_are_named(runs: Path, overrides: list[str], said: str) -> None
 def test_a_plain_argument_is_the_folder(tmp_path: Path) -> None:
     odd = tmp_path / "lr=0.1,it's [1]"
     odd.mkdir()
-    composed = cli.compose("report", named([str(odd), "metric=dice"]))
+    composed = compose("report", named([str(odd), "metric=dice"]))
     assert (composed["dir"], composed["metric"]) == (str(odd), "dice")
     assert named(["--cfg", "job", "logs"]) == ["--cfg", "job", "dir='logs'"]
 

@@ -20,14 +20,15 @@ import pytest
 import torch
 import yaml
 
-from src import cli, run_folder
-from src.build import model_from_checkpoint
+from src.cli.command import compose
 from src.config.check import GROUPS
-from src.config.trusted import Trust, check_targets
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.predict import predict
+from src.storage import run_folder
+from src.storage.trust import Trust, check_targets
 from src.train import _like, _resume, train
+from src.training.build import model_from_checkpoint
 from tests.conftest import ROOT, run_config, settings
 
 Content = dict[str, Any]
@@ -64,10 +65,10 @@ def running(mark: Path) -> dict[str, Content]:
         "hub": {"_target_": "torch.hub.load", "repo_or_dir": str(hub), "model": "net", "source": "local"},
         "instantiate": {"_target_": "hydra.utils.instantiate", "config": shell},
         "partial": {**shell, "_partial_": True},
-        "our loader": {"_target_": "src.build.make", "node": shell},
+        "our loader": {"_target_": "src.training.build.make", "node": shell},
         "our import": {"_target_": "src.networks.tiny.tiny", "width": shell},
-        "through a module": {"_target_": "src.run_folder.os.system", "command": touch},
-        "a class of ours with another inside": {"_target_": "src.data.shapes.Shapes", "seed": shell},
+        "through a module": {"_target_": "src.storage.run_folder.os.system", "command": touch},
+        "a class of ours with another inside": {"_target_": "src.data.formats.shapes.Shapes", "seed": shell},
         "a class of Lightning's": {"_target_": "lightning.pytorch.callbacks.LambdaCallback", "on_fit_start": shell},
     }
 
@@ -94,13 +95,13 @@ def stranger(trained: Path, file: Path, change: Callable[[Content], None]) -> Pa
 
 def uses(file: Path, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """Everything that takes a checkpoint."""
-    scoring = cli.compose("evaluate", [f"ckpt={file}", "trainer.accelerator=cpu"])
+    scoring = compose("evaluate", [f"ckpt={file}", "trainer.accelerator=cpu"])
     scoring["paths"]["output_dir"] = str(folder / "scores")
     (folder / "photos").mkdir(exist_ok=True)
     from PIL import Image
 
     Image.new("RGB", (32, 32)).save(folder / "photos/a.png")
-    drawing = cli.compose("predict", [f"ckpt={file}", f"input={folder}/photos", f"output={folder}/drawn", "device=cpu"])
+    drawing = compose("predict", [f"ckpt={file}", f"input={folder}/photos", f"output={folder}/drawn", "device=cpu"])
     yield "evaluate", lambda: evaluate(scoring)
     yield "predict", lambda: predict(drawing)
     yield "build", lambda: model_from_checkpoint(file)
@@ -162,10 +163,12 @@ def test_weights_alone_build_nothing(trained: Path, tmp_path: Path) -> None:
 
 def test_no_path_is_taken_out_of_a_checkpoint(trained: Path, tmp_path: Path) -> None:
     def rooted(config: Content) -> None:
-        config["data"] |= {"root": str(tmp_path), "dataset": {"_target_": "src.data.camvid.CamVid"}}
+        config["data"] |= {"root": str(tmp_path), "dataset": {"_target_": "src.data.formats.camvid.CamVid"}}
 
     def listed(config: Content) -> None:
-        config["data"] |= {"dataset": {"_target_": "src.data.folder.Folder", "names": ["a", "b"], "images": "../../x"}}
+        config["data"] |= {
+            "dataset": {"_target_": "src.data.formats.folder.Folder", "names": ["a", "b"], "images": "../../x"}
+        }
 
     for change, said in ((rooted, f"data.root={tmp_path}"), (listed, "none is taken out of a checkpoint")):
         file = stranger(trained, tmp_path / "stranger.ckpt", change)
@@ -173,7 +176,7 @@ def test_no_path_is_taken_out_of_a_checkpoint(trained: Path, tmp_path: Path) -> 
             dict(uses(file, tmp_path))["evaluate"]()
 
     def weighted(config: Content) -> None:
-        config["network"] = cli.compose("train", ["network=unet", "network.encoder_weights=/etc/passwd"])["network"]
+        config["network"] = compose("train", ["network=unet", "network.encoder_weights=/etc/passwd"])["network"]
 
     # the weights do not fit a U-Net; that it gets so far shows that no other file was looked for
     with pytest.raises(UserError, match="do not fit the network"):
@@ -332,7 +335,7 @@ def test_an_archive_leaves_nothing_outside_its_folder(
         tar.addfile(tarfile.TarInfo(name), io.BytesIO())
     release = {"url": archive.as_uri(), "filename": "got.tar", "md5": hashlib.md5(archive.read_bytes()).hexdigest()}
     monkeypatch.setitem(voc.DATASET_YEAR_DICT, "2012", {**voc.DATASET_YEAR_DICT["2012"], **release})
-    from src.data.voc import VOC
+    from src.data.formats.voc import VOC
 
     with pytest.raises(UserError, match="could not be fetched"):
         VOC("train", str(tmp_path / "root"), download=True)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src import run_folder
 from src.errors import UserError
+from src.storage import run_folder
 from src.train import train
 from tests.conftest import SMALL, settings
-from tests.data.test_folder import NAMES, write
+from tests.data.formats.test_folder import NAMES, write
 from tests.same import assert_same
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from src import cli, report
+from src import inspect, optimize, report
 from src import train as command
-from src.config.trusted import OWN
-from src.data import inspect, optimize
+from src.cli.command import USER_ERROR_STATUS, compose, report_user_errors
 from src.errors import UserError, absent_package, of_a_file
 from src.export import export
+from src.storage.trust import OWN
 from src.train import train
 from tests.conftest import settings
 from tests.test_disk_full import files_of_at_most
@@ -36,8 +36,8 @@ def said(capsys: pytest.CaptureFixture[str], action: Callable[[], None]) -> str:
     """What a command that runs `action` says in the end: one line, with the status of a user's mistake."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        cli.report_user_errors(action)
-    assert end.value.code == cli.USER_ERROR_STATUS
+        report_user_errors(action)
+    assert end.value.code == USER_ERROR_STATUS
     line = capsys.readouterr().err
     assert line.startswith("error: ") and len(line.splitlines()) == 1, line
     return line
@@ -48,7 +48,7 @@ def writers(run_dir: Path) -> dict[str, Callable[[str], None]]:
 
     def of(name: str, function: Callable[[Mapping[str, Any]], object], *overrides: str) -> Callable[[str], None]:
         def write(output: str) -> None:
-            function(cli.compose(name, [*overrides, f"output={output}"]))
+            function(compose(name, [*overrides, f"output={output}"]))
 
         return write
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from src import cli
+from src.cli.command import compose
 from src.config.check import check
 from src.errors import UserError
 from src.which_src import OWN, of_another
@@ -17,7 +17,7 @@ from tests.conftest import environment
 
 
 def test_a_class_of_another_src_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = cli.compose("train", ["network._target_=src.mine.Net"])
+    settings = compose("train", ["network._target_=src.mine.Net"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"there is no module 'src\.mine'; check the spelling of 'src\.mine\.Net'$"):
         check(settings)
@@ -40,7 +40,7 @@ def test_ours_runs_beside_another_and_so_do_its_processes(tmp_path: Path) -> Non
             [sys.executable, *arguments], text=True, capture_output=True, cwd=tmp_path, env=environment(), timeout=100
         )
 
-    for first in ("cli", "train", "evaluate", "predict", "export", "report", "data.inspect", "data.optimize"):
+    for first in ("cli.command", "train", "evaluate", "predict", "export", "report", "inspect", "optimize"):
         imported = re.findall(
             r"^(?:import|from) (src\b\S*)", (OWN / f"{first.replace('.', '/')}.py").read_text(), re.MULTILINE
         )
@@ -55,5 +55,8 @@ def test_ours_runs_beside_another_and_so_do_its_processes(tmp_path: Path) -> Non
         2,
         "error: x: an override is key=value, e.g. seed=1 (--help lists the keys)\n",
     )
-    code = "import os; from src import cli; cli.report_user_errors(lambda: print(os.environ['PYTHONSAFEPATH']))"
+    code = (
+        "import os; from src.cli.command import report_user_errors; "
+        "report_user_errors(lambda: print(os.environ['PYTHONSAFEPATH']))"
+    )
     assert run("-P", "-c", code).stdout == "1\n"

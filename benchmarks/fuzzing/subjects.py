@@ -66,7 +66,7 @@ def _photos(folder: Path) -> None:
 
 
 def _scenes(folder: Path) -> None:
-    from tests.data.test_geotiff import write
+    from tests.data.formats.test_geotiff import write
 
     write(folder, dtype="uint16", nodata=0)
 
@@ -98,7 +98,7 @@ def _coco(folder: Path) -> None:
 def _chunks(folder: Path) -> None:
     _photos(folder.parent / "unchunked")
     subprocess.run(
-        [sys.executable, "-m", "src.data.optimize", "data=folder", f"data.root={folder.parent / 'unchunked'}",
+        [sys.executable, "-m", "src.optimize", "data=folder", f"data.root={folder.parent / 'unchunked'}",
          f"output={folder}", "chunk_mb=0.02"], cwd=folder.parent, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 

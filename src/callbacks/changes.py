@@ -12,12 +12,12 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.lr_scheduler import LambdaLR
 
-from src import resuming
 from src.callbacks.checkpoint import RunCheckpoint
 from src.config.changes import Said
 from src.data.datamodule import SegmentationDataModule
 from src.errors import UserError
 from src.models.base import Segmenter
+from src.storage import resume
 
 _log = logging.getLogger(__name__)
 _OF_SCHEDULE = ("optimizer.", "scheduler.", "trainer.max_", "trainer.accumulate_grad_batches", "data.batch_size")
@@ -56,7 +56,7 @@ class Changed(L.Callback):
     def record(self, trainer: L.Trainer) -> None:
         """Writes the change down, once all processes have read what was."""
         if not self._recorded:
-            resuming.record(self.run_dir, self.values, self.said.config, trainer.current_epoch, trainer.global_step)
+            resume.record(self.run_dir, self.values, self.said.config, trainer.current_epoch, trainer.global_step)
             for key, (before, now) in self.values.items():
                 _log.info("changed at epoch %d, step %d: %s from %s to %s", trainer.current_epoch, trainer.global_step,
                           key, before, now)  # fmt: skip

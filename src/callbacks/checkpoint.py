@@ -13,14 +13,13 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveFloat, PositiveInt
 
-from src import run_folder
+from src.distributed.supervision import STOP_SIGNALS
 from src.errors import Interrupted, UserError
 from src.metrics.names import cannot_be
 from src.models.base import Segmenter
+from src.storage import run_folder
 
 _BATCHES_BETWEEN_LOOKS = 10  # at the clock, where ranks have to agree
-# Ctrl-C; scancel, preemption, torchrun's agent; SLURM's warning before the time limit (`#SBATCH --signal=USR1@120`)
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class RunCheckpoint(Checkpoint):

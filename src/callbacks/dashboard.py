@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.drawing import confusion_figure
+from src.inference.drawing import confusion_figure
 from src.metrics.names import DICE_FOREGROUND, SCORES, background
 from src.models.base import Segmenter
 

@@ -10,8 +10,8 @@ from pydantic import PositiveInt
 
 from src.callbacks.dashboard import newest_batch
 from src.data.datamodule import SegmentationDataModule
-from src.drawing import as_picture, comparison
-from src.inference import sized
+from src.inference.drawing import as_picture, comparison
+from src.inference.sizes import sized
 from src.models.base import Segmenter
 
 

@@ -6,11 +6,8 @@ from typing import Any
 
 import lightning as L
 
+from src.errors import Pruned
 from src.models.base import Segmenter
-
-
-class Pruned(Exception):
-    """The search has seen enough of this run."""
 
 
 class Pruning(L.Callback):

@@ -17,8 +17,8 @@ from src.config import signatures
 from src.config.consistency import check_consistency
 from src.config.shares import parse_share
 from src.errors import UserError
+from src.files.untrusted import shown
 from src.metrics.names import SCORES, is_score
-from src.untrusted import shown
 from src.which_src import of_another
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -18,6 +18,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader
 
 from src.config.shares import parse_share
+from src.data.augment.rare_classes import RareClasses, pixels_by_class
+from src.data.augment.transforms import Augment, Strong
 from src.data.chunk_order import chunk_order
 from src.data.dataset import (
     Chosen,
@@ -37,11 +39,9 @@ from src.data.dataset import (
 )
 from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
-from src.data.rare_classes import RareClasses, pixels_by_class
+from src.data.layout.splits import check_apart
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
-from src.data.splits import check_apart
 from src.data.trained_on import check_alike
-from src.data.transforms import Augment, Strong
 from src.errors import UserError
 
 _log = logging.getLogger(__name__)

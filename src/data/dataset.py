@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from src.data.augment.mixing import Mix, mixed
+from src.data.augment.transforms import Augment, Strong, behind, from_behind
 from src.data.labels import LabelSet
-from src.data.mixing import Mix, mixed
-from src.data.parallel import in_order
 from src.data.samplers import Draws, Key, Sized, UncountedKey, UnlabeledKey
-from src.data.transforms import Augment, Strong, behind, from_behind
+from src.data.threads import in_order
 from src.errors import UserError
 from src.seeding import derive
 

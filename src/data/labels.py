@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.errors import UserError
-from src.untrusted import shown
+from src.files.untrusted import shown
 
 _LONGEST_NAME = 200  # characters
 

@@ -16,10 +16,11 @@ from hydra.utils import get_object
 from src.config.signatures import own_signature
 from src.data.dataset import Source, innermost
 from src.data.labels import LabelSet
-from src.data.volume import OF_CT
+from src.data.readers.volume import OF_CT
 from src.errors import UserError
-from src.untrusted import shown
+from src.files.untrusted import shown
 
+CHECKPOINT_KEY = "segmenter"  # where a Lightning checkpoint holds what makes it a segmenter's
 _WORD = re.compile(r"[A-Za-z0-9]{1,16}")
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.losses.devices import of_this_device
+from src.distributed.sums import of_this_device
 from src.losses.segmentation import ratio
 
 Sum = Callable[[Tensor], Tensor]

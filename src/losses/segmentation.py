@@ -24,7 +24,7 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.losses.devices import of_this_device, sum_over_devices
+from src.distributed.sums import of_this_device, sum_over_devices
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _BITS_OF_TWO = 0x40000000  # of the float32

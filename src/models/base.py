@@ -16,14 +16,17 @@ from torchmetrics import MeanMetric, Metric
 
 from src.data.dataset import nothing_to_score
 from src.data.labels import LabelSet
-from src.data.said import say_once
-from src.data.trained_on import Images
+from src.data.notices import say_once
+from src.data.trained_on import CHECKPOINT_KEY, Images
+from src.distributed.deepspeed import ZeroStrategy
+from src.distributed.fsdp import ShardedStrategy, of_this_device, same_buffers
 from src.errors import NonFiniteLoss, UserError
-from src.inference import of_one_size, sized
+from src.inference.sizes import of_one_size, sized
 from src.metrics.confusion import ConfusionMatrix, scores
 from src.metrics.truths import Truths, words
 from src.models.normalization import Normalization
-from src.models.optimization import (
+from src.models.semi import Semi, cutmix, unlabeled, unlabeled_loss
+from src.optimization.updates import (
     Optimization,
     averaged,
     clip_gradients,
@@ -31,15 +34,11 @@ from src.models.optimization import (
     is_finite,
     step_scaled_ema_decay,
 )
-from src.models.semi import Semi, cutmix, unlabeled, unlabeled_loss
 from src.seeding import derive
-from src.sharding import ShardedStrategy, of_this_device, same_buffers
 from src.tasks.tasks import Tasks
-from src.zero import ZeroStrategy
 
 Stage = Literal["val", "test"]
 _ONLY_TRAINING = "discriminator."  # names of what no prediction needs
-CHECKPOINT_KEY = "segmenter"  # where a Lightning checkpoint holds what makes it a segmenter's
 
 
 class Segmenter(L.LightningModule):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.data.labels import LabelSet
-from src.discriminators import Discriminator, score_weight
+from src.distributed.sums import sum_over_devices
 from src.errors import UserError
 from src.losses.adversarial import (
     discriminator_loss,
@@ -22,11 +22,11 @@ from src.losses.adversarial import (
     one_hot,
     weighted_mean,
 )
-from src.losses.devices import sum_over_devices
 from src.models.base import Segmenter, entropy
 from src.models.noise import Noise
-from src.models.optimization import Optimization
 from src.models.semi import Semi, ramped, unlabeled, unlabeled_loss
+from src.networks.discriminators import Discriminator, score_weight
+from src.optimization.updates import Optimization
 from src.seeding import derive
 from src.tasks.tasks import Tasks
 

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.losses.devices import sum_over_devices
+from src.distributed.sums import sum_over_devices
 from src.losses.segmentation import ratio
 
 Share = Annotated[float, Field(ge=0, le=1)]

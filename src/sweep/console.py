@@ -10,9 +10,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from src.files.untrusted import open_regular, shown
 from src.sweep.process import STDERR, STDOUT
 from src.sweep.record import Job, Record
-from src.untrusted import open_regular, shown
 
 _TAIL_BYTES = 4096
 _SECONDS_BETWEEN_LOOKS = 1.0

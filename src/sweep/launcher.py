@@ -17,12 +17,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from src import cli
+from src.cli.command import LIKE, like_arguments, plain
+from src.cli.job_overrides import as_given
+from src.cli.overrides import literal
 from src.config.check import RESERVED, check, check_keys
 from src.errors import UserError
-from src.overrides import literal
 from src.sweep import resume
-from src.sweep.apart import as_given
 from src.sweep.console import SweepConsole
 from src.sweep.devices import DeviceQueue
 from src.sweep.plan import Plan, Refused
@@ -85,7 +85,7 @@ class ProcessLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config = config
-        given = {k: v for k, v in cli.plain(config.hydra.launcher).items() if k not in RESERVED}
+        given = {k: v for k, v in plain(config.hydra.launcher).items() if k not in RESERVED}
         check_keys(given, self.keys, "launcher")
         self.queue = self._queue()
         self.record = self._open()
@@ -132,8 +132,8 @@ class ProcessLauncher(Launcher):
 
     def _config_flags(self) -> list[str]:
         hydra = self.config.hydra
-        if hydra.job.config_name == cli.LIKE:
-            return list(cli.like_arguments)
+        if hydra.job.config_name == LIKE:
+            return list(like_arguments)
         named = [] if hydra.job.config_name == "train" else ["--config-name", str(hydra.job.config_name)]
         sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
         return [*(part for path in sources for part in ("--config-dir", path)), *named]

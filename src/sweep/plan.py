@@ -14,14 +14,14 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from src import cli
-from src.config.foreign import check_places
-from src.config.trusted import Trust, check_targets
+from src.cli.command import in_words, plain
 from src.errors import UserError
+from src.files.untrusted import shown
+from src.storage.run_config import check_places
+from src.storage.trust import Trust, check_targets
 from src.sweep import resume
+from src.sweep.foreign_sweeps import interpolates
 from src.sweep.record import FILE, Job, Record
-from src.sweep.strangers import interpolates
-from src.untrusted import shown
 
 
 class Refused(UserError):
@@ -56,7 +56,7 @@ class Plan:
             except (HydraException, OmegaConfBaseException) as error:
                 job.folder = job.folder or self._folder_of(job, str(job.number))
                 compose = functools.partial(self._loader.load_sweep_config, self._config)
-                said = cli.in_words(error, [*job.overrides, *self._record.changes], compose)
+                said = in_words(error, [*job.overrides, *self._record.changes], compose)
                 # an option that is nowhere is a slip of the pen, and is said while the others have not begun
                 raise (Refused if isinstance(error, MissingConfigException) else UserError)(said) from None
         return self._composed[job.number]
@@ -72,7 +72,7 @@ class Plan:
             task = copy.deepcopy(config)
             with open_dict(task):
                 del task["hydra"]
-            settings = cli.plain(task, output_dir=str(self._record.folder / job.folder))
+            settings = plain(task, output_dir=str(self._record.folder / job.folder))
         finally:
             HydraConfig.instance().cfg = before
         if self._resumed:

@@ -13,7 +13,7 @@ from types import ModuleType
 from hydra.core.plugins import Plugins
 
 from src.sweep.launcher import NAMESPACE, ProcessLauncher
-from src.sweep.others import JoblibLauncher, SubmititLauncher
+from src.sweep.library_launchers import JoblibLauncher, SubmititLauncher
 from src.sweep.search import OptunaSweeper
 from src.sweep.sweepers import GridSweeper, SeedsSweeper
 

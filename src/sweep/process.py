@@ -19,8 +19,9 @@ from typing import Protocol, get_args
 
 import yaml
 
-from src import run_folder, untrusted
 from src.errors import UserError
+from src.files import untrusted
+from src.storage import run_folder
 from src.sweep.record import Status
 
 _LAST_BYTES = 1 << 16  # of what a job said

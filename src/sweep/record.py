@@ -13,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from src import run_folder, untrusted
 from src.errors import UserError
+from src.files import untrusted
+from src.storage import run_folder
 
 FILE = "sweep.json"
 Status = Literal["waiting", "running", "completed", "pruned", "failed", "interrupted"]

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from src import run_folder
-from src.config.trusted import split_packages
+from src.cli.job_overrides import split
+from src.cli.overrides import literal, path_text
 from src.errors import UserError
-from src.overrides import literal, path_text
-from src.sweep.apart import split
+from src.files.untrusted import shown
+from src.storage import run_folder
+from src.storage.trust import split_packages
+from src.sweep.foreign_sweeps import check_arguments, check_overrides, key_of
 from src.sweep.record import FILE, Record
-from src.sweep.strangers import check_arguments, check_overrides, key_of
-from src.untrusted import shown
 
 KEY = "sweep.resume="
 _LAUNCHER = ("hydra.launcher.", "hydra/launcher=")

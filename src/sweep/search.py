@@ -13,9 +13,9 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
 
-from src import cli
+from src.cli.command import plain
 from src.errors import UserError
-from src.extras import needs
+from src.optional_packages import needs
 from src.seeding import derive
 from src.sweep import resume
 from src.sweep.launcher import NAMESPACE
@@ -59,8 +59,8 @@ class OptunaSweeper(GridSweeper):
         params: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(params)
-        self.sampler = cli.plain(OmegaConf.create(dict(sampler)))
-        self.pruner = None if pruner is None else cli.plain(OmegaConf.create(dict(pruner)))
+        self.sampler = plain(OmegaConf.create(dict(sampler)))
+        self.pruner = None if pruner is None else plain(OmegaConf.create(dict(pruner)))
         self.n, self.direction, self.seed = n, direction, seed
         for key, node in (("sampler", self.sampler), ("pruner", self.pruner)):
             if node is not None and not re.fullmatch(rf"optuna\.{key}s\.[A-Z]\w*", str(node.get("_target_"))):

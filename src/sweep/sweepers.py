@@ -16,10 +16,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from src import cli
+from src.cli.command import plain
+from src.cli.job_overrides import as_given
 from src.config.check import RESERVED, check_keys
 from src.errors import UserError
-from src.sweep.apart import as_given
 from src.sweep.launcher import NAMESPACE, ProcessLauncher
 
 
@@ -38,7 +38,7 @@ class GridSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
-        given = {k: v for k, v in cli.plain(config.hydra.sweeper).items() if k not in RESERVED}
+        given = {k: v for k, v in plain(config.hydra.sweeper).items() if k not in RESERVED}
         check_keys(given, self.keys, "sweep")
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from hydra.utils import get_object
 
 from src.errors import UserError
-from src.extras import needs
+from src.files.untrusted import inside, open_regular, open_to_write, shown
+from src.optional_packages import needs
 from src.sweep.process import TRIAL
-from src.untrusted import inside, open_regular, open_to_write, shown
 
 FILE, NAME = "optuna.log", "sweep"
 _LARGEST = 256 << 20  # bytes of a study

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from src.losses.devices import sum_over_devices
+from src.distributed.sums import sum_over_devices
 from src.losses.segmentation import ratio
 
 

@@ -13,10 +13,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from src.build import build_data, build_model
 from src.callbacks.adversary import Adversary
 from src.models.base import Segmenter
 from src.train import train
+from src.training.build import build_data, build_model
 from tests.conftest import settings
 
 GAN = ["model=gan"]

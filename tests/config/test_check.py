@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import HydraException
 
-from src import cli
+from src.cli.command import compose
 from src.config.check import check, explain
 from src.errors import UserError
 from tests.conftest import ROOT, SMALL
@@ -25,16 +25,16 @@ def names(group: str) -> list[str]:
 @pytest.mark.parametrize("group", ["network", "loss", "optimizer", "scheduler", "trainer"])
 def test_every_option_passes(group: str) -> None:
     for name in names(group):
-        check(cli.compose("train", [f"{group}={name}"]))
+        check(compose("train", [f"{group}={name}"]))
 
 
 @pytest.mark.parametrize("name", names("experiment") + [f"debug:{n}" for n in names("debug")])
 def test_every_recipe_passes(name: str) -> None:
     kind, _, choice = name.rpartition(":")
     overrides = [f"{kind or 'experiment'}={choice}"]
-    composed = cli.compose("train", overrides)
+    composed = compose("train", overrides)
     if "root" in composed["data"]:
-        composed = cli.compose("train", [*overrides, "data.root=/somewhere"])
+        composed = compose("train", [*overrides, "data.root=/somewhere"])
     check(composed)
 
 
@@ -170,7 +170,7 @@ EXTRA_ADVERSARY = {
 def message(*overrides: str) -> str:
     """What a user reads."""
     with pytest.raises((UserError, HydraException)) as caught:
-        check(cli.compose("train", list(overrides)))
+        check(compose("train", list(overrides)))
     return str(caught.value) if isinstance(caught.value, UserError) else explain(caught.value, None)
 
 
@@ -190,7 +190,7 @@ def test_a_bad_value_of_an_adversary_is_named(override: str) -> None:
 
 @pytest.mark.parametrize("name", names("discriminator"))
 def test_every_discriminator_passes(name: str) -> None:
-    check(cli.compose("train", ["model=gan", f"discriminator={name}"]))
+    check(compose("train", ["model=gan", f"discriminator={name}"]))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_what_needs_an_adversary_is_refused_without_one(overrides: list[str], sa
     ],
 )
 def test_what_an_adversary_needs_is_enough(overrides: list[str]) -> None:
-    check(cli.compose("train", ["model=gan", *overrides]))
+    check(compose("train", ["model=gan", *overrides]))
 
 
 @pytest.mark.parametrize(
@@ -239,12 +239,12 @@ def test_what_an_adversary_needs_is_enough(overrides: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_what_fits_together_passes(overrides: list[str]) -> None:
-    check(cli.compose("train", overrides))
+    check(compose("train", overrides))
 
 
 def test_a_short_key_is_the_long_one() -> None:
     short, long = (
-        cli.compose("train", [f"{key}=fixmatch", "data.labeled_fraction=1/8"])
+        compose("train", [f"{key}=fixmatch", "data.labeled_fraction=1/8"])
         for key in ("model.semi", "model.semi.method")
     )
     assert short == long

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from src.build import build_data, class_weights
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Chosen
 from src.errors import UserError
+from src.training.build import build_data, class_weights
 from tests.conftest import settings
-from tests.data.test_folder import NAMES, write
+from tests.data.formats.test_folder import NAMES, write
 
 
 def folder_data(tmp_path: Path, *overrides: str, counts: tuple[int, int] = (6, 3)) -> dict[str, Any]:

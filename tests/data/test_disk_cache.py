@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.build import build_data
 from src.data.dataset import Chosen, Derived, Source
 from src.data.disk_cache import OnDisk
-from src.data.folder import Folder
+from src.data.formats.folder import Folder
 from src.errors import UserError
+from src.training.build import build_data
 from tests.conftest import settings
+from tests.data.formats.test_folder import NAMES, write
 from tests.data.test_datamodule import folder_data
-from tests.data.test_folder import NAMES, write
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from src.data.disk_cache import _LINE, OnDisk
-from src.data.folder import Folder
+from src.data.formats.folder import Folder
 from src.errors import UserError
+from tests.data.formats.test_folder import NAMES, write
 from tests.data.test_disk_cache import same
-from tests.data.test_folder import NAMES, write
 
 STATE = "0123456789abcdef01234567"
 

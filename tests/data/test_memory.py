@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
 from src.data.dataset import Chosen, Samples
-from src.data.file_list import FileList
 from src.data.labels import LabelSet
+from src.data.layout.file_list import FileList
 from src.data.samplers import TrainingBatches
 
 FILES = 1_000_000

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from src import cli
-from src.config.foreign import trust_in
-from src.config.trusted import OWN
-from src.data.optimize import optimize
+from src.cli.command import compose
+from src.optimize import optimize
+from src.storage.run_config import trust_in
+from src.storage.trust import OWN
 from src.train import train
 from tests.conftest import SMALL, command, environment, run_config, settings
 from tests.data.recorder import Sample, consumed
@@ -89,7 +89,7 @@ def test_two_ranks_share_each_global_batch_and_a_killed_run_goes_on(tmp_path: Pa
             ["data=streaming", f"data.root={tmp_path}/set", "data.dataset.window=2"],
         )
         of_shapes = [option for option in SMALL if option.startswith("data.dataset.")]
-        optimize(cli.compose("optimize", ["data=shapes", *of_shapes, f"output={written}", "chunk_mb=0.005"]))
+        optimize(compose("optimize", ["data=shapes", *of_shapes, f"output={written}", "chunk_mb=0.005"]))
         small = [*chunked, *(option for option in SMALL if option not in of_shapes)]
     alone = recorded(tmp_path / "alone", *overrides, small=small)
     run_dir = tmp_path / "two"

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from src.extras import needs
+from src.optional_packages import needs
 
 Array = npt.NDArray[Any]
 SHAPE = (20, 24, 16)

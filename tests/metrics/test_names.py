@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from src import cli
 from src.callbacks.dashboard import _layout
+from src.cli.command import compose
 from src.config.check import check
 from src.data.labels import LabelSet
 from src.errors import UserError
 from src.metrics.names import cannot_be
-from src.runs.tables import called
-from src.tables import score_table
+from src.reporting.tables import called
 from src.train import train
+from src.training.score_table import score_table
 from tests.conftest import settings
 
 WITH = LabelSet(("background", "organ"), ((0, 0, 0), (255, 0, 0)))
@@ -22,15 +22,15 @@ WITHOUT = LabelSet(("sky", "road"), ((0, 0, 0), (255, 0, 0)))
 
 
 def test_foreground_dice_can_be_monitored_and_optimized() -> None:
-    check(cli.compose("train", ["monitor=val/dice_foreground", "optimized_metric=test/dice_foreground"]))
+    check(compose("train", ["monitor=val/dice_foreground", "optimized_metric=test/dice_foreground"]))
     for key in ("monitor", "optimized_metric"):
         with pytest.raises(UserError, match=f"{key}: no metric is called .* did you mean 'val/dice_foreground'"):
-            check(cli.compose("train", [f"{key}=val/dice_forground"]))
+            check(compose("train", [f"{key}=val/dice_forground"]))
 
 
 @pytest.mark.parametrize("recipe", ["mri_unet", "ct_unet"])
 def test_medical_recipes_monitor_it(recipe: str) -> None:
-    composed = cli.compose("train", [f"experiment={recipe}", "data.root=x"])
+    composed = compose("train", [f"experiment={recipe}", "data.root=x"])
     assert composed["callbacks"]["checkpoint"]["monitor"] == "val/dice_foreground"
 
 

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from src import run_folder
-from src.build import build_data, build_model, build_trainer, model_from_checkpoint
-from src.checkpoints import describe
-from src.config.trusted import OWN, Trust
 from src.errors import UserError
 from src.losses.adversarial import discriminator_loss, generator_loss, one_hot
 from src.models.gan import GANSegmenter
-from src.session import Outcome
+from src.storage import run_folder
+from src.storage.checkpoints import describe
+from src.storage.trust import OWN, Trust
 from src.train import train
+from src.training.build import build_data, build_model, build_trainer, model_from_checkpoint
+from src.training.run import Outcome
 from tests.conftest import SMALL, settings
 from tests.models.observers import Steps
 from tests.models.test_segmenter import difference, weights

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.build import build_data, build_model
 from src.errors import UserError
 from src.models.gan import GANSegmenter
 from src.models.noise import Noise
+from src.training.build import build_data, build_model
 from tests.conftest import settings
 
 MAPS = ["model.noise.channels=2"]

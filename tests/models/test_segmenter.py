@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from src.build import build_data, build_model
 from src.metrics.confusion import scores
 from src.models.base import Segmenter
 from src.models.normalization import Normalization
 from src.train import train
+from src.training.build import build_data, build_model
 from tests.conftest import settings
 
 
@@ -161,7 +161,7 @@ def test_gradients_of_two_ranks_are_those_of_one(tmp_path: Path, model: list[str
     import subprocess
 
     from tests.conftest import command, environment
-    from tests.data.test_folder import NAMES, write
+    from tests.data.formats.test_folder import NAMES, write
 
     for split in ("train", "val"):
         write(tmp_path / "data", split, 4)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.build import build_data, build_model
 from src.models.base import Segmenter
 from src.models.semi import cutmix, ramped, unlabeled_loss
+from src.training.build import build_data, build_model
 from tests.conftest import settings
 
 VOID = 255

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
-from src.build import make
 from src.errors import UserError
 from src.networks.base import SegmentationNetwork
+from src.training.build import make
 from tests.conftest import ROOT
 
 CLASSES = 5

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from src import run_folder
+from src.storage import run_folder
 
 folder, overrides = Path(sys.argv[1]), sys.argv[2:]
 values = dict(override.split("=", 1) for override in overrides)

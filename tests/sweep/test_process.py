@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src import run_folder
+from src.storage import run_folder
 from src.sweep.process import STDERR, STDOUT, JobProcess, Start, environment, outcome, run_to_end
 from tests.conftest import ROOT
 

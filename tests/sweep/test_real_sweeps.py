@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from src import run_folder
+from src.storage import run_folder
 from src.sweep.record import Record
 from tests.conftest import SMALL, command, environment
 from tests.same import assert_same_end

@@ -18,7 +18,8 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from src import run_folder, train
+from src import train
+from src.storage import run_folder
 from src.sweep.process import Start
 from src.sweep.record import Job, Record
 from tests.conftest import environment

@@ -12,21 +12,22 @@ import torch
 from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score
 
-from src import cli, run_folder
-from src.build import build_data, build_model
+from src.cli.command import compose
 from src.config.check import check
+from src.data.augment.mixing import mixed
+from src.data.augment.transforms import Augment, behind, from_behind
+from src.data.formats.shapes import Shapes
 from src.data.labels import LabelSet
-from src.data.mixing import mixed
-from src.data.shapes import Shapes
-from src.data.transforms import Augment, behind, from_behind
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.predict import predict
+from src.storage import run_folder
 from src.tasks.boundary import BinaryScores, Boundary, outlines
 from src.tasks.depth import Depth, DepthErrors
 from src.tasks.label import Label
 from src.tasks.tasks import Tasks
 from src.train import train as start
+from src.training.build import build_data, build_model
 from tests.conftest import settings
 from tests.data.test_datamodule import folder_data
 
@@ -161,7 +162,7 @@ def test_scores_of_every_task_are_written_and_evaluated_again(trained: tuple[Pat
     run_dir, metrics = trained
     names = {"depth_abs_rel", "depth_rmse", "depth_delta1", "boundary_f1", "boundary_iou", "label_accuracy"}
     assert names <= metrics["val"].keys() and names <= metrics["test"].keys()
-    given = cli.compose("evaluate", [f"ckpt={run_dir}"])
+    given = compose("evaluate", [f"ckpt={run_dir}"])
     given["paths"]["output_dir"] = str(run_dir / "evaluated")
     assert evaluate(given)["test"] == metrics["test"]
 
@@ -174,7 +175,7 @@ def test_the_weights_are_learnt_and_kept(trained: tuple[Path, dict[str, Any]]) -
 
 def test_maps_of_photos_are_written(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (33, 50, 3), np.uint8)).save(tmp_path / "photo.png")
-    given = cli.compose(
+    given = compose(
         "predict", [f"ckpt={trained[0]}", f"input={tmp_path / 'photo.png'}", f"output={tmp_path / 'out'}", "device=cpu"]
     )
     assert predict(given) == []

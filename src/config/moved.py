@@ -1,0 +1,35 @@
+"""Where parts of the program lie that checkpoints, run folders and users' YAML may still name by an earlier place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# The module as it was called, and as it is called now. Version 0.2 moved them.
+MOVED = {
+    "src.discriminators": "src.networks.discriminators",
+    "src.schedulers": "src.optimization.schedulers",
+    "src.data.transforms": "src.data.augment.transforms",
+    **{
+        f"src.data.{name}": f"src.data.formats.{name}"
+        for name in ("camvid", "cityscapes", "coco", "dicom", "folder", "geotiff", "huggingface", "nifti", "outlines",
+                     "shapes", "streaming", "voc")
+    },
+}  # fmt: skip
+
+
+def renamed(target: str) -> str:
+    """A part's dotted name as it is now; any other text as it is."""
+    module, dot, name = target.rpartition(".")
+    return f"{MOVED[module]}{dot}{name}" if module in MOVED else target
+
+
+def with_new_names(content: Any) -> Any:
+    """A copy of a config (plain containers) whose every `_target_` is as it is now."""
+    if isinstance(content, dict):
+        return {
+            key: renamed(value) if key == "_target_" and isinstance(value, str) else with_new_names(value)
+            for key, value in content.items()
+        }
+    if isinstance(content, list):
+        return [with_new_names(value) for value in content]
+    return content

@@ -1,0 +1,53 @@
+"""Training samples mixed from two: CutMix, ClassMix, copy-paste."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from src.data.augment.transforms import classes_of
+
+Mix = Literal["cutmix", "classmix", "copy_paste"]
+
+
+def mixed(
+    kind: Mix, image: Tensor, mask: Tensor, other_image: Tensor, other_mask: Tensor, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """Pastes a part of another sample into one, mask along with it; draws from torch's generator.
+
+    "cutmix" (Yun et al. 2019) pastes a box whose share of the image is even in 0…1; "classmix" (Olsson et al. 2021) half of
+    the classes that the other sample shows; "copy_paste" (after Ghiasi et al. 2021, by class for want of instances) one of
+    its classes, the fewer pixels the likelier. What is ignored in the other sample is only pasted by CutMix.
+
+    Args:
+        image, other_image: [C, H, W].
+        mask, other_mask: uint8 [H, W], or with something behind it (see `behind`).
+    """
+    if kind == "cutmix":
+        pasted = _box(mask.shape[-2], mask.shape[-1])
+    else:
+        classes = classes_of(other_mask)
+        counts = torch.bincount(classes.flatten(), minlength=256)
+        counts[ignore_index] = 0
+        present = counts.nonzero().flatten()
+        if not len(present):
+            return image, mask
+        if kind == "classmix":
+            chosen = present[torch.randperm(len(present))[: (len(present) + 1) // 2]]
+        else:
+            chosen = present[torch.multinomial(1 / counts[present].double(), 1)]
+        pasted = torch.isin(classes, chosen.to(classes.dtype))
+    return torch.where(pasted, other_image, image), torch.where(pasted, other_mask, mask)
+
+
+def _box(height: int, width: int) -> Tensor:
+    """A box, bool [H, W]; its centre is anywhere, and what reaches over the edge is cut off, as in the paper."""
+    share, row, column = torch.rand(3).tolist()
+    half = share**0.5 / 2
+    rows, columns = torch.arange(height), torch.arange(width)
+    inside_rows = (rows + 0.5 - row * height).abs() < half * height
+    inside_columns = (columns + 0.5 - column * width).abs() < half * width
+    inside: Tensor = inside_rows[:, None] & inside_columns
+    return inside

@@ -1,0 +1,150 @@
+"""Pascal VOC: 20 kinds of things and the background (Everingham et al. 2010), in the official layout."""
+
+from __future__ import annotations
+
+from pathlib import Path, PureWindowsPath
+from typing import Literal
+
+from torch import Tensor
+
+from src.data.fetch import Archive, fetch
+from src.data.formats.folder import existing
+from src.data.labels import LabelSet, voc_colors
+from src.data.layout.file_list import FileList
+from src.data.readers.images import index_lookup, read_index_mask, read_pair
+from src.errors import UserError
+from src.files.untrusted import read_lines
+
+NAMES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+_LISTS = "ImageSets/Segmentation"
+_AUGMENTED = ("trainaug", "train_aug")  # mmsegmentation's name of the list, and DeepLab's
+
+
+class VOC:
+    """`JPEGImages/*.jpg` with palette masks in `SegmentationClass/*.png`, split by the lists of `ImageSets/Segmentation`.
+
+    The values 0 to 20 are the classes, 255, the outlines, is ignored. Where `test.txt` and the masks it asks for are there
+    (VOC 2007), "test" reads them; else it is "val".
+
+    Args:
+        split: "train", "val" or "test".
+        root: a folder with `VOCdevkit/VOC<year>` or `VOC<year>`, or that folder itself.
+        year: of the release.
+        train_list: what to train with. `trainaug` adds the masks that Hariharan et al. (2011, SBD) drew: the list
+            `trainaug.txt` (10,582 images), masks in `SegmentationClassAug` where `SegmentationClass` has none. `trainval`
+            holds the validation images, so that their score says nothing about new images.
+        download: fetch the release into `root` where it is missing.
+
+    Raises:
+        UserError: a folder, list, image or mask is missing, or the download failed.
+    """
+
+    channels = 3
+    intensity = (0.0, 255.0)
+
+    def __init__(
+        self,
+        split: str,
+        root: str,
+        year: Literal[2007, 2008, 2009, 2010, 2011, 2012] = 2012,
+        train_list: Literal["train", "trainval", "trainaug"] = "train",
+        download: bool = False,
+    ) -> None:
+        if download and _release(Path(root).expanduser(), year) is None:
+            fetch(Path(root).expanduser(), [_archive(year)])
+        top = existing(root)
+        folder = _release(top, year)
+        if folder is None:
+            raise UserError(
+                f"data.root: neither VOCdevkit/VOC{year} nor JPEGImages is in {top}; give the folder that holds VOCdevkit, or "
+                "fetch the data with data.download=true"
+            )
+        self.label_set = LabelSet(NAMES, tuple((r, g, b) for r, g, b in voc_colors(len(NAMES))))
+        self._lookup = index_lookup(len(NAMES), [], self.label_set.ignore_index)
+        self.split = split if split == "train" or (split == "test" and _has_test(folder)) else "val"
+        if split == "train" and train_list == "trainaug":
+            names = _augmented(folder)
+        else:
+            names = _names(folder, train_list if split == "train" else self.split)
+        images = [f"JPEGImages/{name}.jpg" for name in names]
+        masks = [_mask(folder, name) for name in names]
+        for image, mask in zip(images, masks, strict=True):
+            for file, kind in ((image, "image"), (mask, "mask")):
+                if not (folder / file).exists():
+                    raise UserError(
+                        f"{folder / file}: this {kind} is missing; unpack the release again, or correct {_LISTS}"
+                    )
+        self._images, self._masks = FileList(folder, images), FileList(folder, masks)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def name(self, index: int) -> str:
+        return self._images.path(index).stem
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._images.path(index), self._masks.path(index)
+
+    def read(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image uint8 [3, H, W] and mask uint8 [H, W]."""
+        file = self._masks.path(index)
+        return read_pair(self._images.path(index), read_index_mask(file, self._lookup), str(file))
+
+
+def _release(root: Path, year: int) -> Path | None:
+    """The folder with `JPEGImages`."""
+    places = (root / "VOCdevkit" / f"VOC{year}", root / f"VOC{year}", root)
+    return next((place for place in places if (place / "JPEGImages").is_dir()), None)
+
+
+def _names(folder: Path, name: str) -> list[str]:
+    file = folder / _LISTS / f"{name}.txt"
+    try:
+        lines = read_lines(file)
+    except OSError:
+        raise UserError(f"{file}: this list is missing or no text; unpack the release again") from None
+    # DeepLab's lists give paths of image and mask, all others names alone.
+    names = [PureWindowsPath(line.split()[0]).stem for line in lines if line.strip()]  # either slash separates
+    if not names:
+        raise UserError(f"{file}: lists no image; unpack the release again")
+    if len(set(names)) < len(names):
+        raise UserError(f"{file}: {next(n for n in names if names.count(n) > 1)} is listed twice; name each image once")
+    return names
+
+
+def _augmented(folder: Path) -> list[str]:
+    name = next((n for n in _AUGMENTED if (folder / _LISTS / f"{n}.txt").is_file()), None)
+    if name is None or not (folder / "SegmentationClassAug").is_dir():
+        missing = folder / _LISTS / "trainaug.txt" if name is None else folder / "SegmentationClassAug"
+        raise UserError(
+            f"{missing}: is missing, and with it SBD's masks; add it (conf/data/voc.yaml says how), or take "
+            "data.dataset.train_list=train"
+        )
+    names = _names(folder, name)
+    if both := sorted(set(names).intersection(_names(folder, "val"))):
+        raise UserError(
+            f"{folder / _LISTS / name}.txt: {both[0]} and {len(both) - 1} others are in val.txt too; take them out, or the "
+            "validation score is one of training images"
+        )
+    return names
+
+
+def _mask(folder: Path, name: str) -> str:
+    """VOC's own mask, with its ignored outlines, where there is one; else SBD's."""
+    own, augmented = f"SegmentationClass/{name}.png", f"SegmentationClassAug/{name}.png"
+    return augmented if not (folder / own).exists() and (folder / augmented).exists() else own
+
+
+def _has_test(folder: Path) -> bool:
+    return (folder / _LISTS / "test.txt").is_file() and (folder / _mask(folder, _names(folder, "test")[0])).exists()
+
+
+def _archive(year: int) -> Archive:
+    """The release as torchvision knows it."""
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+    release = DATASET_YEAR_DICT[str(year)]
+    return Archive(release["url"], release["md5"], release["base_dir"], f"VOCdevkit/VOC{year}")

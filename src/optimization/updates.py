@@ -1,0 +1,109 @@
+"""How weights are updated, the same for every segmenter: groups, schedule, accumulation, clipping, EMA."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from src.distributed.fsdp import whole
+from src.optimization.parameter_groups import parameter_groups
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """The settings of `optimizer`, `scheduler` and the trainer's keys that act on an optimizer's step.
+
+    Args:
+        optimizer: makes the optimizer: `optimizer(groups)`.
+        scheduler: makes the schedule: `scheduler(optimizer=…, total_steps=…)`; stepped once per optimizer step.
+        lr, weight_decay: of the groups.
+        encoder_lr_factor: multiplies `lr` for the encoder.
+        decay_norm_and_bias: whether norms and biases decay too.
+        accumulate: batches whose gradients make one step.
+        clip: largest gradient norm; None clips nothing.
+    """
+
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer]
+    scheduler: Callable[..., LRScheduler]
+    lr: float
+    weight_decay: float = 0.0
+    encoder_lr_factor: float = 1.0
+    decay_norm_and_bias: bool = True
+    accumulate: int = 1
+    clip: float | None = None
+
+    def build(self, network: nn.Module, lr_factor: float, total_steps: int) -> tuple[Optimizer, LRScheduler]:
+        """Optimizer and schedule of one network, whose learning rate is `lr` times `lr_factor`."""
+        groups = parameter_groups(
+            network, self.lr * lr_factor, self.weight_decay, self.encoder_lr_factor, self.decay_norm_and_bias
+        )
+        optimizer = self.optimizer(groups)
+        return optimizer, self.scheduler(optimizer=optimizer, total_steps=total_steps)
+
+    def steps(self, trainer: L.Trainer, batches_per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        batches = self.batches(trainer, batches_per_epoch)
+        epochs = trainer.max_epochs
+        steps = math.inf if epochs is None or epochs < 0 else epochs * math.ceil(batches / self.accumulate)
+        if trainer.max_steps > 0:
+            steps = min(steps, trainer.max_steps)
+        return max(1, int(steps))
+
+    @staticmethod
+    def batches(trainer: L.Trainer, batches_per_epoch: int) -> int:
+        """Of an epoch, those that are trained with."""
+        limit = trainer.limit_train_batches
+        return min(batches_per_epoch, limit) if isinstance(limit, int) else int(batches_per_epoch * limit)
+
+    def is_step(self, batch_idx: int, batches: int | float) -> bool:
+        """Whether the optimizer steps after this batch: after every `accumulate` batches, and at the epoch's end."""
+        return (batch_idx + 1) % self.accumulate == 0 or batch_idx + 1 == batches
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
+    """Scales gradients to a norm of at most `largest` and returns the norm (float scalar) they had before."""
+    norm: Tensor = whole(nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest))
+    return norm
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the network that follows it as an exponential moving average, batch norm statistics included."""
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    average.requires_grad_(False)
+    return average
+
+
+def step_scaled_ema_decay(decay: float, updates: int) -> float:
+    """A decay that starts low, so that the average forgets the initial weights: min(decay, (1 + n) / (10 + n))."""
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+def freeze_batch_norm(network: nn.Module) -> None:
+    """Puts every batch norm into evaluation mode: its statistics stay as they are."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def counts_on_each_rank(model: nn.Module, batch_norm: str) -> bool:
+    """Whether a model's batch norms take their statistics from the samples of one rank only, where ranks do not synchronise.
+
+    Args:
+        batch_norm: "frozen" takes none.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return batch_norm != "frozen" and any(not isinstance(m, nn.SyncBatchNorm) for m in norms)
+
+
+def is_finite(loss: Tensor) -> Tensor:
+    """Bool scalar on the loss's device; does not wait for the device."""
+    return torch.isfinite(loss.detach()).all()

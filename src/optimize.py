@@ -1,0 +1,144 @@
+"""Writes a data set into chunks for `data=streaming`: `python -m src.optimize data=… data.root=… output=DIR`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from omegaconf import DictConfig
+from pydantic import NonNegativeInt, PositiveFloat
+
+import src.which_src  # noqa: F401  first: it ends where another src is in the way
+from src.cli.command import plain, start
+from src.config.check import check_keys, check_node
+from src.errors import UserError
+from src.optional_packages import needs
+
+if TYPE_CHECKING:
+    from src.data.dataset import Source
+
+_KEYS: dict[str, Any] = {
+    "data": Any, "splits": list[Literal["train", "val", "test"]], "output": str, "encoding": Literal["auto", "png", "raw"],
+    "chunk_mb": PositiveFloat, "shuffle": bool, "seed": NonNegativeInt,
+}  # fmt: skip
+
+
+def check(config: Mapping[str, Any]) -> None:
+    check_keys(config, _KEYS)
+    check_node("data", config["data"])
+    if config["data"].get("labeled_fraction") is not None:
+        raise UserError("data.labeled_fraction: is chosen when training, not here; leave it out")
+
+
+def optimize(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Writes the splits into `output`, which is there whole or not at all.
+
+    Every sample is decoded again and compared before it is written, and every chunk is read again afterwards.
+
+    Returns:
+        The number of samples of each split.
+
+    Raises:
+        UserError: a bad config, a bad file, or `output` is there already.
+    """
+    check(settings)
+    needs("litdata", "streaming")
+    from filelock import FileLock
+
+    from src.data.formats.streaming import DESCRIPTION, PARTS
+    from src.storage.run_folder import naming
+    from src.training.build import build_data
+
+    output = Path(settings["output"]).expanduser()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"output: {output} is there already; remove it, or give another folder")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    lock = partial.with_suffix(".lock")
+    with naming(output):
+        lock.touch()  # the lock itself would wait for ever where none can be made
+    datamodule = build_data(settings["data"], seed=0)
+    about: dict[str, Any] = {"parts": PARTS, "splits": {}}
+    with naming(output), FileLock(lock):
+        shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
+        try:
+            for split in settings["splits"]:
+                source = datamodule.source(split)
+                if source.split in about["splits"]:
+                    print(f"{split}: the data has no {split} split, {source.split} stands for it")
+                    continue
+                about |= {"label_set": source.label_set.to_dict(), "channels": source.channels}
+                about["intensity"] = list(source.intensity)
+                chunks = _write(source, partial / source.split, settings)
+                about["splits"][source.split] = {"samples": len(source), "chunks": chunks}
+            (partial / DESCRIPTION).write_text(json.dumps(about), encoding="utf-8")
+            partial.replace(output)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    return {split: part["samples"] for split, part in about["splits"].items()}
+
+
+def _write(source: Source, folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Writes one split, in threads, with a progress bar on a terminal; the digests of its chunks.
+
+    Raises:
+        UserError: a sample cannot be read, or is not what comes back.
+    """
+    import torch
+    from litdata.streaming.writer import BinaryWriter
+    from rich.progress import track
+
+    from src.data.dataset import files_of
+    from src.data.formats.chunks import Chunks, digest
+    from src.data.formats.sample_bytes import decode, encode
+    from src.data.formats.streaming import PARTS
+    from src.data.threads import in_order
+    from src.seeding import derive
+
+    order: Sequence[int] = range(len(source))
+    if settings["shuffle"] and source.split == "train":
+        generator = torch.Generator().manual_seed(derive(settings["seed"], "chunks"))
+        order = torch.randperm(len(source), generator=generator).tolist()
+
+    def stored(index: int) -> list[bytes]:
+        image, mask = source.read(index)
+        files = files_of(source, index)
+        encoded = encode(image, mask, settings["encoding"], files[0] if files else None)
+        again = decode(*encoded, source.channels, source.name(index))
+        if not all(torch.equal(a, b) for a, b in zip(again, (image, mask), strict=True)):
+            raise UserError(f"{source.name(index)}: does not come back as it was stored; take encoding=raw")
+        return [source.name(index).encode(), *encoded]
+
+    folder.mkdir(parents=True)
+    writer = BinaryWriter(str(folder), chunk_bytes=int(settings["chunk_mb"] * 2**20))
+    samples = in_order(stored, order)
+    shown = track(samples, f"writing {source.split}", len(source), disable=not sys.stdout.isatty())
+    for number, sample in enumerate(shown):
+        writer.add_item(number, sample)
+    writer.done()
+    writer.merge()
+    digests = {file.name: digest(file) for file in sorted(folder.glob("*.bin"))}
+    chunks = Chunks(folder, digests)
+    wrong = len(chunks) != len(source) or any(
+        chunks.read(number, len(PARTS), only=0)[0].decode() != source.name(index) for number, index in enumerate(order)
+    )
+    if wrong:
+        raise UserError(
+            f"output: {folder} does not hold the {len(source)} samples that were written; is the disk all right?"
+        )
+    return digests
+
+
+def _task(config: DictConfig) -> None:
+    counts = optimize(plain(config))
+    print(f"{', '.join(f'{count} {split}' for split, count in counts.items())} samples in {config['output']}")
+    print(f"train with them: python -m src.train data=streaming data.root={config['output']}")
+
+
+if __name__ == "__main__":
+    start("optimize", _task, check)
