@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +23,9 @@ from src.losses.segmentation import (
     Lovasz,
     Ohem,
 )
+from tests.conftest import ROOT
 
-CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "conf" / "loss").glob("*.yaml"))
 K, VOID = 4, 255
 BuildLoss = Callable[..., nn.Module]
 

@@ -14,8 +14,9 @@ from torch import nn
 
 from src.errors import UserError
 from src.optimization.parameter_groups import parameter_groups
+from tests.conftest import ROOT
 
-CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "optimizer").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "conf" / "optimizer").glob("*.yaml"))
 
 
 class Network(nn.Module):

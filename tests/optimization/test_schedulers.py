@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +16,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR,
 
 from src.errors import UserError
 from src.optimization.schedulers import constant, cosine, onecycle, poly
+from tests.conftest import ROOT
 
-CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "scheduler").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "conf" / "scheduler").glob("*.yaml"))
 Build = Callable[..., LRScheduler]
 
 

@@ -77,7 +77,7 @@ def test_a_new_try_begins_without_the_curves_of_the_last_one(tmp_path: Path) -> 
 def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock is the living process's, not its children's, and ends with it however it ends."""
     code = (
-        "import os, sys, time; from pathlib import Path; from src import run_folder\n"
+        "import os, sys, time; from pathlib import Path; from src.storage import run_folder\n"
         f"with run_folder.alone(Path({str(tmp_path)!r})):\n"
         "    if os.fork() == 0: time.sleep(60); os._exit(0)\n"
         "    print('in', flush=True); time.sleep(60)"

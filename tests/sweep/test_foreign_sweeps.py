@@ -18,8 +18,9 @@ from src.sweep.foreign_sweeps import check_arguments, check_overrides
 from src.sweep.process import JobProcess, Start, outcome
 from src.sweep.record import FILE, Job, Record
 from src.sweep.trial import open_study
+from tests.conftest import ROOT
 
-HERE = Path(__file__).parents[2]
+HERE = ROOT
 EVIL = "{_target_: os.system, command: touch evil}"
 # Of a command line: what is refused, and a word of why.
 REFUSED = [

@@ -22,7 +22,7 @@ from src import train
 from src.storage import run_folder
 from src.sweep.process import Start
 from src.sweep.record import Job, Record
-from tests.conftest import environment
+from tests.conftest import ROOT, environment
 
 Sweep = Callable[..., tuple[int, list[Job]]]
 _COMMAND = Start.command
@@ -47,7 +47,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sweep]:
         return status, record.jobs if record else []
 
     monkeypatch.setattr(Start, "command", command)
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(ROOT)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield run

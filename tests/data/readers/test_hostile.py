@@ -35,6 +35,7 @@ from src.data.readers.images import Encoded, index_lookup, read_index_mask, read
 from src.data.readers.raster import opened, preview
 from src.errors import UserError
 from src.inference.scenes import is_georeferenced
+from tests.conftest import ROOT
 from tests.data.layouts import SIZE, coco
 from tests.data.volumes import phantom, write_dicom, write_nifti
 
@@ -838,9 +839,9 @@ TOLD = {
 
 @pytest.mark.parametrize("opener", TOLD)
 def test_each_opener_is_told_what_it_may_open(opener: str) -> None:
-    for file in sorted((Path(__file__).parents[2] / "src").rglob("*.py")):
+    for file in sorted((ROOT / "src").rglob("*.py")):
         text = file.read_text(encoding="utf-8")
-        for found in re.finditer(opener, text) if "src/runs/" not in file.as_posix() else ():
+        for found in re.finditer(opener, text) if "src/reporting/" not in file.as_posix() else ():
             call = text[found.end() : text.index(")", found.end() + 40)]
             told = TOLD[opener]
             assert told is not None and told in call, f"{file}: {found[0]}{call})"
