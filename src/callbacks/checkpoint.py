@@ -15,7 +15,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from src.distributed.supervision import STOP_SIGNALS
 from src.errors import Interrupted, UserError
-from src.metrics.names import cannot_be
+from src.metrics.names import cannot_be, falls
 from src.models.base import Segmenter
 from src.storage import run_folder
 
@@ -28,7 +28,7 @@ class RunCheckpoint(Checkpoint):
     Args:
         run_dir: the run folder.
         monitor: the metric, e.g. "val/miou".
-        mode: whether the best is the largest or the smallest.
+        mode: whether the best is the largest or the smallest; None: as the metric says.
         every_n_steps: also save `last.ckpt` within an epoch after so many batches.
         every_minutes: also save `last.ckpt` within an epoch after so much time.
 
@@ -42,12 +42,13 @@ class RunCheckpoint(Checkpoint):
         self,
         run_dir: str,
         monitor: str,
-        mode: Literal["min", "max"] = "max",
+        mode: Literal["min", "max"] | None = None,
         every_n_steps: PositiveInt | None = None,
         every_minutes: PositiveFloat | None = None,
     ) -> None:
         self.run_dir = Path(run_dir)
-        self.monitor, self.mode = monitor, mode
+        self.monitor = monitor
+        self.mode = mode or ("min" if falls(monitor.removeprefix("val/")) else "max")
         self.every_n_steps, self.every_minutes = every_n_steps, every_minutes
         self.best_score: float | None = None
         self.best_results: dict[str, float] = {}

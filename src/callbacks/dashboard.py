@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import lightning as L
@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.inference.drawing import confusion_figure
-from src.metrics.names import DICE_FOREGROUND, SCORES, background
+from src.metrics.names import DICE_FOREGROUND, SCORES, TASK_SCORES, background
 from src.models.base import Segmenter
 
 
@@ -31,7 +31,8 @@ class Dashboard(L.Callback):
             return
         assert isinstance(pl_module, Segmenter)
         writer = trainer.logger.experiment
-        writer.add_custom_scalars(_layout(pl_module.label_set.names, len(pl_module.optimized_parts()) > 1))
+        tasks = () if pl_module.tasks is None else tuple(pl_module.tasks.tasks)
+        writer.add_custom_scalars(_layout(pl_module.label_set.names, len(pl_module.optimized_parts()) > 1, tasks))
         config = yaml.safe_dump(pl_module.config, sort_keys=False)
         writer.add_text("config", "    " + config.replace("\n", "\n    "))
 
@@ -60,15 +61,19 @@ def log_hparams(trainer: L.Trainer, settings: Mapping[str, Any], metrics: Mappin
         trainer.logger.save()
 
 
-def _layout(names: tuple[str, ...], adversarial: bool) -> dict[str, Any]:
-    absent = {"loss"} if background(names) is not None else {"loss", DICE_FOREGROUND}
-    overall = [f"val/{key}" for key in SCORES if key not in absent]
+def _layout(names: tuple[str, ...], adversarial: bool, tasks: Collection[str] = ()) -> dict[str, Any]:
+    absent = set() if background(names) is not None else {DICE_FOREGROUND}
+    overall = [f"val/{key}" for key, score in SCORES.items() if score.higher_is_better and key not in absent]
     charts: dict[str, Any] = {
         "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
         "scores (dice is over all classes, dice_foreground without background)": ["Multiline", overall],
         "IoU by class": ["Multiline", [f"^val/iou/{re.escape(name)}$" for name in names]],
         "learning rates": ["Multiline", ["learning_rate/.*"]],
     }
+    for task in tasks:
+        charts[f"scores of {task}"] = [
+            "Multiline", [f"val/{key}" for key, score in TASK_SCORES.items() if score.task == task]
+        ]  # fmt: skip
     if adversarial:
         charts["adversaries"] = ["Multiline", ["^train/(generator|discriminator|adversarial)_loss$"]]
         charts["discriminator on truth and maps"] = ["Multiline", ["^train/d_(real|fake)$"]]

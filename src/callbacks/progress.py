@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
+from src.metrics.names import title
 from src.models.base import Segmenter
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,12 @@ class Progress(RichProgressBar):
         assert isinstance(pl_module, Segmenter)
         now = trainer.callback_metrics
         parts = [f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"]
-        for key, text in (("train/loss_mean", "train loss"), ("val/loss", "val loss"), ("val/miou", "val mIoU")):
+        monitored = getattr(trainer.checkpoint_callback, "monitor", None)
+        shown = dict.fromkeys(["val/loss", "val/miou", *([monitored] if monitored else [])])
+        for key, text in (
+            ("train/loss_mean", "train loss"),
+            *((key, f"val {title(key.removeprefix('val/'))}") for key in shown),
+        ):
             if key in now:
                 parts.append(f"{text} {float(now[key]):.4f}")
         if "train/images_per_second" in now:

@@ -18,7 +18,7 @@ from src.config.consistency import check_consistency
 from src.config.shares import parse_share
 from src.errors import UserError
 from src.files.untrusted import shown
-from src.metrics.names import SCORES, is_score
+from src.metrics import names
 from src.which_src import of_another
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -27,7 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 TOP_LEVEL: dict[str, Any] = {
     "seed": Annotated[int, Field(ge=0, lt=2**63)],
     "monitor": str,
-    "monitor_mode": Literal["min", "max"],
+    "monitor_mode": Literal["min", "max"] | None,
     "compile": bool,
     "test": bool,
     "init_from": str | None,
@@ -208,17 +208,10 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
 def check_together(config: Mapping[str, Any]) -> None:
     """Checks what no single key can tell."""
     data, network, trainer = config["data"], config["network"], config["trainer"]
-    monitor = config["monitor"]
-    if not _is_metric(monitor, "val"):
-        raise UserError(
-            f"monitor: no metric is called {monitor!r}{_suggest(monitor, _METRICS)}; metrics: {', '.join(_METRICS)}"
-        )
+    _check_metric("monitor", config, ("val",))
     optimized = config["optimized_metric"]
-    if optimized != "train/loss" and not _is_metric(optimized, "val", "test"):
-        raise UserError(
-            f"optimized_metric: no metric is called {optimized!r}{_suggest(optimized, _METRICS)}; metrics: "
-            f"{', '.join(_METRICS)}, and the same of test/"
-        )
+    if optimized != names.TRAIN_LOSS:
+        _check_metric("optimized_metric", config, ("val", "test"))
     if optimized.startswith("test/") and not config["test"]:
         raise UserError(f"optimized_metric: {optimized} needs test=true")
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
@@ -364,12 +357,27 @@ def explain(error: Exception, keys: Mapping[str, Any] | None) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-_METRICS = (*(f"val/{key}" for key in SCORES), "val/iou/<class>")
+def _check_metric(key: str, config: Mapping[str, Any], stages: tuple[str, ...]) -> None:
+    given, own = config[key], own_metrics(config)
+    stage, _, name = given.partition("/")
+    score = names.find(name, own) if stage in stages else None
+    tasks = [
+        task for task, weight in (config.get("tasks") or {}).items() if isinstance(weight, int | float) and weight > 0
+    ]
+    if score is not None and (score.task is None or score.task in tasks):
+        return
+    if score is not None:
+        raise UserError(
+            f"{key}: {given} is a score of the task {score.task}, which is not learnt; take tasks={score.task}"
+        )
+    known = [f"val/{name}" for name in names.of_run(tasks, own)]
+    also = ", and the same of test/" if "test" in stages else ""
+    raise UserError(f"{key}: no metric is called {given!r}{_suggest(given, known)}; metrics: {', '.join(known)}{also}")
 
 
-def _is_metric(name: str, *stages: str) -> bool:
-    stage, _, key = name.partition("/")
-    return stage in stages and is_score(key)
+def own_metrics(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the metrics that the user added."""
+    return tuple(config.get("metrics") or {})
 
 
 def _expect(where: str, annotation: Any, value: Any) -> None:

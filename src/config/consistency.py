@@ -7,6 +7,7 @@ from typing import Any
 
 from src.config import signatures
 from src.errors import UserError
+from src.metrics.names import falls, find
 
 
 def check_consistency(config: Mapping[str, Any]) -> None:
@@ -90,8 +91,15 @@ def _check_classes(config: Mapping[str, Any]) -> None:
 
 
 def _check_monitor(config: Mapping[str, Any]) -> None:
-    right = "min" if config["monitor"] == "val/loss" else "max"
-    if config["monitor_mode"] != right:
+    key, mode = config["monitor"].removeprefix("val/"), config["monitor_mode"]
+    if find(key) is None:
+        if mode is None:
+            raise UserError(
+                f"monitor_mode: {config['monitor']} is a metric of your own; say which is best, monitor_mode=max or min"
+            )
+        return
+    right = "min" if falls(key) else "max"
+    if mode not in (None, right):
         raise UserError(
             f"monitor_mode: {config['monitor_mode']} would keep the worst checkpoint by {config['monitor']}; take "
             f"monitor_mode={right}"

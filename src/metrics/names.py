@@ -1,27 +1,97 @@
-"""What scores are called, in metrics.json, in TensorBoard, as `monitor` and in tables. No torch: config checks read it."""
+"""What scores are called: key, title, direction, and which task has them. No torch: checks, tables and reports read it here.
+
+A run's scores are those over its classes (`SCORES`, `iou/<class>`), those of its tasks (`TASK_SCORES`) and those of the metrics
+that a user adds (`metrics.<name>`). In metrics.json they stand below `val` and `test`; in TensorBoard, as `monitor` and as
+`optimized_metric` their keys begin with `val/` and `test/`.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 DICE_FOREGROUND = "dice_foreground"
-# Keys over all classes, and how tables call them.
-SCORES = {
-    "miou": "mIoU",
-    "dice": "Dice (all classes)",
-    DICE_FOREGROUND: "Dice (foreground)",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "fw_iou": "frequency-weighted IoU",
-    "loss": "loss",
-}
+TRAIN_LOSS = "train/loss"  # the one score of training that a sweep may be told
+_IOU = "iou/"
 _BACKGROUND = ("background", "_background_", "bg")  # what a class is called that stands for everything else
 
 
-def is_score(key: str) -> bool:
+@dataclass(frozen=True)
+class Score:
+    """One number about a split.
+
+    Args:
+        key: as in metrics.json.
+        title: how tables call it.
+        higher_is_better: its direction.
+        task: the task that has it; None for the classes.
+    """
+
+    key: str
+    title: str
+    higher_is_better: bool = True
+    task: str | None = None
+
+
+SCORES = {
+    score.key: score
+    for score in (
+        Score("miou", "mIoU"),
+        Score("dice", "Dice (all classes)"),
+        Score(DICE_FOREGROUND, "Dice (foreground)"),
+        Score("pixel_accuracy", "pixel accuracy"),
+        Score("mean_accuracy", "mean accuracy"),
+        Score("fw_iou", "frequency-weighted IoU"),
+        Score("loss", "loss", higher_is_better=False),
+    )
+}
+# Of a task, each score that its metric computes, after the task's name.
+TASK_SCORES = {
+    score.key: score
+    for score in (
+        Score("depth_abs_rel", "depth: mean |error| / distance", higher_is_better=False, task="depth"),
+        Score("depth_rmse", "depth: root mean squared error", higher_is_better=False, task="depth"),
+        Score("depth_delta1", "depth: within 25 %", task="depth"),
+        Score("boundary_f1", "boundary F1", task="boundary"),
+        Score("boundary_iou", "boundary IoU", task="boundary"),
+        Score("label_accuracy", "label accuracy", task="label"),
+    )
+}
+
+
+def find(key: str, own: Iterable[str] = ()) -> Score | None:
+    """The score of this key; None where no score is called so.
+
+    Args:
+        own: names of the metrics that a user added; nothing is known of them but that higher is usually better.
+    """
+    if (score := SCORES.get(key) or TASK_SCORES.get(key)) is not None:
+        return score
+    if key.startswith(_IOU) and key != _IOU:
+        return Score(key, f"IoU of {key.removeprefix(_IOU)}")
+    return Score(key, key) if key.partition("/")[0] in own else None
+
+
+def of_run(tasks: Collection[str], own: Iterable[str] = ()) -> list[str]:
+    """Keys that a run with these tasks and these metrics of a user's own has, `iou/<class>` for those of the classes."""
+    return [*SCORES, f"{_IOU}<class>", *(key for key, score in TASK_SCORES.items() if score.task in tasks), *own]
+
+
+def is_of_classes(key: str) -> bool:
     """Whether a key is that of a score of every run, `iou/<class>` included."""
-    return key in SCORES or re.fullmatch(r"iou/.+", key) is not None
+    score = find(key)
+    return score is not None and score.task is None
+
+
+def falls(key: str, own_mode: str | None = None) -> bool:
+    """Whether a score is better the smaller it is.
+
+    Args:
+        key: without its stage.
+        own_mode: "min" or "max" as a user said it; counts where the key is none that is known here.
+    """
+    score = find(key)
+    return own_mode == "min" if score is None else not score.higher_is_better
 
 
 def background(names: Sequence[str]) -> int | None:
@@ -34,7 +104,8 @@ def title(key: str, names: Sequence[str] | None = None) -> str:
     """How a table calls a score; with `names`, the classes, Dice says whether a background is one of them."""
     if key == "dice" and names is not None and background(names) is not None:
         return "Dice (with background)"
-    return SCORES.get(key, key.replace("_", " "))
+    score = find(key)
+    return key.replace("_", " ") if score is None else score.title
 
 
 def cannot_be(key: str, names: Sequence[str]) -> str | None:

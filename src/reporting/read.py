@@ -19,6 +19,7 @@ from typing import Any, Literal
 from src.errors import UserError
 from src.files import untrusted
 from src.files.untrusted import TEXT_LIMIT, shown
+from src.metrics.names import falls
 from src.reporting import events
 from src.storage import run_folder
 
@@ -116,11 +117,13 @@ class Run:
         return number(values[max(values)]) if values else None
 
     def _best_so_far(self, metric: str) -> float | None:
-        monitored = self.events.scalars.get(str(self.config.get("monitor", "val/miou")), {})
+        key, mode = str(self.config.get("monitor", "val/miou")), self.config.get("monitor_mode")
+        monitored = self.events.scalars.get(key, {})
         finite = {step: value for step, value in monitored.items() if math.isfinite(value)}
         if not finite:
             return None
-        best = (min if self.config.get("monitor_mode") == "min" else max)(finite, key=finite.__getitem__)
+        smallest = mode == "min" if mode else falls(key.removeprefix("val/"))
+        best = (min if smallest else max)(finite, key=finite.__getitem__)
         return number(self.events.scalars.get(f"val/{metric}", {}).get(best))
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from src.metrics.names import falls
 from src.reporting.compare import Seeds
 from src.reporting.read import Run, number
 
@@ -30,7 +31,6 @@ _FORMULA = (
     "＠",
 )  # what a spreadsheet takes a cell's text for one by
 _VAST = 1e12
-_SMALLER_IS_BETTER = ("loss",)
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,19 @@ def called(metric: str) -> str:
     return "dice (all classes)" if metric == "dice" else metric
 
 
+def own_mode(runs: Sequence[Run], metric: str) -> str | None:
+    """What the runs say of the direction of a metric that they monitor: "min" or "max"; None where none does."""
+    said = (run.config.get("monitor_mode") for run in runs if run.config.get("monitor") == f"val/{metric}")
+    return next((str(mode) for mode in said if mode), None)
+
+
 def columns(runs: Sequence[Run], different: Mapping[str, Sequence[str]], metric: str) -> list[Column]:
     """What the table of runs shows."""
 
     def of(key: str, title: str, values: Sequence[Any], form: str = "", descending: bool = False) -> Column:
         return Column(key, title, values, [_dash(v) or _shown(v, form) for v in values], descending)
 
-    best_first = metric not in _SMALLER_IS_BETTER
+    best_first = not falls(metric, own_mode(runs, metric))
     scores = [
         of(stage, f"{stage} {called(metric)}", [run.score(stage, metric) for run in runs], ".4f", best_first)
         for stage in ("val", "test")
@@ -99,12 +105,12 @@ def run_table(shown: Sequence[Column]) -> Table:
 def seed_columns(groups: Sequence[Seeds], metric: str) -> list[Column]:
     """What the table over seeds shows; a column of a value that all groups share is left out."""
     keys = [key for key in (groups[0].values if groups else {}) if len({group.values[key] for group in groups}) > 1]
-    scores = []
+    scores, best_first = [], not falls(metric, own_mode([run for group in groups for run in group.runs], metric))
     for stage in ("val", "test"):
         found = [group.score(stage, metric) for group in groups]
         texts = [_mean(*score) if score else "–" for score in found]
         means = [score[0] if score else None for score in found]
-        scores.append(Column(stage, f"{stage} {called(metric)}", means, texts, metric not in _SMALLER_IS_BETTER))
+        scores.append(Column(stage, f"{stage} {called(metric)}", means, texts, best_first))
     done = [len(group.completed) for group in groups]
     seeds = [len({run.seed for run in group.runs}) for group in groups]
     counts = [f"{d}" if d == all_ else f"{d} of {all_}" for d, all_ in zip(done, seeds, strict=True)]

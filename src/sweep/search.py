@@ -15,6 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from src.cli.command import plain
 from src.errors import UserError
+from src.metrics.names import falls, find
 from src.optional_packages import needs
 from src.seeding import derive
 from src.sweep import resume
@@ -78,13 +79,25 @@ class OptunaSweeper(GridSweeper):
             raise UserError(f"sweep.pruner: {record.metric} is no validation score; take sweep.pruner=null")
         self._refuse_pickles()
         self._try_out()
-        falls = record.metric.endswith("/loss")
+        falls = self._falls(record.metric)
         self.study = open_study(record.folder, self.direction or ("minimize" if falls else "maximize"))
         self._fail_lost_trials()
         self.launcher.trial = lambda job: tell_job(record.folder, job.trial, record.metric, self.pruner)
         self.launcher.run(self._jobs(), self._tell)
         exit_unless_good(self.launcher)
         return []
+
+    def _falls(self, metric: str) -> bool:
+        """Whether the best trial is the one with the smallest score."""
+        key, config = metric.partition("/")[2], self.config
+        assert config is not None
+        monitored = str(config.get("monitor")).partition("/")[2] == key
+        mode = config.get("monitor_mode") if monitored else None
+        if find(key) is None and mode is None and self.direction is None:
+            raise UserError(
+                f"sweep.direction: {metric} is a metric of your own; say which is best, sweep.direction=maximize or minimize"
+            )
+        return falls(key, mode)
 
     def _refuse_pickles(self) -> None:
         """Optuna's CMA-ES keeps its state in the study as a pickle, and a study that is there may be a stranger's."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.data.labels import LabelSet
-from src.metrics.names import SCORES, is_score
+from src.metrics.names import SCORES, is_of_classes
 from src.metrics.names import title as title_of
 
 
@@ -22,7 +22,7 @@ def score_table(scores: Mapping[str, float], labels: LabelSet, title: str) -> st
         value = scores.get(f"iou/{name}")
         table.add_row(name, "–" if value is None else f"{value:.4f}")
     table.add_section()
-    further = [key for key in scores if not is_score(key)]  # of tasks beside the classes
+    further = [key for key in scores if not is_of_classes(key)]  # of tasks beside the classes
     for key in (*SCORES, *further):
         if key in scores:
             table.add_row(title_of(key, labels.names), f"{scores[key]:.4f}")

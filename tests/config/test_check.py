@@ -163,6 +163,7 @@ EXTRA_ADVERSARY = {
     "trainer.precision=16-mixed": ["trainer=gpu"],
     "model.semi=adversarial": ["data.labeled_fraction=1/8"],
     "discriminator.norm=group": ["discriminator=patchgan"],
+    "monitor=val/loss": ["monitor_mode=max"],
     "model.r1_weight=1": ["discriminator=patchgan", "discriminator.norm=batch"],
 }
 

@@ -47,7 +47,7 @@ def test_tables_say_what_dice_is_a_mean_of() -> None:
     assert "Dice (with background)" in score_table(scores, WITH, "val")
     assert "Dice (foreground)" in score_table(scores, WITH, "val")
     assert "Dice (all classes)" in score_table({"dice": 0.6}, WITHOUT, "val")
-    assert "depth rmse" in score_table(scores, WITH, "val")
+    assert "depth: root mean squared error" in score_table(scores, WITH, "val")
     assert (called("dice"), called("miou")) == ("dice (all classes)", "miou")
 
 
