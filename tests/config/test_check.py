@@ -134,6 +134,7 @@ EXTRA = {
     "trainer.precision=16-mixed": ["trainer=deepspeed"],
     "trainer.zero_stage=3": ["trainer=deepspeed"],
     "trainer.sync_batchnorm=true": ["trainer=cpu"],
+    "monitor=val/loss": ["monitor_mode=max"],
     **dict.fromkeys((key for key in BAD if key.startswith("data.dataset.names")), FOLDER[:2]),
     **dict.fromkeys(("data.dataset.colors=[[1,2,3]]", "model.class_weights=[1,2,3]", "monitor=val/iou/dog"), FOLDER),
 }
@@ -163,7 +164,6 @@ EXTRA_ADVERSARY = {
     "trainer.precision=16-mixed": ["trainer=gpu"],
     "model.semi=adversarial": ["data.labeled_fraction=1/8"],
     "discriminator.norm=group": ["discriminator=patchgan"],
-    "monitor=val/loss": ["monitor_mode=max"],
     "model.r1_weight=1": ["discriminator=patchgan", "discriminator.norm=batch"],
 }
 
