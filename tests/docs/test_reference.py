@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pydantic import Field, PositiveInt
 
-from docs import generate
+from docs import generate, told
 from tests.conftest import ROOT, environment
 
 CONF = ROOT / "conf"
@@ -110,12 +110,12 @@ def test_what_our_own_parts_take_is_told() -> None:
     ],
 )
 def test_types_in_words(annotation: Any, words: str) -> None:
-    assert generate.words(annotation) == words
+    assert told.words(annotation) == words
 
 
 def test_comments_are_found_behind_keys_and_in_the_lines_below() -> None:
     text = 'a: "#1" # first # still\nb:\n  c: 1 # one\n       # and more\n  d: 2\n'
-    assert generate.comments(text) == {"a": "first # still", "b": "", "b.c": "one and more", "b.d": ""}
+    assert told.comments(text) == {"a": "first # still", "b": "", "b.c": "one and more", "b.d": ""}
 
 
 def test_it_needs_no_torch(tmp_path: Path) -> None:
