@@ -148,7 +148,7 @@ def test_a_bad_file_ends_the_conversion_with_nothing_written(tmp_path: Path) -> 
 
 
 def test_what_is_not_whole_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no dataset\.json; make it with python -m src\.data\.optimize"):
+    with pytest.raises(UserError, match=r"has no dataset\.json; make it with python -m src\.optimize"):
         Streaming("train", str(folder))
     with pytest.raises(UserError, match=r"http://x is of no known kind; take a folder or one of s3://"):
         Streaming("train", "http://x")
