@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -17,12 +18,16 @@ from docs import generate, told
 from tests.conftest import ROOT, environment
 
 CONF = ROOT / "conf"
-MADE = generate.pages()
+
+
+@functools.cache
+def made() -> dict[str, str]:
+    return generate.pages()
 
 
 def test_it_is_current() -> None:
     committed = {file.name: file.read_text(encoding="utf-8") for file in generate.OUTPUT.glob("*.md")}
-    assert committed == MADE, "conf/ or a signature has changed: run python docs/generate.py"
+    assert committed == made(), "conf/ or a signature has changed: run python docs/generate.py"
 
 
 def keys(node: Any, path: str) -> Iterator[str]:
@@ -45,13 +50,13 @@ def test_every_group_has_a_page_and_is_listed() -> None:
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for group in folders():
         page = f"{group.replace('/', '-')}.md"
-        assert f"({page})" in MADE["index.md"]
+        assert f"({page})" in made()["index.md"]
         assert f"reference/{page}" in nav
 
 
 @pytest.mark.parametrize("group", folders())
 def test_every_option_and_key_of_a_group_is_there(group: str) -> None:
-    page = MADE[f"{group.replace('/', '-')}.md"]
+    page = made()[f"{group.replace('/', '-')}.md"]
     options = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     sections = dict(zip(re.findall(r"^## .*=(\w+)$", page, flags=re.MULTILINE),
                         re.split(r"^## .*=\w+$", page, flags=re.MULTILINE)[1:], strict=True))  # fmt: skip
@@ -71,7 +76,7 @@ def test_every_option_and_key_of_a_group_is_there(group: str) -> None:
 
 def test_every_key_of_a_command_is_there() -> None:
     for file in CONF.glob("*.yaml"):
-        (section,) = re.findall(rf"^## src\.{file.stem}\n(.*?)(?=^## |\Z)", MADE["commands.md"], flags=re.M | re.S)
+        (section,) = re.findall(rf"^## src\.{file.stem}\n(.*?)(?=^## |\Z)", made()["commands.md"], flags=re.M | re.S)
         node = yaml.safe_load(file.read_text(encoding="utf-8"))
         node.pop("defaults")
         for key in keys(node, ""):
@@ -91,7 +96,7 @@ def test_what_our_own_parts_take_is_told() -> None:
         "optimizer",
         "hydra-launcher",
     ):
-        for row in re.findall(r"^\| `.*$", MADE[f"{name}.md"], flags=re.MULTILINE):
+        for row in re.findall(r"^\| `.*$", made()[f"{name}.md"], flags=re.MULTILINE):
             _, key, default, takes, _ = re.split(r"(?<!\\)\|", row, maxsplit=4)
             assert default.strip() and takes.strip(), f"{key}: which values?"
 

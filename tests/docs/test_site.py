@@ -18,6 +18,18 @@ from tests.test_architecture import COMMANDS
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OUTSIDE = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 LATER = {"ARCHITECTURE.md"}
+GROUPS = ("data", "model", "network", "discriminator", "loss", "optimizer", "scheduler", "trainer", "tasks", "debug",
+          "sweep")  # fmt: skip
+PLACEHOLDERS = {"group"}
+# Keys and options that are another project's, or that a page adds.
+THEIRS = {
+    "docs/coming-from.md": {"model.decode_head.channels", "fdr"},
+    "docs/extend/index.md": {"two_scales", "nadam"},
+    "docs/extend/network.md": {"two_scales"},
+    "docs/extend/loss.md": {"brier", "loss.sharpness"},
+    "docs/extend/data-format.md": {"archives"},
+    "docs/extend/task.md": {"foreground"},
+}
 
 
 def test_the_site_builds_and_takes_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -77,6 +89,28 @@ def test_commands_and_make_targets_that_pages_name_are_there() -> None:
             assert (ROOT / benchmark).is_file(), page
         assert set(re.findall(r'pip install -e "\.\[(\w+)\]"', text)) <= extras.keys(), page
         assert "pip install pixelwise" not in text and 'pip install "pixelwise' not in text, page
+
+
+def known_keys() -> set[str]:
+    """Keys as they are said on a command line, with the nodes that hold them."""
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/reference").glob("*.md"))
+    keys = set(re.findall(r"^\| `([\w.]+)` \|", pages, flags=re.MULTILINE)) | set(re.findall(r"`\+([\w.]+)`", pages))
+    parents = {key.rpartition(".")[0] for key in keys}
+    return keys | parents | {"hydra.run.dir", "hydra.sweep.dir", "sweep.resume", "sweep.pruner", "sweep.sampler"}
+
+
+@pytest.mark.parametrize(
+    "page", [*OUTSIDE, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md"))]
+)
+def test_keys_and_options_that_pages_name_are_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\_", "_")
+    known = known_keys() | THEIRS.get(page, set())
+    named = set(re.findall(r"(?<![\w./$-])([a-z]+(?:\.\w+)+)=", text))
+    assert {key for key in named if key.partition(".")[0] not in PLACEHOLDERS} <= known
+    chosen = re.findall(r"(?<![\w./])(" + "|".join(GROUPS) + r")=((?:[a-z]\w*,?)+)", text)
+    for group, values in chosen:
+        options = {file.stem for file in (ROOT / "conf" / group).glob("*.yaml")} | THEIRS.get(page, set())
+        assert {value for value in values.split(",") if value} <= options, f"{group}={values}"
 
 
 def test_recipes_that_pages_name_are_there_and_all_are_named() -> None:
