@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -111,6 +112,25 @@ def test_keys_and_options_that_pages_name_are_there(page: str) -> None:
     for group, values in chosen:
         options = {file.stem for file in (ROOT / "conf" / group).glob("*.yaml")} | THEIRS.get(page, set())
         assert {value for value in values.split(",") if value} <= options, f"{group}={values}"
+
+
+def test_messages_that_troubleshooting_quotes_are_said() -> None:
+    """What stands between the `…` of a quoted message is text of the program's own."""
+    said = {
+        node.value
+        for file in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    rows = re.findall(
+        r"^\| (`.*?) \|", (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    quoted = [quote for row in rows for quote in re.findall(r"`([^`]+)`", row)]
+    assert len(quoted) > 10
+    for quote in quoted:
+        if quote != "No module named src.train":  # Python's own
+            for part in quote.split("…"):
+                assert any(part.strip() in text for text in said), f"{quote}: nobody says {part!r}"
 
 
 def test_recipes_that_pages_name_are_there_and_all_are_named() -> None:
