@@ -182,7 +182,7 @@ def option(group: str, name: str, common: Mapping[str, Key]) -> str:
     if about := heading(text):
         lines += [*(f"> {_text(line)}" for line in about.splitlines()), ""]
     if group in WHOLE:
-        body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+        body = "\n".join(line for line in text.splitlines() if not line.startswith("#") or "@package" in line)
         return "\n".join([*lines, "```yaml", body.strip() or "{}", "```", ""])
     node, _, begins = merged(group, name)
     if target := node.get("_target_"):
