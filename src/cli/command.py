@@ -92,7 +92,7 @@ def start(
                 "--experimental-rerun: opens a pickle, which can run code; python -m src.train like=RUN_DIR does it"
             )
         if overrides[:1] in (["-sc"], ["--shell-completion"]) and overrides[1:] == ["install=bash"]:
-            print(_COMPLETION.read_text(encoding="utf-8"))  # Hydra's own knows no `python -m`
+            print(_completion())  # Hydra's own knows no `python -m`
             return
         if {"-m", "--multirun"} & set(overrides):
             prepare_sweep()
@@ -132,6 +132,12 @@ def start(
         sweeps or not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides)
     )
     report_user_errors(run, lambda error: _message(config_name, error), only_prints=not runs)
+
+
+def _completion() -> str:
+    """The bash function that completes the commands, which are what `conf/` has a file for, and what follows them."""
+    commands = " ".join(f"src.{file.stem}" for file in sorted(CONFIG_DIR.glob("*.yaml")))
+    return _COMPLETION.read_text(encoding="utf-8").replace("@COMMANDS@", commands)
 
 
 def _folder(config_name: str, overrides: list[str], composed: DictConfig) -> list[str]:
