@@ -41,7 +41,7 @@ format: $(READY) ## rewrite the code in the project's style
 
 docs: $(READY) ## the documentation site, in build/docs/index.html; needs no network
 	$(BIN)/python docs/generate.py
-	$(BIN)/zensical build --strict --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
 
 dashboard: $(READY) ## TensorBoard over all runs, on this machine only; another port: make dashboard ARGS="--port 6007"
 	$(BIN)/tensorboard --logdir logs --host localhost $(ARGS)

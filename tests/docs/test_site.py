@@ -38,7 +38,7 @@ def test_the_site_builds_and_takes_nothing_from_elsewhere(tmp_path: Path) -> Non
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("zensical")), "build", "--strict"],
+        [str(Path(sys.executable).with_name("mkdocs")), "build", "--strict"],
         cwd=tmp_path, text=True, capture_output=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
