@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say of the wheel: the configs, which a checkout has beside `src/`, lie inside the package there."""
+"""What pyproject.toml cannot say of the wheel: `conf/`, which lies beside `src/` in a checkout, is inside the package there."""
 
 from setuptools import find_packages, setup
 

@@ -110,7 +110,7 @@ def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks:
         if doubt := model.images.doubt(given):
             _log.warning("the split %r has %s", split, doubt)
         check_classes(model.label_set, source.label_set, str(file))
-    on = trainer_of(config, settings["trainer"], file)
+    on = trainer_of(config, settings["trainer"], file, typed or ())
     trained_in = (config.get("trainer") or {}).get("precision")
     if build.is_main_process() and trained_in not in (None, on.get("precision")):
         _log.info("trainer.precision=%s (trained with %s)", on["precision"], shown(str(trained_in)))
@@ -233,8 +233,15 @@ def data_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path, tr
     return data
 
 
-def trainer_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def trainer_of(
+    config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path, typed: Collection[str] = ()
+) -> dict[str, Any]:
     """Lightning's Trainer with what of a checkpoint's settings bears on the scores, and what was chosen instead.
+
+    Args:
+        chosen: the group `trainer`: where to run, and in what precision; an option's other keys (max_epochs, limits …) are
+            those that a training begins with.
+        typed: keys that the user typed; of what bears on the scores these count too.
 
     Raises:
         UserError: the checkpoint's are no such settings.
@@ -246,7 +253,8 @@ def trainer_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path)
     except UserError as error:
         raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error})") from None
     still = {"_target_": "lightning.Trainer", "num_nodes": 1, "enable_model_summary": False}
-    return still | kept | {key: chosen[key] for key in _OF_OPTION if chosen.get(key) is not None}
+    keys = [*_OF_OPTION, *(key for key in _OF_TRAINING if f"trainer.{key}" in typed)]
+    return still | kept | {key: chosen[key] for key in keys if chosen.get(key) is not None}
 
 
 def _task(config: DictConfig) -> None:

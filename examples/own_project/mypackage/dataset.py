@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
-from src.data.labels import LabelSet
 from torch import Tensor
+
+from src.data.labels import LabelSet
 
 
 class Cracks:

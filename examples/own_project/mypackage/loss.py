@@ -6,8 +6,9 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from src.losses.segmentation import SegmentationLoss
 from torch import Tensor
+
+from src.losses.segmentation import SegmentationLoss
 
 
 class Tversky(SegmentationLoss):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pydantic import PositiveInt
-from src.networks.base import SegmentationNetwork
 from torch import nn
 
+from src.networks.base import SegmentationNetwork
 
-def dilated(num_classes: int, in_channels: int = 3, width: PositiveInt = 16, depth: PositiveInt = 3) -> SegmentationNetwork:
+
+def dilated(
+    num_classes: int, in_channels: int = 3, width: PositiveInt = 16, depth: PositiveInt = 3
+) -> SegmentationNetwork:
     """3x3 convolutions whose dilation doubles from one to the next, then a 1x1 classifier at every pixel.
 
     The program gives the number of classes and of image channels; the other keys are those of conf/network/mine.yaml, and
