@@ -233,7 +233,7 @@ def test_options_of_trainer_in_a_prediction(trained: Path, tmp_path: Path) -> No
     with Image.open(next((tmp_path / "exact/uncertainty").iterdir())) as exact:
         off = np.abs(np.asarray(exact).astype(int) - masks["bf16"]).max()
     assert 0 < off < 16
-    for options, said in {
+    for wrong, said in {
         (
             "trainer=ddp_cpu",
         ): "trainer: ddp is for several devices, and predicting takes one; take trainer=gpu or trainer=cpu",
@@ -244,7 +244,7 @@ def test_options_of_trainer_in_a_prediction(trained: Path, tmp_path: Path) -> No
         ("trainer.max_epochs=2",): "trainer.max_epochs",
     }.items():
         with pytest.raises((UserError, HydraException), match=re.escape(said)):
-            predict(compose("predict", [*given, f"output={tmp_path}/out", *options]))
+            predict(compose("predict", [*given, f"output={tmp_path}/out", *wrong]))
 
 
 @pytest.mark.parametrize(("command", "group", "said"), [
