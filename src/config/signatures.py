@@ -235,7 +235,10 @@ def _find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.Cl
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        raise LookupError(f"there is no package '{parts[0]}'")
+        raise LookupError(
+            f"there is no package '{parts[0]}' (if it is yours: start in the folder that it lies in, or with "
+            "PYTHONPATH=FOLDER, or pip install it)"
+        )
     if spec.submodule_search_locations is None:
         return None
     places = [Path(p) for p in spec.submodule_search_locations]
