@@ -167,7 +167,7 @@ class RunCheckpoint(Checkpoint):
         if score is None:
             return  # a class that this validation has not seen
         if self.best_score is None or (score > self.best_score if self.mode == "max" else score < self.best_score):
-            pl_module.raise_if_diverged()
+            pl_module.divergence.check()
             self.best_score, self.best_results = score, dict(results)
             trainer.save_checkpoint(self.best, weights_only=False)
 
@@ -185,7 +185,7 @@ class RunCheckpoint(Checkpoint):
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 logger.experiment.flush()
         assert isinstance(pl_module, Segmenter)
-        pl_module.raise_if_diverged()
+        pl_module.divergence.check()
         if trainer.is_global_zero:
             run_folder.keep_previous(last, self.run_dir / run_folder.PREVIOUS)
         self._stopped = trainer.should_stop
