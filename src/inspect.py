@@ -99,7 +99,8 @@ def inspect(settings: Mapping[str, Any]) -> list[str]:
             counted = np.zeros(256, np.int64)
             counted[: len(found[-1].pixels)] = found[-1].pixels
             counted[source.label_set.ignore_index] = found[-1].void
-            if (reason := nothing_to_learn(source.label_set, MasksSeen(counted, len(found[-1].sizes)), "training")) is not None:
+            seen = MasksSeen(counted, len(found[-1].sizes))
+            if (reason := nothing_to_learn(source.label_set, seen, "training")) is not None:
                 problems.append(reason)
     print(table(found, datamodule.label_set.names))
     absent = [name for k, name in enumerate(datamodule.label_set.names) if not any(f.images[k] for f in found)]

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -24,6 +23,7 @@ from src.models.normalization import Normalization
 from src.models.semi import SemiSupervision
 from src.optimization.averaging import MovingAverage
 from src.optimization.divergence import Divergence
+from src.optimization.manual_steps import step_all
 from src.optimization.updates import Optimization, clip_gradients, freeze_batch_norm
 from src.seeding import derive
 from src.tasks.multi_task import MultiTask
@@ -99,8 +99,6 @@ class Segmenter(L.LightningModule):
         assert tasks is None or isinstance(tasks, MultiTask)
         return tasks
 
-    # ------------------------------------------------------------------ prediction
-
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """All of the network's outputs for raw images [B, C, H, W]; evaluation takes the averaged weights if there are any."""
         network = self.ema.module if self.ema is not None and not self.training else self.network
@@ -138,8 +136,6 @@ class Segmenter(L.LightningModule):
     def task_maps(self, image: Tensor) -> dict[str, Tensor]:
         """The tasks' predictions that are maps, by name: float32 [B, H, W] for raw images [B, C, H, W]."""
         return {} if self.tasks is None else self.tasks.maps(self.outputs(image))
-
-    # ------------------------------------------------------------------ evaluation
 
     def _evaluate(self, stage: Stage, batch: Batch) -> None:
         """Scores predictions in the pixels of the truth, which are those that `predict` writes."""
@@ -180,8 +176,6 @@ class Segmenter(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._finish_evaluation("test")
 
-    # ------------------------------------------------------------------ training
-
     def train(self, mode: bool = True) -> Segmenter:
         super().train(mode)
         if mode and self.batch_norm == "frozen":
@@ -207,7 +201,11 @@ class Segmenter(L.LightningModule):
         return self.tasks.total(segmentation, losses)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """What is drawn in a step (dropout, noise) depends on the seed, the step and the rank alone."""
+        """Makes what is drawn in a step (dropout, noise) depend on the seed, the batch's number and the rank alone.
+
+        Lightning's public `global_step` counts optimizer steps; of batches only its loop keeps a count over epochs, which
+        its checkpoints restore. tests/training/test_resume.py compares a resumed run's bits.
+        """
         torch.manual_seed(derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
 
     def supervised_and_unlabeled(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -238,35 +236,14 @@ class Segmenter(L.LightningModule):
         self.divergence.watch(loss, self.trainer.fit_loop.epoch_loop.total_batch_idx)
         self.manual_backward(loss / self.optimization.accumulate)
         if self.optimization.is_step(batch_idx, self.trainer.num_training_batches):
-            self._step()
+            self._gradient_norms = []
+            step_all(self)
+            if isinstance(self.trainer.strategy, ZeroStrategy):
+                self._gradient_norms.append(self.trainer.strategy.gradient_norm())
+            if self.ema is not None:
+                self.ema.follow(self.network)
         for (part, _, _), norm in zip(self.optimized_parts(), self._gradient_norms, strict=False):
             self.log(f"train/{part}gradient_norm", norm)  # between steps, that of the last one
-
-    def _step(self) -> None:
-        """Steps all optimizers and schedules.
-
-        With manual optimization Lightning counts a step (`global_step`) for every `step()` of its own wrapper,
-        LightningOptimizer, while a step of ours is one however many optimizers there are. So only the network's optimizer
-        goes through the wrapper; of the others the torch optimizer inside it steps, after the hook that the wrapper would
-        have called. tests/models/test_gan.py counts the steps (`test_a_step_of_two_optimizers_is_one_step`).
-        """
-        self._gradient_norms = []
-        optimizers = self.optimizers()
-        first, *others = optimizers if isinstance(optimizers, list) else [optimizers]
-        first.step()
-        first.zero_grad()
-        if isinstance(self.trainer.strategy, ZeroStrategy):
-            self._gradient_norms.append(self.trainer.strategy.gradient_norm())
-        for other in others:
-            assert isinstance(other, LightningOptimizer)
-            self.on_before_optimizer_step(other.optimizer)
-            other.optimizer.step()
-            other.optimizer.zero_grad()
-        schedulers = self.lr_schedulers()
-        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-            scheduler.step()  # type: ignore[union-attr]
-        if self.ema is not None:
-            self.ema.follow(self.network)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Called with unscaled gradients whatever the precision: the place to clip. DeepSpeed clips by itself."""

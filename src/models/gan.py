@@ -113,8 +113,6 @@ class GANSegmenter(Segmenter):
         self.discriminator_lr_factor = discriminator_lr_factor
         self.judged: dict[str, Tensor] = {}  # the newest batch's scores, "real" and "fake", for the histograms
 
-    # ------------------------------------------------------------------ prediction
-
     def inputs(self, network: nn.Module, image: Tensor) -> Tensor:
         return self.noise.join(network, image, self._noise_seed)
 
@@ -167,8 +165,6 @@ class GANSegmenter(Segmenter):
                 yield super().logits(image).float().softmax(dim=1)
             finally:
                 self._noise_seed = None
-
-    # ------------------------------------------------------------------ training
 
     def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
         parts = super().optimized_parts()

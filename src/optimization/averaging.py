@@ -24,7 +24,7 @@ class MovingAverage(AveragedModel):
     def follow(self, network: nn.Module) -> None:
         """Takes a step towards the network's weights."""
         average = get_ema_multi_avg_fn(early_decay(self.decay, int(self.n_averaged)))  # type: ignore[no-untyped-call]
-        # Of FSDP's sharded tensors torch's fused average takes no whole ones, so each device averages its own shard.
+        # Under FSDP both are sharded tensors, which torch's fused average does not take: each device averages its own shard.
         self.multi_avg_fn = lambda own, new, n: average(of_this_device(own), of_this_device(new), n)
         self.update_parameters(network)
 

@@ -74,7 +74,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) ->
 
 
 def freeze_batch_norm(network: nn.Module) -> None:
-    """Puts every batch norm into evaluation mode: its statistics stay as they are."""
+    """Puts every batch norm into evaluation mode: its statistics stay as they are.
+
+    torch's batch norms of one, two and three dimensions and the synchronised one have no public class in common.
+    """
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

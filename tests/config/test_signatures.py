@@ -31,7 +31,9 @@ def test_what_a_constructor_hands_on_to_its_base_is_checked_as_the_bases() -> No
     base, gan = read("src.models.base.Segmenter"), read("src.models.gan.GANSegmenter")
     assert base is not None and gan is not None and not gan.takes_any
     assert base.parameters.keys() < gan.parameters.keys()
-    assert {name: str(gan.parameters[name]) for name in base.parameters} == {n: str(p) for n, p in base.parameters.items()}
+    assert {name: str(gan.parameters[name]) for name in base.parameters} == {
+        n: str(p) for n, p in base.parameters.items()
+    }
     assert "semi" in gan.built and "noise" in gan.built
 
 

@@ -18,7 +18,7 @@ from src.data.augment.mixing import mixed
 from src.data.augment.transforms import Augment
 from src.data.formats.shapes import Shapes
 from src.data.labels import LabelSet
-from src.data.samples import Pixels
+from src.data.samples import Batch, Pixels
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.predict import predict
@@ -122,15 +122,14 @@ class TestBoundary:
 
 def test_labels_are_the_classes_that_are_seen() -> None:
     mask = torch.tensor([[[0, 0], [VOID, 2]], [[1, 1], [1, 1]]], dtype=torch.uint8)
+    batch: Batch = {"image": torch.zeros(2, 3, 2, 2), "mask": mask, "id": ["a", "b"]}
     label = Label(3)
-    assert label.target({"mask": mask}).tolist() == [[True, False, True], [False, True, False]]
+    assert label.target(batch).tolist() == [[True, False, True], [False, True, False]]
     output = torch.tensor([3.0, -3.0, 3.0]).view(1, 3, 1, 1).expand(2, 3, 2, 2)
     metric = label.metric()
-    label.update(metric, output, label.target({"mask": mask}))
+    label.update(metric, output, label.target(batch))
     assert float(metric.compute()["accuracy"]) == pytest.approx(3 / 6)
-    assert float(label.loss(output[:1], label.target({"mask": mask})[:1])) == pytest.approx(
-        np.log1p(np.exp(-3)), rel=1e-5
-    )
+    assert float(label.loss(output[:1], label.target(batch)[:1])) == pytest.approx(np.log1p(np.exp(-3)), rel=1e-5)
 
 
 def test_weights_fixed_and_learnt() -> None:

@@ -151,13 +151,13 @@ class Strong:
 
 def _resize(pixels: Pixels, size: list[int]) -> Pixels:
     """The image resampled with antialiasing; of mask and depth the nearest pixels, the same ones of both."""
+
+    def nearest(one: Tensor) -> Tensor:
+        resized: Tensor = F.resize(one[None], size, F.InterpolationMode.NEAREST_EXACT)[0]
+        return resized
+
     image = F.resize(pixels.image, size, F.InterpolationMode.BILINEAR, antialias=True)
-    mask, depth = (
-        None if one is None else F.resize(one[None], size, F.InterpolationMode.NEAREST_EXACT)[0]
-        for one in (pixels.mask, pixels.depth)
-    )
-    assert mask is not None
-    return Pixels(image, mask, depth)
+    return Pixels(image, nearest(pixels.mask), None if pixels.depth is None else nearest(pixels.depth))
 
 
 def _pad(pixels: Pixels, below: int, right: int, ignore_index: int) -> Pixels:
