@@ -75,7 +75,7 @@ def inspect(settings: Mapping[str, Any], trust: Trust = STRANGER) -> list[str]:
     import numpy as np
     from PIL import Image
 
-    from src.data.dataset import Seen, doubt
+    from src.data.mask_check import MasksSeen, nothing_to_learn
     from src.files.atomic import replacing
     from src.storage.run_folder import naming
     from src.training.build import build_data
@@ -104,7 +104,8 @@ def inspect(settings: Mapping[str, Any], trust: Trust = STRANGER) -> list[str]:
             counted = np.zeros(256, np.int64)
             counted[: len(found[-1].pixels)] = found[-1].pixels
             counted[source.label_set.ignore_index] = found[-1].void
-            if (reason := doubt(source.label_set, Seen(counted, len(found[-1].sizes)), "training")) is not None:
+            seen = MasksSeen(counted, len(found[-1].sizes))
+            if (reason := nothing_to_learn(source.label_set, seen, "training")) is not None:
                 problems.append(reason)
     print(table(found, datamodule.label_set.names))
     absent = [name for k, name in enumerate(datamodule.label_set.names) if not any(f.images[k] for f in found)]
