@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format dashboard lock audit sbom bench notebooks clean
+.PHONY: help setup train test test-all lint format docs dashboard lock audit sbom bench notebooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,10 @@ format: $(READY) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY) ## the documentation site, in build/docs/index.html; needs no network
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
+
 dashboard: $(READY) ## TensorBoard over all runs, on this machine only; another port: make dashboard ARGS="--port 6007"
 	$(BIN)/tensorboard --logdir logs --host localhost $(ARGS)
 
@@ -65,5 +69,5 @@ notebooks: $(READY) ## run the notebooks from a clean kernel
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_notebooks.py $(ARGS)
 
 clean: ## remove caches and build outputs; logs/ and .venv/ stay
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

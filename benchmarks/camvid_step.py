@@ -54,7 +54,8 @@ def ours(root: Path) -> Callable[[], None]:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         scheduler.step()
-        model._average(model.network)
+        if model.ema is not None:
+            model.ema.follow(model.network)
 
     return step
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.data.augment.transforms import Augment
-from src.data.dataset import Kept, Samples, Source
+from src.data.dataset import InMemory, Samples, Source
 from src.data.disk_cache import OnDisk
 from src.data.formats.camvid import CamVid
 
@@ -170,7 +170,7 @@ def _cpu() -> float:
 def shares(source: CamVid, crop: tuple[int, int], images: int) -> dict[str, float]:
     """Milliseconds of CPU that a sample of ours takes, part by part, each added to those before."""
     off = functools.partial(Augment, max_class_share=1.0)
-    kept = Kept(source)
+    kept = InMemory(source)
     steps: dict[str, tuple[Source, Augment]] = {
         "crop": (kept, off(None, flip=0.0)),
         "zoom": (kept, off(list(SCALE), flip=0.0)),
@@ -204,7 +204,7 @@ def main() -> None:
         made: dict[str, Callable[[], Pipeline]] = {
             "ours": lambda: ours(source, crop),
             "ours, cache=disk": lambda: ours(OnDisk(source, "benchmark", Path(folder)), crop),
-            "ours, cache=ram": lambda: ours(Kept(source), crop),
+            "ours, cache=ram": lambda: ours(InMemory(source), crop),
             "torchvision's reference (PIL)": lambda: torchvision_reference(source, crop),
             "albumentations + OpenCV": lambda: albumentations_opencv(source, crop),
             "mmsegmentation": lambda: mmsegmentation(source, crop),

@@ -30,6 +30,8 @@ _DATA: dict[str, Any] = {
     "cache": Literal["ram", "disk"] | None, "cache_dir": str | None,
 }  # fmt: skip
 _TRAINER: dict[str, Any] = {key: TRAINER[key] | None for key in ("accelerator", "precision", "devices", "strategy")}
+# What of an option of the group `trainer` bears on an evaluation; the rest of it is of training alone.
+_OF_OPTION = (*_TRAINER, "num_nodes", "timeout_minutes")
 
 # What of the training's settings bears on the scores.
 _OF_TRAINING: dict[str, Any] = {
@@ -41,7 +43,14 @@ _OF_TRAINING: dict[str, Any] = {
 def check(config: Mapping[str, Any]) -> None:
     """Checks the composed config; a `data` group, where one was chosen, against its classes' signatures."""
     check_keys(config, _KEYS)
-    check_keys(config["trainer"], _TRAINER, "trainer")
+    if "_target_" in config["trainer"]:
+        check_node("trainer", config["trainer"])
+    else:
+        check_keys(config["trainer"], _TRAINER, "trainer")
+    if config["trainer"].get("strategy") == "deepspeed":
+        raise UserError(
+            "trainer.strategy: deepspeed cuts optimizer states into shards, and evaluating has none; take trainer=ddp"
+        )
     if "dataset" in config["data"]:
         dataset = config["data"]["dataset"]
         if dataset.get("labels") == "???":  # the checkpoint may say
@@ -101,7 +110,10 @@ def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks:
         if doubt := model.images.doubt(given):
             _log.warning("the split %r has %s", split, doubt)
         check_classes(model.label_set, source.label_set, str(file))
-    on = trainer_of(config, settings["trainer"], file)
+    on = trainer_of(config, settings["trainer"], file, typed or ())
+    trained_in = (config.get("trainer") or {}).get("precision")
+    if build.is_main_process() and trained_in not in (None, on.get("precision")):
+        _log.info("trainer.precision=%s (trained with %s)", on["precision"], shown(str(trained_in)))
     build.check_devices(on)
     trainer = build.build_trainer(
         {
@@ -221,8 +233,15 @@ def data_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path, tr
     return data
 
 
-def trainer_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def trainer_of(
+    config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path, typed: Collection[str] = ()
+) -> dict[str, Any]:
     """Lightning's Trainer with what of a checkpoint's settings bears on the scores, and what was chosen instead.
+
+    Args:
+        chosen: the group `trainer`: where to run, and in what precision; an option's other keys (max_epochs, limits …) are
+            those that a training begins with.
+        typed: keys that the user typed; of what bears on the scores these count too.
 
     Raises:
         UserError: the checkpoint's are no such settings.
@@ -234,7 +253,8 @@ def trainer_of(config: Mapping[str, Any], chosen: Mapping[str, Any], file: Path)
     except UserError as error:
         raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error})") from None
     still = {"_target_": "lightning.Trainer", "num_nodes": 1, "enable_model_summary": False}
-    return still | kept | {key: value for key, value in chosen.items() if value is not None}
+    keys = [*_OF_OPTION, *(key for key in _OF_TRAINING if f"trainer.{key}" in typed)]
+    return still | kept | {key: chosen[key] for key in keys if chosen.get(key) is not None}
 
 
 def _task(config: DictConfig) -> None:

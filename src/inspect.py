@@ -16,6 +16,7 @@ import src.which_src  # noqa: F401  first: it ends where another src is in the w
 from src.cli.command import plain, start
 from src.config.check import check_keys, check_node
 from src.errors import UserError
+from src.storage.trust import OWN, STRANGER, Trust
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,8 +58,12 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
 
-def inspect(settings: Mapping[str, Any]) -> list[str]:
+def inspect(settings: Mapping[str, Any], trust: Trust = STRANGER) -> list[str]:
     """Reads every sample of the splits, prints a table and writes the contact sheet.
+
+    Args:
+        settings: the whole config as plain containers.
+        trust: whose settings they are; of the user's own (`OWN`) any class is built.
 
     Returns:
         What is wrong, one line each.
@@ -70,12 +75,12 @@ def inspect(settings: Mapping[str, Any]) -> list[str]:
     import numpy as np
     from PIL import Image
 
-    from src.data.dataset import Seen, doubt
+    from src.data.mask_check import MasksSeen, nothing_to_learn
     from src.files.atomic import replacing
     from src.storage.run_folder import naming
     from src.training.build import build_data
 
-    datamodule = build_data(settings["data"], seed=0)
+    datamodule = build_data(settings["data"], seed=0, trust=trust)
     problems: list[str] = []
     found: list[Findings] = []
     opened: dict[str, Source] = {}
@@ -99,7 +104,8 @@ def inspect(settings: Mapping[str, Any]) -> list[str]:
             counted = np.zeros(256, np.int64)
             counted[: len(found[-1].pixels)] = found[-1].pixels
             counted[source.label_set.ignore_index] = found[-1].void
-            if (reason := doubt(source.label_set, Seen(counted, len(found[-1].sizes)), "training")) is not None:
+            seen = MasksSeen(counted, len(found[-1].sizes))
+            if (reason := nothing_to_learn(source.label_set, seen, "training")) is not None:
                 problems.append(reason)
     print(table(found, datamodule.label_set.names))
     absent = [name for k, name in enumerate(datamodule.label_set.names) if not any(f.images[k] for f in found)]
@@ -220,7 +226,7 @@ def _range(values: list[int]) -> str:
 
 
 def _task(config: DictConfig) -> None:
-    problems = inspect(plain(config))
+    problems = inspect(plain(config), trust=OWN)
     for line in problems[:_LISTED]:
         print(f"error: {line}", file=sys.stderr)
     if len(problems) > _LISTED:

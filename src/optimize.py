@@ -17,6 +17,7 @@ from src.cli.command import plain, start
 from src.config.check import check_keys, check_node
 from src.errors import UserError
 from src.optional_packages import needs
+from src.storage.trust import OWN, STRANGER, Trust
 
 if TYPE_CHECKING:
     from src.data.dataset import Source
@@ -34,10 +35,14 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError("data.labeled_fraction: is chosen when training, not here; leave it out")
 
 
-def optimize(settings: Mapping[str, Any]) -> dict[str, int]:
+def optimize(settings: Mapping[str, Any], trust: Trust = STRANGER) -> dict[str, int]:
     """Writes the splits into `output`, which is there whole or not at all.
 
     Every sample is decoded again and compared before it is written, and every chunk is read again afterwards.
+
+    Args:
+        settings: the whole config as plain containers.
+        trust: whose settings they are; of the user's own (`OWN`) any class is built.
 
     Returns:
         The number of samples of each split.
@@ -61,7 +66,7 @@ def optimize(settings: Mapping[str, Any]) -> dict[str, int]:
     lock = partial.with_suffix(".lock")
     with naming(output):
         lock.touch()  # the lock itself would wait for ever where none can be made
-    datamodule = build_data(settings["data"], seed=0)
+    datamodule = build_data(settings["data"], seed=0, trust=trust)
     about: dict[str, Any] = {"parts": PARTS, "splits": {}}
     with naming(output), FileLock(lock):
         shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
@@ -135,7 +140,7 @@ def _write(source: Source, folder: Path, settings: Mapping[str, Any]) -> dict[st
 
 
 def _task(config: DictConfig) -> None:
-    counts = optimize(plain(config))
+    counts = optimize(plain(config), trust=OWN)
     print(f"{', '.join(f'{count} {split}' for split, count in counts.items())} samples in {config['output']}")
     print(f"train with them: python -m src.train data=streaming data.root={config['output']}")
 

@@ -19,5 +19,6 @@ def needs(module: str, extra: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise UserError(
-            f'{package} is needed for this and cannot be imported ({error}); pip install "pixelwise[{extra}]"'
+            f"{package} is needed for this and cannot be imported ({error}); in the project's folder: "
+            f'pip install -e ".[{extra}]"'
         ) from None

@@ -17,7 +17,7 @@ from pydantic import Field
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import plain, start
-from src.config.check import check_keys
+from src.config.check import TRAINER, check_keys, check_node
 from src.data.windows import SIDE
 from src.errors import Interrupted, UserError, memory_ran_out, of_a_file
 from src.files.untrusted import shown
@@ -32,8 +32,10 @@ _LINE = 1000  # characters of a message
 _KEYS: dict[str, Any] = {
     "ckpt": str, "input": str, "output": str, "opacity": Annotated[float, Field(ge=0, le=1)], "device": str,
     "uncertainty": bool, "recursive": bool, "window": Annotated[int, Field(ge=64, multiple_of=32)] | None,
-    "overlap": Annotated[int, Field(ge=0, multiple_of=32)], "trust": list[str] | None,
+    "overlap": Annotated[int, Field(ge=0, multiple_of=32)], "trust": list[str] | None, "trainer": Any,
 }  # fmt: skip
+_TRAINER: dict[str, Any] = {key: TRAINER[key] | None for key in ("accelerator", "precision", "devices")}
+_MIXED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 # What writing says where the name is at fault (too long, taken by a folder, not allowed on this disk), not the disk.
 _OF_THE_NAME = (
     errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EILSEQ, errno.EINVAL,
@@ -45,6 +47,31 @@ def check(config: Mapping[str, Any]) -> None:
     window = config["window"] or SIDE
     if config["overlap"] * 2 > window:
         raise UserError(f"overlap: {config['overlap']} is more than half of window={window}; take less")
+    _check_trainer(config["trainer"], config["device"])
+
+
+def _check_trainer(trainer: Mapping[str, Any], device: str) -> None:
+    """Checks what the group `trainer`, or a key of it, says of a prediction: one device, in a precision that is known here."""
+    if "_target_" in trainer:
+        check_node("trainer", trainer)
+    else:
+        check_keys(trainer, _TRAINER, "trainer")
+    devices, strategy = trainer.get("devices") or 1, trainer.get("strategy", "auto")
+    one = devices in (1, "auto") or (isinstance(devices, list) and len(devices) == 1)
+    if not one or strategy != "auto" or trainer.get("num_nodes", 1) != 1:
+        raise UserError(
+            f"trainer: {strategy if strategy != 'auto' else f'devices={devices}'} is for several devices, and predicting takes "
+            "one; take trainer=gpu or trainer=cpu, and start a command with an input of its own for each further device"
+        )
+    accelerator, precision = trainer.get("accelerator"), str(trainer.get("precision") or "32-true")
+    if accelerator is not None and device != "auto":
+        raise UserError(f"device: {shown(device)} and trainer.accelerator={accelerator} both say where; give one")
+    if precision not in ("32-true", "32", *_MIXED):
+        raise UserError(
+            f"trainer.precision: predicting in {precision} is not possible; take 32-true, {', '.join(_MIXED)}"
+        )
+    if precision == "16-mixed" and "cpu" in (accelerator, device):
+        raise UserError("trainer.precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
 
 
 def predict(settings: Mapping[str, Any]) -> list[str]:
@@ -68,6 +95,7 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
     inputs = find(settings["input"], output, settings["recursive"])
     if inputs.skipped:
         _log.info("skipped: %s", inputs.told())
+    import torch
     from rich.progress import track
 
     from src.storage import checkpoints
@@ -75,7 +103,11 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
 
     model, config = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]), settings.get("trust") or ())
     dataset = (config.get("data") or {}).get("dataset") or {}
-    device = _device(settings["device"])
+    device = _device(_place(settings))
+    precision = _MIXED.get(str(settings["trainer"].get("precision")))
+    if precision == "float16" and device.type == "cpu":
+        raise UserError("trainer.precision: 16-mixed needs a GPU and there is none here; take bf16-mixed or 32-true")
+    computing = torch.autocast(device.type, getattr(torch, precision or "bfloat16"), enabled=precision is not None)
     model.to(device)
     for folder in OUTPUTS[: 3 if settings["uncertainty"] else 2]:
         (output / folder).mkdir(parents=True, exist_ok=True)
@@ -84,7 +116,8 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
     try:
         for name, file in track(inputs.files.items(), "predicting", disable=not sys.stdout.isatty()):
             try:
-                _segment(model, device, file, output, name, dataset, settings)
+                with computing:
+                    _segment(model, device, file, output, name, dataset, settings)
                 done += 1
             except Exception as error:
                 _log.debug("%s", shown(str(file)), exc_info=True)
@@ -146,6 +179,15 @@ def _fault(error: Exception, file: Path, output: Path) -> str:
     return f"{file}: could not be segmented ({type(error).__name__}: {what}); replace or remove it (hydra.verbose=true: more)"
 
 
+def _place(settings: Mapping[str, Any]) -> str:
+    """The device's name in torch's words, of `device=` or of what Lightning calls an accelerator."""
+    accelerator, devices = settings["trainer"].get("accelerator"), settings["trainer"].get("devices")
+    if accelerator is None:
+        return str(settings["device"])
+    name = "cuda" if accelerator == "gpu" else str(accelerator)
+    return f"{name}:{devices[0]}" if name == "cuda" and isinstance(devices, list) else name
+
+
 def _device(name: str) -> Any:
     import torch
 
@@ -155,7 +197,7 @@ def _device(name: str) -> Any:
         return torch.ones(1, device=name).cpu().device and torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"device: {name!r} cannot be used ({str(error).splitlines()[0][:120]}); take device=cpu"
+            f"device: {name!r} cannot be used ({str(error).splitlines()[0][:120]}); take device=cpu or trainer=cpu"
         ) from error
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import CONFIG_DIR, Like, plain, report_user_errors, start, written_out
+from src.cli.job_overrides import split
 from src.cli.overrides import path_text
 from src.config.changes import LIMITS, PLACE, Said, changed, check_values, key_of, may_change, refusal
 from src.config.check import check
@@ -86,6 +87,10 @@ def _write_down(config: DictConfig, settings: Mapping[str, Any]) -> None:
 def _resume(arguments: list[str]) -> None:
     """Goes on with a run, in its folder, with its config and what may change of it."""
     run_dir, packages, overrides = _taken_out(arguments, "resume")
+    if options := split(overrides)[0]:
+        raise UserError(
+            f"{options[0]}: has no place beside resume=, for a run that goes on has its config in its folder; leave it out"
+        )
     run_folder.check_own(run_dir)
     config = read_config(run_dir, "resume")
     as_it_is, unchanged = OmegaConf.to_yaml(OmegaConf.create(config)), copy.deepcopy(config)

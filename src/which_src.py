@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 OWN = Path(__file__).resolve().parent
+# A wheel has the configs inside the package, a checkout beside it (where, of a wheel, another project's `conf/` may lie).
+CONFIG_DIR = next(folder for folder in (OWN / "conf", OWN.parent / "conf") if folder.is_dir() or folder.parent != OWN)
 _RUNS = getattr(sys.modules.get("src"), "__file__", None)
 
 if _RUNS is not None and Path(_RUNS).resolve().parent != OWN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.errors import HydraException
 from PIL import Image
 
 from src.cli.command import compose
 from src.errors import UserError
-from src.evaluate import evaluate
+from src.evaluate import evaluate, trainer_of
 from src.predict import predict
 from src.storage import run_folder
 from src.storage.checkpoints import read
@@ -183,3 +185,76 @@ def test_a_checkpoint_of_another_network_than_the_data_shall_train(trained: Path
     )
     with pytest.raises(UserError, match=r"init_from: the weights in .* do not fit this network"):
         train(composed)
+
+
+def test_options_of_trainer_mean_the_same(trained: Path, run: Run, tmp_path: Path) -> None:
+    """On two ranks by the name that training knows; what is of training alone is taken and changes nothing."""
+    options = ["trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=3", f"hydra.run.dir={tmp_path}/two"]
+    result = run("src.evaluate", f"ckpt={trained}", *options)
+    assert result.returncode == 0, result.stderr
+    alone = evaluate(evaluation(tmp_path / "one", f"ckpt={trained}", "trainer=cpu"))
+    both = run_folder.read_metrics(tmp_path / "two")
+    assert both is not None
+    for split in ("val", "test"):
+        loss, expected = both[split].pop("loss"), alone[split].pop("loss")
+        assert both[split] == alone[split]
+        assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_an_evaluation_takes_of_a_trainer(trained: Path) -> None:
+    config = {"trainer": {"precision": "bf16-mixed", "limit_val_batches": 0.5, "max_epochs": 9}}
+    chosen = compose("evaluate", ["ckpt=x", "trainer=ddp_cpu", "trainer.limit_test_batches=2"])["trainer"]
+    taken = trainer_of(config, chosen, trained)
+    assert (taken["accelerator"], taken["devices"], taken["strategy"]) == ("cpu", 2, "ddp")
+    assert (taken["precision"], taken["limit_val_batches"], taken["timeout_minutes"]) == ("32-true", 0.5, 10)
+    assert not {"max_epochs", "limit_test_batches", "accumulate_grad_batches"} & set(taken)
+    assert trainer_of(config, chosen, trained, ["trainer.limit_test_batches"])["limit_test_batches"] == 2
+    as_trained = trainer_of(config, compose("evaluate", ["ckpt=x"])["trainer"], trained)
+    assert (as_trained["precision"], as_trained["devices"]) == ("bf16-mixed", 1)
+
+
+def test_options_of_trainer_in_a_prediction(trained: Path, tmp_path: Path) -> None:
+    """A processor and a precision; what is for several devices is refused with what to take instead."""
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(tmp_path / "a.png")
+    given = [f"ckpt={trained}", f"input={tmp_path}/a.png"]
+    masks = {}
+    for name, options in {
+        "device": ["device=cpu"],
+        "trainer": ["trainer=cpu"],
+        "bf16": ["trainer=cpu", "trainer.precision=bf16-mixed", "uncertainty=true"],
+    }.items():
+        assert predict(compose("predict", [*given, f"output={tmp_path}/{name}", *options])) == []
+        folder = tmp_path / name / ("uncertainty" if name == "bf16" else "masks")
+        with Image.open(next(folder.iterdir())) as mask:
+            masks[name] = np.asarray(mask)
+    assert np.array_equal(masks["device"], masks["trainer"])
+    assert predict(compose("predict", [*given, f"output={tmp_path}/exact", "trainer=cpu", "uncertainty=true"])) == []
+    with Image.open(next((tmp_path / "exact/uncertainty").iterdir())) as exact:
+        off = np.abs(np.asarray(exact).astype(int) - masks["bf16"]).max()
+    assert 0 < off < 16
+    for wrong, said in {
+        (
+            "trainer=ddp_cpu",
+        ): "trainer: ddp is for several devices, and predicting takes one; take trainer=gpu or trainer=cpu",
+        ("trainer.devices=2",): "trainer: devices=2 is for several devices",
+        ("trainer=cpu", "device=cpu"): "device: cpu and trainer.accelerator=cpu both say where; give one",
+        ("trainer=cpu", "trainer.precision=64-true"): "trainer.precision: predicting in 64-true is not possible",
+        ("trainer=cpu", "trainer.precision=16-mixed"): "trainer.precision: 16-mixed needs a GPU",
+        ("trainer.max_epochs=2",): "trainer.max_epochs",
+    }.items():
+        with pytest.raises((UserError, HydraException), match=re.escape(said)):
+            predict(compose("predict", [*given, f"output={tmp_path}/out", *wrong]))
+
+
+@pytest.mark.parametrize(("command", "group", "said"), [
+    ("evaluate", "network=unet", "network: python -m src.evaluate takes none, for that is as the checkpoint says; leave it "
+     "out"),
+    ("evaluate", "trainer=deepspeed", "trainer.strategy: deepspeed cuts optimizer states into shards, and evaluating has none; "
+     "take trainer=ddp"),
+    ("export", "trainer=gpu", "trainer: python -m src.export takes none, for what it does it does on the CPU; leave it out"),
+    ("predict", "optimizer=sgd", "optimizer: python -m src.predict takes none, for that is of training alone; leave it out"),
+])  # fmt: skip
+def test_a_group_without_a_meaning_is_refused_in_words(run: Run, command: str, group: str, said: str) -> None:
+    result = run(f"src.{command}", "ckpt=x", group, *(["output=y"] if command != "evaluate" else []))
+    assert (result.returncode, result.stderr) == (2, f"error: {said}\n")

@@ -11,7 +11,7 @@ import torch
 
 from src.data import notices
 from src.data.datamodule import SegmentationDataModule
-from src.data.dataset import Chosen
+from src.data.dataset import Subset
 from src.data.formats.nifti import Nifti
 from src.errors import UserError
 from src.metrics.truths import Truths, words
@@ -54,7 +54,7 @@ def test_and_at_the_end_of_an_evaluation_where_not_all_of_it_was_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = volumes(tmp_path / "data", {"b": IGNORED})
-    monkeypatch.setattr("src.data.dataset._VERIFIED_AT_MOST", 3)  # as of a large split
+    monkeypatch.setattr("src.data.mask_check._DECODED_AT_MOST", 3)  # as of a large split
     options = [*OPTIONS, f"data.root={root}"]
     with pytest.raises(UserError, match="no pixel of the split 'val' is labelled"):
         train(settings(tmp_path / "run", *options, "trainer.limit_val_batches=1.0", small=False))
@@ -63,7 +63,7 @@ def test_and_at_the_end_of_an_evaluation_where_not_all_of_it_was_looked_at(
 
 def test_unlabelled_samples_need_no_label(tmp_path: Path) -> None:
     root = volumes(tmp_path, {"b": IGNORED})
-    source = Chosen(Nifti("val", str(root), {"one": 1, "two": 2}, ignore=[9], window=[0, 2000]), range(3))
+    source = Subset(Nifti("val", str(root), {"one": 1, "two": 2}, ignore=[9], window=[0, 2000]), range(3))
     datamodule = SegmentationDataModule(lambda split: source, cache="ram")
     assert len(datamodule._cached(source)) == 3
     with pytest.raises(UserError, match="no pixel of the split 'test' is labelled"):

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
 
 from tests.conftest import ROOT
 
@@ -17,6 +18,7 @@ LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 # Licences as packages name them: permissive ones, weak copyleft that asks nothing of who imports it, NVIDIA's for CUDA.
 KNOWN = re.compile(
     r"\b(MIT|MIT-CMU|BSD|0BSD|FreeBSD|ISC|ISCL|HPND|Zlib|BSL-1\.0|CC0-1\.0|Unlicense|Apache|Apache-2\.0|"
+    r"GNU Lesser General Public License v3|"
     r"Python Software Foundation|PSF|PSF-2\.0|MPL-2\.0|Mozilla Public License 2\.0|NVIDIA[- ]Proprietary)(?![A-Za-z])"
 )
 FORBIDDEN = re.compile(
@@ -78,7 +80,8 @@ def test_what_is_installed_is_what_is_locked() -> None:
     """Where the environment was set up by make; an own one may have other versions."""
     if os.environ.get("VIRTUAL_ENV") != str(ROOT / ".venv") and not (ROOT / ".venv/.ready").is_file():
         pytest.skip("not the environment that make sets up")
-    locked = dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", LOCK, flags=re.MULTILINE))
+    entries = re.findall(r"^([a-z0-9._-]+)==(\S+)(?: ; (.+?))? \\$", LOCK, flags=re.MULTILINE)
+    locked = {name: version for name, version, where in entries if not where or Marker(where).evaluate()}
     for package in metadata.distributions():
         name = re.sub(r"[-_.]+", "-", str(package.metadata["Name"])).lower()
         if name not in ("pixelwise", "pip"):

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from pydantic import NonNegativeFloat
 
 from src.callbacks.dashboard import newest_batch
-from src.models.base import Segmenter
+from src.callbacks.segmenter import segmenter
 from src.models.gan import GANSegmenter
 
 _log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class Adversary(L.Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Segmenter)
-        matrix = pl_module.matrices.get("val")
+        model = segmenter(pl_module)
+        matrix = model.matrices.get("val")
         if trainer.state.fn != "fit" or matrix is None or not int(matrix.sum()):
             return
         predicted, true = matrix.sum(dim=0) / matrix.sum(), matrix.sum(dim=1) / matrix.sum()
@@ -76,12 +76,12 @@ class Adversary(L.Callback):
         self._in_a_row = self._in_a_row + 1 if one_class else 0
         if self._in_a_row == 2:  # a first epoch may well end so
             knobs = "lower optimizer.lr or take loss=ce_dice"
-            if isinstance(pl_module, GANSegmenter) and pl_module.discriminator is not None:
+            if isinstance(model, GANSegmenter) and model.discriminator is not None:
                 knobs = "lower model.adversarial_weight, or raise model.adversarial_start"
             self._say(
                 "collapsed",
                 f"the predictions have collapsed: {float(predicted[most]):.1%} of the validation pixels are "
-                f"{pl_module.label_set.names[most]!r} (truth: {float(true[most]):.1%}); {knobs}",
+                f"{model.label_set.names[most]!r} (truth: {float(true[most]):.1%}); {knobs}",
             )
 
     def _say(self, what: str, text: str) -> None:

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.lr_scheduler import LambdaLR
 
 from src.callbacks.checkpoint import RunCheckpoint
+from src.callbacks.segmenter import segmenter
 from src.config.changes import Said
 from src.data.datamodule import SegmentationDataModule
 from src.errors import UserError
@@ -47,9 +48,8 @@ class Changed(L.Callback):
             trainer.checkpoint_callback.go_on()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Segmenter)
         if any(key.startswith(_OF_SCHEDULE) for key in self.values):
-            self._plan(trainer, pl_module)
+            self._plan(trainer, segmenter(pl_module))
         self.record(trainer)
 
     @rank_zero_only
@@ -86,6 +86,9 @@ class Changed(L.Callback):
             step = running.last_epoch
             if by_epochs and each != each_before:
                 step = round(step * each / each_before)
+            # torch's schedulers have no public way to another step (`step(epoch)` is deprecated), so what `state_dict` keeps
+            # of a LambdaLR is set: its rates, its step, its count of calls. tests/storage/test_changes.py compares the rates
+            # with those of a run planned so from its start.
             running.base_lrs, running.last_epoch, running._step_count = list(schedule.base_lrs), step, step + 1
             for group, own, rate, shape in zip(
                 optimizer.param_groups, fresh.param_groups, schedule.base_lrs, running.lr_lambdas, strict=True

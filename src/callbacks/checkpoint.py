@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveFloat, PositiveInt
 
+from src.callbacks.segmenter import segmenter
 from src.distributed.supervision import STOP_SIGNALS
 from src.errors import Interrupted, UserError
 from src.metrics.names import cannot_be, falls
-from src.models.base import Segmenter
 from src.storage import run_folder
 
 _BATCHES_BETWEEN_LOOKS = 10  # at the clock, where ranks have to agree
@@ -113,8 +113,7 @@ class RunCheckpoint(Checkpoint):
         return bool(ended and done < trainer.num_training_batches)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Segmenter)
-        if reason := cannot_be(self.monitor.removeprefix("val/"), pl_module.label_set.names):
+        if reason := cannot_be(self.monitor.removeprefix("val/"), segmenter(pl_module).label_set.names):
             raise UserError(f"monitor: {reason}")
         trainer.should_stop = trainer.should_stop or self._stopped  # a resumed run that was about to end ends
 
@@ -130,8 +129,9 @@ class RunCheckpoint(Checkpoint):
         if batch_idx == 0:
             return  # the epoch's end has saved
         self._look(trainer)
-        assert isinstance(pl_module, Segmenter) and pl_module.optimization is not None
-        if not pl_module.optimization.is_step(batch_idx - 1, trainer.num_training_batches):
+        optimization = segmenter(pl_module).optimization
+        assert optimization is not None
+        if not optimization.is_step(batch_idx - 1, trainer.num_training_batches):
             return  # gradients are being accumulated, which no checkpoint holds
         stop = self._stops
         if self._due or stop:
@@ -162,13 +162,13 @@ class RunCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        assert isinstance(pl_module, Segmenter)
-        results = pl_module.results["val"]
+        model = segmenter(pl_module)
+        results = model.results["val"]
         score = results.get(self.monitor.removeprefix("val/"))
         if score is None:
             return  # a class that this validation has not seen
         if self.best_score is None or (score > self.best_score if self.mode == "max" else score < self.best_score):
-            pl_module.raise_if_diverged()
+            model.divergence.check()
             self.best_score, self.best_results = score, dict(results)
             trainer.save_checkpoint(self.best, weights_only=False)
 
@@ -185,8 +185,7 @@ class RunCheckpoint(Checkpoint):
             logger.save()  # what was logged before a checkpoint must outlive a kill too
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 logger.experiment.flush()
-        assert isinstance(pl_module, Segmenter)
-        pl_module.raise_if_diverged()
+        segmenter(pl_module).divergence.check()
         if trainer.is_global_zero:
             run_folder.keep_previous(last, self.run_dir / run_folder.PREVIOUS)
         self._stopped = trainer.should_stop

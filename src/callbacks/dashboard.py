@@ -11,13 +11,17 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from src.callbacks.segmenter import segmenter
 from src.inference.drawing import confusion_figure
 from src.metrics.names import DICE_FOREGROUND, SCORES, TASK_SCORES, background
-from src.models.base import Segmenter
 
 
 def newest_batch(trainer: L.Trainer) -> int:
-    """The x-axis of everything that is shown: the number of the newest training batch, counted from 0."""
+    """The x-axis of everything that is shown: the number of the newest training batch, counted from 0.
+
+    It is the one that Lightning gives what `self.log` logs while training, and which it keeps in its loop alone:
+    `global_step` counts optimizer steps.
+    """
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed) - 1  # type: ignore[attr-defined]
 
 
@@ -29,11 +33,11 @@ class Dashboard(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
-        assert isinstance(pl_module, Segmenter)
+        model = segmenter(pl_module)
         writer = trainer.logger.experiment
-        tasks = () if pl_module.tasks is None else tuple(pl_module.tasks.tasks)
-        writer.add_custom_scalars(_layout(pl_module.label_set.names, len(pl_module.optimized_parts()) > 1, tasks))
-        config = yaml.safe_dump(pl_module.config, sort_keys=False)
+        tasks = () if model.tasks is None else tuple(model.tasks.by_name)
+        writer.add_custom_scalars(_layout(model.label_set.names, len(model.optimized_parts()) > 1, tasks))
+        config = yaml.safe_dump(model.config, sort_keys=False)
         writer.add_text("config", "    " + config.replace("\n", "\n    "))
 
     @rank_zero_only
@@ -47,8 +51,8 @@ class Dashboard(L.Callback):
 
     def _matrix(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if isinstance(trainer.logger, TensorBoardLogger):
-            assert isinstance(pl_module, Segmenter)
-            figure = confusion_figure(pl_module.matrices[stage].numpy(), pl_module.label_set.names)
+            model = segmenter(pl_module)
+            figure = confusion_figure(model.matrices[stage].numpy(), model.label_set.names)
             trainer.logger.experiment.add_figure(f"{stage}/confusion", figure, global_step=newest_batch(trainer))
 
 

@@ -9,7 +9,8 @@ import lightning as L
 import torch
 
 from src.callbacks.dashboard import newest_batch
-from src.models.base import Segmenter
+from src.callbacks.segmenter import segmenter
+from src.data.samples import Batch
 
 
 class Monitor(L.Callback):
@@ -43,7 +44,7 @@ class Monitor(L.Callback):
         self._began, self._epoch_images, self._epoch_seconds, self._losses = None, 0, 0.0, []
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         now = time.perf_counter()
         if self._began is not None:
@@ -52,10 +53,11 @@ class Monitor(L.Callback):
         self._began = now
         self._losses.append(trainer.callback_metrics["train/loss"].detach())
         if trainer.logger is not None and (newest_batch(trainer) + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            assert isinstance(pl_module, Segmenter)
             rates = {
                 f"learning_rate/{prefix}{group['name']}": group["lr"]
-                for (prefix, _, _), optimizer in zip(pl_module.optimized_parts(), trainer.optimizers, strict=True)
+                for (prefix, _, _), optimizer in zip(
+                    segmenter(pl_module).optimized_parts(), trainer.optimizers, strict=True
+                )
                 for group in optimizer.param_groups
             }
             trainer.logger.log_metrics(rates, step=newest_batch(trainer))

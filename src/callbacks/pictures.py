@@ -9,10 +9,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveInt
 
 from src.callbacks.dashboard import newest_batch
+from src.callbacks.segmenter import segmenter
 from src.data.datamodule import SegmentationDataModule
 from src.inference.drawing import as_picture, comparison
 from src.inference.sizes import sized
-from src.models.base import Segmenter
 
 
 class Pictures(L.Callback):
@@ -33,7 +33,7 @@ class Pictures(L.Callback):
             return
         if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
             return
-        assert isinstance(pl_module, Segmenter)
+        model = segmenter(pl_module)
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, SegmentationDataModule)
         source = datamodule.source("val")
@@ -41,17 +41,17 @@ class Pictures(L.Callback):
         for index in np.linspace(0, len(source) - 1, count).astype(int).tolist():
             image, mask = source.read(index)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                raw = image[None].to(pl_module.device)
-                prediction = sized(pl_module.logits(raw), mask.shape).argmax(dim=1)[0].cpu()
+                raw = image[None].to(model.device)
+                prediction = sized(model.logits(raw), mask.shape).argmax(dim=1)[0].cpu()
                 maps = {
                     title: sized(values[None].float(), mask.shape)[0, 0].cpu().numpy()
-                    for title, values in pl_module.maps(raw).items()
+                    for title, values in model.maps(raw).items()
                 }
                 image = image if image.shape[-2:] == mask.shape else sized(image[None].float(), mask.shape)[0]
             if not trainer.is_global_zero:
                 continue  # it predicts with the others, since each may hold a part of the weights
             picture = comparison(
-                as_picture(image.numpy(), source.intensity), mask.numpy(), prediction.numpy(), pl_module.label_set, maps
+                as_picture(image.numpy(), source.intensity), mask.numpy(), prediction.numpy(), model.label_set, maps
             )
             trainer.logger.experiment.add_image(
                 f"val/{source.name(index)}", picture, global_step=newest_batch(trainer), dataformats="HWC"

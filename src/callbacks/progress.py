@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.metrics.names import title
-from src.models.base import Segmenter
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +31,6 @@ class Progress(RichProgressBar):
     @rank_zero_only
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
-        assert isinstance(pl_module, Segmenter)
         now = trainer.callback_metrics
         parts = [f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"]
         monitored = getattr(trainer.checkpoint_callback, "monitor", None)

@@ -6,8 +6,8 @@ from typing import Any
 
 import lightning as L
 
+from src.callbacks.segmenter import segmenter
 from src.errors import Pruned
-from src.models.base import Segmenter
 
 
 class Pruning(L.Callback):
@@ -26,8 +26,11 @@ class Pruning(L.Callback):
         self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Segmenter)
-        score = pl_module.results.get("val", {}).get(self.metric.removeprefix("val/")) if self._validated else None
+        score = (
+            segmenter(pl_module).results.get("val", {}).get(self.metric.removeprefix("val/"))
+            if self._validated
+            else None
+        )
         self._validated = pruned = False
         if trainer.is_global_zero and score is not None:
             self.trial.report(score, step=trainer.current_epoch)

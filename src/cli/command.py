@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import src.which_src  # first: it ends where another src is in the way
-from src.cli.job_overrides import left_to_the_jobs
+from src.cli.job_overrides import in_order, left_to_the_jobs, own_configs, search_path, split
 from src.cli.output import Steady, steady, was_read
 from src.cli.overrides import literal, parsed_as_text, with_paths_quoted
 from src.config.check import explain
@@ -27,7 +28,7 @@ from src.errors import Interrupted, UserError, absent_package, of_a_file
 from src.files.untrusted import shown
 from src.storage import run_folder
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
+CONFIG_DIR = src.which_src.CONFIG_DIR
 LIKE = "like"  # the name, among Hydra's configs, of one that was taken from a run folder
 _COMPLETION = Path(__file__).with_name("completion.bash")
 USER_ERROR_STATUS = 2
@@ -35,7 +36,7 @@ _LONGEST = 4000  # characters of a message, some of which list all options
 INTERRUPTED_STATUS = 130
 # With one of these Hydra does more (or less) than run one job: the config is then not composed ahead.
 _HYDRA_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-m", "--multirun", "-i", "--info", "-sc",
-                "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "-p", "-r",
+                "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-p", "-r",
                 "--package", "--run", "--resolve", "--experimental-rerun")  # fmt: skip
 # A method chosen by the name of its node: `model.semi=fixmatch` keeps the node's other keys.
 _SHORT = {"model.semi": "model.semi.method", "launcher": "hydra/launcher", "sweep.dir": "hydra.sweep.dir",
@@ -75,7 +76,7 @@ def start(
     """Runs `task` with the config that the command line composes from `conf/<config_name>.yaml`, or that it makes of `like`.
 
     A plain run's config is checked before Hydra makes a folder, so that a bad one leaves nothing behind; other ways to
-    start (`-m`, `--config-dir` …) are checked by the task itself. `prepare_sweep` is called first where `-m` is given.
+    start (`-m`, `--config-name` …) are checked by the task itself. `prepare_sweep` is called first where `-m` is given.
     """
     full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     if like is not None:
@@ -83,16 +84,17 @@ def start(
     overrides = written_out(sys.argv[1:])
     if any(o.startswith("sweep=") for o in overrides) and not {"-m", "--multirun", "hydra.mode=RUN"} & set(overrides):
         overrides.insert(0, "-m")
-    overrides.sort(key=lambda o: o not in ("-m", "--multirun"))  # anywhere for the user, first for argparse
+    overrides = in_order(overrides)  # anywhere for the user, first for argparse
     sys.argv[1:] = overrides
 
     def run() -> None:
+        own_configs(overrides)
         if any(o.startswith("--experimental-rerun") for o in overrides):
             raise UserError(
                 "--experimental-rerun: opens a pickle, which can run code; python -m src.train like=RUN_DIR does it"
             )
         if overrides[:1] in (["-sc"], ["--shell-completion"]) and overrides[1:] == ["install=bash"]:
-            print(_COMPLETION.read_text(encoding="utf-8"))  # Hydra's own knows no `python -m`
+            print(_completion())  # Hydra's own knows no `python -m`
             return
         if {"-m", "--multirun"} & set(overrides):
             prepare_sweep()
@@ -132,6 +134,12 @@ def start(
         sweeps or not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides)
     )
     report_user_errors(run, lambda error: _message(config_name, error), only_prints=not runs)
+
+
+def _completion() -> str:
+    """The bash function that completes the commands, which are what `conf/` has a file for, and what follows them."""
+    commands = " ".join(f"src.{file.stem}" for file in sorted(CONFIG_DIR.glob("*.yaml")))
+    return _COMPLETION.read_text(encoding="utf-8").replace("@COMMANDS@", commands)
 
 
 def _folder(config_name: str, overrides: list[str], composed: DictConfig) -> list[str]:
@@ -238,9 +246,12 @@ def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def _composed(config_name: str, overrides: list[str], with_hydra: bool = False) -> DictConfig:
+    given = split(overrides)[1]
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
-            return hydra.compose(config_name, written_out(overrides), return_hydra_config=with_hydra)
+            return hydra.compose(
+                config_name, [*search_path(overrides), *written_out(given)], return_hydra_config=with_hydra
+            )
         except ValueError as error:  # Hydra's word for group=null
             group = next((o.partition("=")[0] for o in overrides if o.endswith("=null") and "." not in o), None)
             if group is None:
@@ -260,11 +271,28 @@ def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
 def _message(config_name: str, error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
+    if (found := re.search(r"Could not override '(\w+)'\. No match in the defaults list", str(error))) is not None:
+        return _not_taken(found[1], config_name)
 
     def compose(groups: list[str]) -> DictConfig:
-        return _composed(config_name, groups if config_name != LIKE else [], with_hydra=True)
+        beside = split(sys.argv[1:])[0] if own_configs(sys.argv[1:]) is not None else []
+        return _composed(config_name, [*beside, *groups] if config_name != LIKE else [], with_hydra=True)
 
     return in_words(error, sys.argv[1:], compose)
+
+
+def _not_taken(group: str, config_name: str) -> str:
+    """What is said of a group that a command has no use for."""
+    if not (CONFIG_DIR / group).is_dir():
+        return f"{group}: no such key (python -m src.{config_name} --help lists them)"
+    of_checkpoint = config_name in ("evaluate", "predict", "export")
+    if group == "trainer":
+        why = "what it does it does on the CPU"
+    elif of_checkpoint and group in ("model", "network", "discriminator", "loss", "tasks", "data"):
+        why = "that is as the checkpoint says"
+    else:
+        why = "that is of training alone"
+    return f"{group}: python -m src.{config_name} takes none, for {why}; leave it out"
 
 
 def in_words(error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> str:
@@ -276,7 +304,7 @@ def in_words(error: Exception, overrides: Sequence[str], compose: Callable[[list
     if isinstance(error, HydraException) and (said := parsed_as_text(error)) is not None:
         return _short(said)
     try:
-        groups = [o for o in overrides if (CONFIG_DIR / o.partition("=")[0]).is_dir() and "," not in o]
+        groups = [o for o in overrides if "=" in o and (CONFIG_DIR / o.partition("=")[0]).is_dir() and "," not in o]
         keys: Any = OmegaConf.to_container(compose(groups), resolve=False)
     except Exception:
         keys = None

@@ -7,7 +7,7 @@ _pixelwise_completion() {
     COMPREPLY=()
     [[ $line == *" -m "* ]] || return
     if [[ $module == "$word" ]]; then
-        choices="src.train src.evaluate src.predict src.report src.inspect"
+        choices="@COMMANDS@"
     elif [[ $module == src.* ]]; then
         choices=$(COMP_LINE=${line#*-m } COMP_POINT=$COMP_POINT "${COMP_WORDS[0]}" -m "$module" -sc query=bash 2>/dev/null)
     fi

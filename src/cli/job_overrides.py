@@ -8,6 +8,7 @@ making them sweeps of one value, `data.root=choice(DIR)`; each job is then judge
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import hydra
@@ -16,8 +17,12 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from src.cli.overrides import literal
+from src.errors import UserError
+
 _OF_SWEEP = ("sweep", "experiment", "debug")  # groups that may say something of the sweep itself
-_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn")
+_FOLDER = ("--config-dir", "-cd")
+_WITH_VALUE = (*_FOLDER, "--config-name", "-cn")
 
 
 def left_to_the_jobs(config_dir: Path, config_name: str, arguments: Sequence[str]) -> list[str]:
@@ -31,15 +36,11 @@ def left_to_the_jobs(config_dir: Path, config_name: str, arguments: Sequence[str
     if _lone(flags):
         return list(arguments)  # --config-path and the like: where configs are is Hydra's to find out
     named = dict(zip(flags, [*flags[1:], ""], strict=True))
-    folders = [folder for flag in ("--config-dir", "-cd") if (folder := named.get(flag))]
     name = named.get("--config-name") or named.get("-cn") or config_name
     fixed = [o for o, p in zip(overrides, parsed, strict=True) if not p.is_sweep_override()]
-    places = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).absolute()}' for folder in folders)}]"] * bool(
-        folders
-    )
     try:
         with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
-            hydra.compose(name, [*fixed, *places], return_hydra_config=True)
+            hydra.compose(name, [*search_path(flags), *fixed], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError):
         return [*flags, *(_for_jobs(config_dir, o, p) for o, p in zip(overrides, parsed, strict=True))]
     return list(arguments)
@@ -56,11 +57,50 @@ def as_given(override: str) -> str:
     return f"{key}={next(found.sweep_string_iterator())}" if one else override
 
 
+def in_order(arguments: Sequence[str]) -> list[str]:
+    """A command line as Hydra's parser takes it: `-m` and the options that say where configs are come first, wherever they were
+    typed. The folder of `--config-dir` is absolute: a relative one counts from the working directory."""
+    first: list[str] = []
+    rest: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        flag, equals, value = argument.partition("=")
+        if flag in _WITH_VALUE:
+            value = value if equals else next(left, "")
+            first += [flag, str(Path(value).expanduser().absolute()) if flag in _FOLDER and value else value]
+        elif argument in ("-m", "--multirun"):
+            first.insert(0, argument)
+        else:
+            rest.append(argument)
+    return [*first, *rest]
+
+
+def own_configs(arguments: Sequence[str]) -> Path | None:
+    """The folder that `--config-dir` names; of several the last, as Hydra has it.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    flags = in_order(arguments)
+    folder = next((Path(value) for flag, value in list(pairwise(flags))[::-1] if flag in _FOLDER), None)
+    if folder is not None and not folder.is_dir():
+        raise UserError(
+            f"--config-dir: there is no folder {folder}; a relative one counts from the working directory, {Path.cwd()}"
+        )
+    return folder
+
+
+def search_path(arguments: Sequence[str]) -> list[str]:
+    """The override that makes `hydra.compose`, which knows no options, look into the folder of `--config-dir` too."""
+    folder = own_configs(arguments)
+    return [] if folder is None else [f"hydra.searchpath=[{literal(f'file://{folder}')}]"]
+
+
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The options, with the values of those that have one, and the overrides."""
     flags: list[str] = []
     others: list[str] = []
-    left = iter(arguments)
+    left = iter(in_order(arguments))
     for argument in left:
         if argument in _WITH_VALUE:
             flags += [argument, next(left, "")]

@@ -15,10 +15,22 @@ MOVED = {
                      "shapes", "streaming", "voc")
     },
 }  # fmt: skip
+# A part as it was called, and as it is called now, where its module was divided or it has got another name itself.
+RENAMED = {
+    **{
+        f"src.losses.segmentation.{name}": f"src.losses.{module}.{name}"
+        for module, name in (("ce", "CrossEntropy"), ("ce_dice", "CrossEntropyDice"), ("ce_lovasz", "CrossEntropyLovasz"),
+                             ("dice", "Dice"), ("focal", "Focal"), ("lovasz", "Lovasz"), ("ohem", "Ohem"))
+    },
+    "src.models.semi.Semi": "src.models.semi.SemiSupervision",
+    "src.tasks.tasks.Tasks": "src.tasks.multi_task.MultiTask",
+}  # fmt: skip
 
 
 def renamed(target: str) -> str:
     """A part's dotted name as it is now; any other text as it is."""
+    if target in RENAMED:
+        return RENAMED[target]
     module, dot, name = target.rpartition(".")
     return f"{MOVED[module]}{dot}{name}" if module in MOVED else target
 

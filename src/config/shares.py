@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Annotated
+
+from pydantic import Field
 
 from src.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def parse_share(given: str | float, key: str = "data.labeled_fraction") -> float:

@@ -93,7 +93,7 @@ def read(target: str) -> Signature | None:
     found = _find(target, 0)
     if found is None:
         return None
-    tree, node = found
+    tree, node, _ = found
     constants = {
         t.id: _literal(n.value)
         for n in tree.body
@@ -101,27 +101,78 @@ def read(target: str) -> Signature | None:
         for t in (n.targets if isinstance(n, ast.Assign) else [n.target])
         if isinstance(t, ast.Name)
     }
-    aliases = {
-        t.id: _evaluate(n.value, {})
-        for n in tree.body
-        if isinstance(n, ast.Assign)
-        for t in n.targets
-        if isinstance(t, ast.Name) and isinstance(n.value, ast.Subscript)
-    }
-    function = _constructor(tree, node, target) if isinstance(node, ast.ClassDef) else node
-    if function is None:
-        return Signature({}, constants=constants)
-    arguments = function.args
+    taken = _of_class(tree, node, target) if isinstance(node, ast.ClassDef) else _of_function(tree, node, target)
+    parameters, built, takes_any = taken or ({}, set(), False)
+    return Signature(parameters, takes_any, frozenset(built), constants)
+
+
+_Taken = tuple[dict[str, Parameter], set[str], bool]  # parameters, those built of a node, whether any others are taken
+
+
+def _of_class(tree: ast.Module, node: ast.ClassDef, target: str) -> _Taken | None:
+    """What a class takes: its constructor's parameters and, where that hands `**rest` on to the base's as it is, those of
+    the base's too; without a constructor the base's alone. None where none is found."""
+    own = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+    if own is None:
+        return _of_bases(node, target)
+    parameters, built, takes_any = _of_function(tree, own, target)
+    parameters.pop(own.args.args[0].arg)  # self
+    if _hands_rest_on(own) and (inherited := _of_bases(node, target)) is not None:
+        return inherited[0] | parameters, (inherited[1] - parameters.keys()) | built, inherited[2]
+    return parameters, built, takes_any
+
+
+def _of_bases(node: ast.ClassDef, target: str) -> _Taken | None:
+    """What the first base of a class that has a constructor takes."""
+    module = target.rpartition(".")[0]
+    for base in node.bases:
+        found = _find(f"{module}.{base.id}", 1) if isinstance(base, ast.Name) else None
+        if found is not None and isinstance(found[1], ast.ClassDef):
+            taken = _of_class(found[0], found[1], found[2])
+            if taken is not None:
+                return taken
+    return None
+
+
+def _of_function(tree: ast.Module, node: ast.FunctionDef, target: str) -> _Taken:
+    """A function's parameters, those of them that are built of a node, and whether it takes any others."""
+    aliases, arguments, module = _aliases(tree), node.args, target.rpartition(".")[0]
     named = [*arguments.posonlyargs, *arguments.args]
     optional = len(arguments.defaults)
     pairs: list[tuple[ast.arg, bool]] = [(a, i < len(named) - optional) for i, a in enumerate(named)]
     pairs += [(a, d is None) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    if isinstance(node, ast.ClassDef):
-        pairs = pairs[1:]  # self
     parameters = {a.arg: Parameter(_evaluate(a.annotation, aliases), required) for a, required in pairs}
-    module = target.rpartition(".")[0]
-    built = frozenset(a.arg for a, _ in pairs if target.startswith("src.") and _is_built(a.annotation, module))
-    return Signature(parameters, takes_any=arguments.kwarg is not None, built=built, constants=constants)
+    built = {a.arg for a, _ in pairs if target.startswith("src.") and _is_built(a.annotation, module)}
+    return parameters, built, arguments.kwarg is not None
+
+
+def _aliases(tree: ast.Module, depth: int = 0) -> dict[str, Any]:
+    """The names of types, `Share = Annotated[…]` say, that a module defines, or imports from another one of `src`."""
+    found: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
+            found |= {t.id: _evaluate(node.value, {}) for t in node.targets if isinstance(t, ast.Name)}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("src.") and depth < _DEEPEST:
+            file, rest = _module_file([Path(__file__).parents[1]], (node.module or "").split(".")[1:])
+            there = _aliases(_parse(file), depth + 1) if file is not None and not rest else {}
+            found |= {n.asname or n.name: there[n.name] for n in node.names if n.name in there}
+    return found
+
+
+def _hands_rest_on(constructor: ast.FunctionDef) -> bool:
+    """Whether all that a constructor does with its `**rest` is `super().__init__(…, **rest)`."""
+    rest = constructor.args.kwarg
+    if rest is None:
+        return False
+    uses = [n for n in ast.walk(constructor) if isinstance(n, ast.Name) and n.id == rest.arg]
+    handed = [
+        keyword.value
+        for call in ast.walk(constructor)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__"
+        for keyword in call.keywords
+        if keyword.arg is None
+    ]
+    return len(uses) == 1 and uses[0] in handed
 
 
 def own_signature(target: str) -> Signature | None:
@@ -211,22 +262,8 @@ def _evaluate(node: ast.expr | None, aliases: Mapping[str, Any]) -> Any:
         return _Unknown
 
 
-def _constructor(tree: ast.Module, node: ast.ClassDef, target: str) -> ast.FunctionDef | None:
-    for item in node.body:
-        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return item
-    module = target.rpartition(".")[0]
-    for base in node.bases:
-        if isinstance(base, ast.Name):
-            found = _find(f"{module}.{base.id}", 1)
-            if found is not None and isinstance(found[1], ast.ClassDef):
-                inherited = _constructor(found[0], found[1], f"{module}.{base.id}")
-                if inherited is not None:
-                    return inherited
-    return None
-
-
-def _find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.ClassDef] | None:
+def _find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.ClassDef, str] | None:
+    """A function's or class's module and source, and the dotted path where these are, imports followed."""
     parts = target.split(".")
     if len(parts) < 2 or not all(p.isidentifier() for p in parts):
         raise LookupError(f"'{target}' is no dotted path of a class or function")
@@ -235,7 +272,10 @@ def _find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.Cl
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        raise LookupError(f"there is no package '{parts[0]}'")
+        raise LookupError(
+            f"there is no package '{parts[0]}' (if it is yours: start in the folder that it lies in, or with "
+            "PYTHONPATH=FOLDER, or pip install it)"
+        )
     if spec.submodule_search_locations is None:
         return None
     places = [Path(p) for p in spec.submodule_search_locations]
@@ -249,7 +289,7 @@ def _find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.Cl
     tree = _parse(file)
     for item in tree.body:
         if isinstance(item, ast.FunctionDef | ast.ClassDef) and item.name == rest[0]:
-            return tree, item
+            return tree, item, target
     if depth < _DEEPEST:
         package = parts[: -1 if file.name == "__init__.py" else -2]
         for node in ast.walk(tree):

@@ -21,26 +21,13 @@ from src.config.shares import parse_share
 from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.augment.transforms import Augment, Strong
 from src.data.chunk_order import chunk_order
-from src.data.dataset import (
-    Chosen,
-    Chunked,
-    Kept,
-    Samples,
-    Source,
-    absent_note,
-    collate,
-    depth_of,
-    digest,
-    doubt,
-    innermost,
-    nothing_to_score,
-    split_by_label,
-    verify,
-)
+from src.data.dataset import Chunked, InMemory, Samples, Source, Subset, depth_of, digest, innermost, split_by_label
 from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
 from src.data.layout.splits import check_apart
+from src.data.mask_check import absent_classes, decode_some, nothing_to_learn, nothing_to_score
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
+from src.data.samples import Sample, collate
 from src.data.trained_on import check_alike
 from src.errors import UserError
 
@@ -148,7 +135,7 @@ class SegmentationDataModule(L.LightningDataModule):
                 source = self._sources[source.split]
             elif split == "train":
                 if self.limit is not None:
-                    source = Chosen(source, range(min(self.limit, len(source))))
+                    source = Subset(source, range(min(self.limit, len(source))))
                 self._samples = len(source)
                 if self.labeled_fraction is not None:
                     source, self._unlabeled = split_by_label(
@@ -192,7 +179,7 @@ class SegmentationDataModule(L.LightningDataModule):
                 raise UserError(
                     "tasks.depth: this data has no depth; set it to 0, or give data.dataset.depths (data=folder)"
                 )
-            if not isinstance(source, Kept | OnDisk):
+            if not isinstance(source, InMemory | OnDisk):
                 self._sources[split] = self._cached(source, split)
         check_alike({split: self.source(split) for split in splits})
         check_apart([innermost(self.source(split)) for split in splits])
@@ -237,20 +224,20 @@ class SegmentationDataModule(L.LightningDataModule):
         """
         cached: Source = source
         if self.cache == "ram":
-            cached = Kept(source)
+            cached = InMemory(source)
         elif self.cache == "disk":
             cached = OnDisk(source, self._options, self.cache_dir)
         elif split is None:
-            verify(source)
+            decode_some(source)
         if split is None:
             return cached
-        seen = verify(cached)
+        seen = decode_some(cached)
         labels = source.label_set
         if split == "train":
             if not isinstance(source, Chunked):
-                if (reason := doubt(labels, seen, "training")) is not None:
+                if (reason := nothing_to_learn(labels, seen, "training")) is not None:
                     raise UserError(reason)
-                if (note := absent_note(labels, seen, "training")) is not None:
+                if (note := absent_classes(labels, seen, "training")) is not None:
                     _log.warning("%s", note)
         elif seen.samples == len(source) and not seen.pixels[: labels.num_classes].any():
             raise UserError(nothing_to_score(split))
@@ -261,7 +248,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.source("train")
         return self._samples // (batch_size or self.batch_size)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def train_dataloader(self) -> DataLoader[Sample]:
         source = self.source("train")
         _, world_size = self._rank()
         for key, size in (("batch_size", self.batch_size), ("unlabeled_batch_size", self.unlabeled_batch_size)):
@@ -293,15 +280,15 @@ class SegmentationDataModule(L.LightningDataModule):
         return self._loader(samples, batches)
 
     def _order(self, source: Source) -> Callable[[torch.Generator], torch.Tensor] | None:
-        source = source.source if isinstance(source, Kept | OnDisk) else source  # a cache does not change the order
+        source = source.source if isinstance(source, InMemory | OnDisk) else source  # a cache does not change the order
         if not isinstance(source, Chunked):
             return None
         return functools.partial(chunk_order, torch.from_numpy(source.chunk_sizes), source.window, self.batch_size)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def val_dataloader(self) -> DataLoader[Sample]:
         return self._evaluation("val")
 
-    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def test_dataloader(self) -> DataLoader[Sample]:
         return self._evaluation("test")
 
     def state_dict(self) -> dict[str, Any]:
@@ -337,7 +324,7 @@ class SegmentationDataModule(L.LightningDataModule):
             self._known = {part: [len(source), digest(source)] for part, source in parts.items() if source is not None}
         return self._known
 
-    def _evaluation(self, split: Split) -> DataLoader[dict[str, Any]]:
+    def _evaluation(self, split: Split) -> DataLoader[Sample]:
         source = self.source(split)
         batches = EvaluationBatches(len(source), self.eval_batch_size, *self._rank(), isinstance(source, Chunked))
         return self._loader(Samples(source, use_depth=self.use_depth), batches)
@@ -345,7 +332,7 @@ class SegmentationDataModule(L.LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _loader(self, samples: Samples, batches: TrainingBatches | EvaluationBatches) -> DataLoader[dict[str, Any]]:
+    def _loader(self, samples: Samples, batches: TrainingBatches | EvaluationBatches) -> DataLoader[Sample]:
         return DataLoader(
             samples,
             batch_sampler=batches,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +13,15 @@ import torch
 from torch import Tensor
 
 from src.data.augment.mixing import Mix, mixed
-from src.data.augment.transforms import Augment, Strong, behind, from_behind
+from src.data.augment.transforms import Augment, Strong
 from src.data.labels import LabelSet
-from src.data.samplers import Draws, Key, Sized, UncountedKey, UnlabeledKey
+from src.data.samplers import Draws, Key, KeyWithCrop, UncountedKey, UnlabeledKey
+from src.data.samples import Pixels, Sample
 from src.data.threads import in_order
 from src.errors import UserError
 from src.seeding import derive
 
 _NAMED_AT_MOST = 1024  # samples of a split whose names a checkpoint knows it by
-_VERIFIED_AT_MOST = 512  # samples of a split that are decoded before a run, evenly spread; all of a smaller split
 
 
 class Source(Protocol):
@@ -116,7 +114,7 @@ def digest(source: Source) -> str:
     return hashlib.sha256("\n".join(source.name(i) for i in range(0, len(source), step)).encode()).hexdigest()
 
 
-class Samples(torch.utils.data.Dataset[dict[str, Any]]):
+class Samples(torch.utils.data.Dataset[Sample]):
     """Samples by key `(epoch, index)`: the raw pair for `index`, changed by draws seeded by (seed, epoch, index).
 
     A key `(epoch, index, "unlabeled")` gives an unlabelled sample: its image as `augment` changes it, once more changed
@@ -157,35 +155,33 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: Key | UnlabeledKey | UncountedKey | Sized) -> dict[str, Any]:
+    def __getitem__(self, key: Key | UnlabeledKey | UncountedKey | KeyWithCrop) -> Sample:
         crop = self.crop
-        if isinstance(key, Sized):
+        if isinstance(key, KeyWithCrop):
             key, crop = key
         if len(key) == 3 and key[2] == "unlabeled":
-            return self._unlabeled(key[0], key[1], crop)
+            return self._unlabeled_sample(key[0], key[1], crop)
         epoch, index = key[0], key[1]
         if self.augment is None:
-            image, mask = self._read(index)
+            pixels = self._read(index)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(derive(self.seed, "sample", epoch, index))
                 wanted = None if self.rare is None else self.rare.draw(epoch)[0]
-                image, mask = self._changed(self.augment, index, crop, wanted)
+                pixels = self._augmented(self.augment, index, crop, wanted)
                 if self.mix is not None and torch.rand(()) < self.mix_probability:
-                    other = self._changed(self.augment, int(torch.randint(len(self.source), ())), crop)
-                    image, mask = mixed(self.mix, image, mask, *other, self.source.label_set.ignore_index)
-        named: dict[str, Any] = {"id": self.source.name(index)}
+                    other = self._augmented(self.augment, int(torch.randint(len(self.source), ())), crop)
+                    pixels = mixed(self.mix, pixels, other, self.source.label_set.ignore_index)
+        sample: Sample = {"image": pixels.image, "mask": pixels.mask, "id": self.source.name(index)}
+        if pixels.depth is not None:
+            sample["depth"] = pixels.depth
         if self.augment is None and (whole := whole_of(self.source, index)) is not None:
-            named["whole"] = whole
+            sample["whole"] = whole
         if len(key) == 3:
-            named["uncounted"] = True
-        if self.use_depth:
-            mask, depth = from_behind(mask)
-            return {"image": image, "mask": mask, "depth": depth, **named}
-        return {"image": image, "mask": mask, **named}
+            sample["uncounted"] = True
+        return sample
 
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image and mask, with the depth behind it if there is one."""
+    def _read(self, index: int) -> Pixels:
         image, mask = self.source.read(index)
         depth = depth_of(self.source, index) if self.use_depth else None
         if depth is not None and depth.shape != mask.shape:
@@ -193,24 +189,23 @@ class Samples(torch.utils.data.Dataset[dict[str, Any]]):
                 f"{self.source.name(index)}: its depth map is {depth.shape[1]}x{depth.shape[0]}, the image "
                 f"{mask.shape[1]}x{mask.shape[0]}; they must be equal"
             )
-        return image, mask if depth is None else behind(mask, depth)
+        return Pixels(image, mask, depth)
 
-    def _changed(
-        self, augment: Augment, index: int, crop: Sequence[int] | None, wanted: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return augment(*self._read(index), crop, self.source.label_set.ignore_index, wanted)
+    def _augmented(self, augment: Augment, index: int, crop: Sequence[int] | None, wanted: int | None = None) -> Pixels:
+        return augment(self._read(index), crop, self.source.label_set.ignore_index, wanted)
 
-    def _unlabeled(self, turn: int, index: int, crop: Sequence[int] | None) -> dict[str, Any]:
+    def _unlabeled_sample(self, turn: int, index: int, crop: Sequence[int] | None) -> Sample:
         assert self.unlabeled is not None and self.augment is not None and self.strong is not None
         image, mask = self.unlabeled.read(index)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(self.seed, "unlabeled sample", turn, index))
             ignore_index = self.unlabeled.label_set.ignore_index
-            image, mask = self.augment(image, torch.zeros_like(mask), crop, ignore_index)
-            return {"image": image, "mask": mask, "strong": self.strong(image), "id": self.unlabeled.name(index)}
+            weak = self.augment(Pixels(image, torch.zeros_like(mask)), crop, ignore_index)
+            strong = self.strong(weak.image)
+        return {"image": weak.image, "mask": weak.mask, "strong": strong, "id": self.unlabeled.name(index)}
 
 
-class Derived:
+class DerivedSource:
     """A source made from another: same labels, same kind of image, same names."""
 
     def __init__(self, source: Source) -> None:
@@ -224,12 +219,12 @@ class Derived:
 
 def innermost(source: Source) -> Source:
     """The source that others were made from, as it lies on disk."""
-    while isinstance(source, Derived):
+    while isinstance(source, DerivedSource):
         source = source.source
     return source
 
 
-class Kept(Derived):
+class InMemory(DerivedSource):
     """A source whose decoded samples are kept in memory. Everything is read at once, in threads."""
 
     def __init__(self, source: Source) -> None:
@@ -243,7 +238,7 @@ class Kept(Derived):
         return self._samples[index]
 
 
-class Chosen(Derived):
+class Subset(DerivedSource):
     """Some samples of a source, by index."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
@@ -262,25 +257,25 @@ class Chosen(Derived):
 
 def files_of(source: Source, index: int) -> tuple[Path, ...] | None:
     """The files that a sample is made from; None of a source whose samples are made, or cut out of larger files."""
-    if isinstance(source, Chosen):
+    if isinstance(source, Subset):
         return files_of(source.source, int(source.indices[index]))
     return source.files(index) if isinstance(source, OfFiles) else None
 
 
 def depth_of(source: Source, index: int) -> Tensor | None:
     """A sample's depth, or None of a source without."""
-    if isinstance(source, Chosen):
+    if isinstance(source, Subset):
         return depth_of(source.source, int(source.indices[index]))
-    if isinstance(source, Derived):
+    if isinstance(source, DerivedSource):
         return depth_of(source.source, index)
     return source.depth(index) if isinstance(source, WithDepth) else None
 
 
 def whole_of(source: Source, index: int) -> str | None:
     """What a sample is cut out of, or None of a source whose samples are whole."""
-    if isinstance(source, Chosen):
+    if isinstance(source, Subset):
         return whole_of(source.source, int(source.indices[index]))
-    if isinstance(source, Derived):
+    if isinstance(source, DerivedSource):
         return whole_of(source.source, index)
     return source.whole(index) if isinstance(source, CutOut) else None
 
@@ -298,69 +293,7 @@ def split_by_label(source: Source, fraction: float, seed: int) -> tuple[Source, 
             f"1/{len(source)}"
         )
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(derive(seed, "labeled"))).tolist()
-    return Chosen(source, sorted(order[:count])), Chosen(source, sorted(order[count:]))
-
-
-@dataclasses.dataclass
-class Seen:
-    """What the masks of some samples have: pixels of each value int64 [256], and how many samples that were."""
-
-    pixels: npt.NDArray[np.int64]
-    samples: int
-
-
-def doubt(labels: LabelSet, seen: Seen, split: str) -> str | None:
-    """Why nothing could be learnt from such masks: all labelled pixels are of one class, while others are ignored. So it is
-    where 255, or another reserved value, was meant for a class."""
-    counts = seen.pixels[: labels.num_classes]
-    ignored = int(seen.pixels[labels.ignore_index])
-    if np.count_nonzero(counts) > 1 or not ignored:
-        return None
-    absent = [name for name, count in zip(labels.names, counts, strict=True) if not count]
-    shown = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
-    values = ", ".join(
-        f"{k if name != absent[-1] else labels.ignore_index}: {name}" for k, name in enumerate(labels.names)
-    )
-    mend = f"data.dataset.values={{{values}}}" if len(labels.names) <= 5 else "data.dataset.values={{0: NAME, …}}"
-    return (
-        f"data: no pixel of the {seen.samples} {split} masks read is {shown}, while {ignored / seen.pixels.sum():.1%} are "
-        f"ignored, as the value {labels.ignore_index} is; where an ignored value is a class, say so with data=folder: {mend}"
-    )
-
-
-def absent_note(labels: LabelSet, seen: Seen, split: str) -> str | None:
-    """Which classes no mask has, for a note."""
-    absent = [name for k, name in enumerate(labels.names) if not seen.pixels[k]]
-    shown = ", ".join(absent[:12]) + (" …" if len(absent) > 12 else "")
-    return f"none of the {seen.samples} {split} masks read has a pixel of {shown}" if absent else None
-
-
-def nothing_to_score(split: str) -> str:
-    """What is said of a split that has no labelled pixel."""
-    return (
-        f"data: no pixel of the split {split!r} is labelled, so that there is nothing to score; check its masks, and which "
-        "of their values data.dataset says are classes"
-    )
-
-
-def verify(source: Source) -> Seen:
-    """Decodes samples of a split, all of a small one, so that a bad file ends the run before it is paid for.
-
-    Of one in chunks it decodes the first: they have been checked when they were written, and may lie far away.
-
-    Returns:
-        What their masks have.
-
-    Raises:
-        UserError: of the first bad sample.
-    """
-    count = min(len(source), 1 if isinstance(source, Chunked) else _VERIFIED_AT_MOST)
-
-    def values(index: int) -> npt.NDArray[np.int64]:
-        return np.bincount(source.read(index)[1].numpy().ravel(), minlength=256)
-
-    indices = np.linspace(0, len(source) - 1, count).astype(int).tolist()
-    return Seen(sum(in_order(values, indices), np.zeros(256, np.int64)), count)
+    return Subset(source, sorted(order[:count])), Subset(source, sorted(order[count:]))
 
 
 def class_counts(source: Source) -> npt.NDArray[np.int64]:
@@ -371,44 +304,3 @@ def class_counts(source: Source) -> npt.NDArray[np.int64]:
         return np.bincount(source.read(index)[1].numpy().ravel(), minlength=256)[:classes]
 
     return sum(in_order(count, range(len(source))), np.zeros(classes, np.int64))
-
-
-def collate(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
-    """A batch: image [B, C, H, W], mask [B, H, W], id: list of names; with `use_depth` depth [B, H, W]; of unlabelled
-    samples, where there are any, also unlabeled_image, unlabeled_strong [U, C, H, W] and unlabeled_mask [U, H, W]. What was
-    cut out of something larger also has whole: its names; samples that do not count, uncounted: True.
-
-    Images of different size are padded at the right and below to the largest, and so are masks; losses ignore the padding.
-    Evaluation takes it off again: where there is any, and where a mask has not its image's size, `sizes` int64 [B, 4] has
-    height and width of each image and of its mask.
-    """
-    batch = _stack([s for s in samples if "strong" not in s], ignore_index)
-    unlabeled = [s for s in samples if "strong" in s]
-    if unlabeled:
-        batch |= {f"unlabeled_{key}": value for key, value in _stack(unlabeled, ignore_index).items() if key != "id"}
-    return batch
-
-
-def _stack(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
-    if len({s["image"].shape[0] for s in samples}) > 1:
-        raise UserError(f"{samples[0]['id']}: images of one batch have different numbers of channels")
-    sizes = [(*s["image"].shape[-2:], *s["mask"].shape[-2:]) for s in samples]
-    largest = [max(side) for side in zip(*sizes, strict=True)]
-
-    def padded(sample: dict[str, Any], key: str) -> Tensor:
-        value: Tensor = sample[key]
-        height, width = largest[2:] if key in ("mask", "depth") else largest[:2]
-        below, right = height - value.shape[-2], width - value.shape[-1]
-        if not below and not right:
-            return value
-        fill = {"mask": ignore_index, "depth": math.nan}.get(key, 0)
-        return torch.nn.functional.pad(value, (0, right, 0, below), value=fill)
-
-    stacked: dict[str, Any] = {
-        key: torch.stack([padded(sample, key) for sample in samples]) if isinstance(value, Tensor) else value
-        for key, value in samples[0].items()
-    }
-    if len(set(sizes)) > 1 or sizes[0][:2] != sizes[0][2:]:
-        stacked["sizes"] = torch.tensor(sizes)
-    names = {key: [sample[key] for sample in samples] for key in ("id", "whole") if key in samples[0]}
-    return stacked | names

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from src.data.dataset import Derived, Source, files_of
+from src.data.dataset import DerivedSource, Source, files_of
 from src.data.threads import in_order
 from src.errors import UserError
 from src.files.untrusted import find_foreign, inside, open_to_append, open_to_write
@@ -36,7 +36,7 @@ _LINE = np.dtype(
 _TYPES = [np.dtype(name) for name in ("uint8", "int8", "int16", "uint16", "int32", "float16", "float32", "float64")]
 
 
-class OnDisk(Derived):
+class OnDisk(DerivedSource):
     """A source whose decoded samples lie in a memory-mapped file, of which only the pages that are touched are read.
 
     The cache is a folder `<identity>/<state>` with `samples.bin`, `lines.bin` and `about.json`: the identity is the data

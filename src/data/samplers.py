@@ -20,7 +20,7 @@ UncountedKey = tuple[int, int, Literal["uncounted"]]
 _STRIDE = 32  # that drawn crop sizes are multiples of: the encoders'
 
 
-class Sized(NamedTuple):
+class KeyWithCrop(NamedTuple):
     """A key with the crop size that its whole batch gets."""
 
     key: Key | UnlabeledKey
@@ -52,7 +52,7 @@ class TrainingBatches:
     would. Unlabelled samples, if any, are added to each batch from a row of their own.
 
     With `rare`, samples are drawn by it instead: the key's first number is then the draw's, which goes on over epochs.
-    With `sizes`, every global batch gets a crop size of its own, drawn from the seed, epoch and batch: keys are `Sized`.
+    With `sizes`, every global batch gets a crop size of its own, drawn from the seed, epoch and batch: keys are `KeyWithCrop`.
 
     Args:
         length: samples to train with.
@@ -107,7 +107,7 @@ class TrainingBatches:
         """Batches in a whole epoch, those already consumed included."""
         return self.length // self.batch_size if self.batches is None else self.batches
 
-    def __iter__(self) -> Iterator[list[Key | UnlabeledKey] | list[Sized]]:
+    def __iter__(self) -> Iterator[list[Key | UnlabeledKey] | list[KeyWithCrop]]:
         epoch = self.epoch
         labeled = _Permutations(self.length, self.seed, "order", self.order)
         unlabeled = _Permutations(self.unlabeled, self.seed, "unlabeled order")
@@ -124,7 +124,7 @@ class TrainingBatches:
                 begin = (epoch * len(self) + batch) * self.unlabeled_batch_size
                 more = unlabeled.across(begin, self.unlabeled_batch_size)
                 mine += [(turn, index, "unlabeled") for turn, index in self._share(more)]
-            yield mine if self.sizes is None else [Sized(key, self._size(epoch, batch)) for key in mine]
+            yield mine if self.sizes is None else [KeyWithCrop(key, self._size(epoch, batch)) for key in mine]
 
     def _size(self, epoch: int, batch: int) -> tuple[int, int]:
         assert self.crop is not None and self.sizes is not None

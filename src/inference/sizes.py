@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from src.data.samples import Batch
 
 
 def sized(values: Tensor, size: Sequence[int]) -> Tensor:
@@ -18,13 +19,9 @@ def sized(values: Tensor, size: Sequence[int]) -> Tensor:
     return torch.nn.functional.interpolate(values.float(), (height, width), mode="bilinear", align_corners=False)
 
 
-def of_one_size(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def of_one_size(batch: Batch) -> Iterator[Batch]:
     """A batch's samples without what `collate` padded them with, so that the network sees each as `predict` shows it: parts
-    of the batch whose images, and whose masks, have one size.
-
-    Args:
-        batch: with `sizes`, int64 [B, 4], where samples were padded: height and width of each image and of its mask.
-    """
+    of the batch whose images, and whose masks, have one size."""
     if "sizes" not in batch:
         yield batch
         return
@@ -32,8 +29,13 @@ def of_one_size(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for size in dict.fromkeys(sizes):
         at = [i for i, its in enumerate(sizes) if its == size]
         height, width, true_height, true_width = size
-        part: dict[str, Any] = {"image": torch.stack([batch["image"][i][..., :height, :width] for i in at])}
-        for key in ("mask", "depth"):
-            if key in batch:
-                part[key] = torch.stack([batch[key][i][..., :true_height, :true_width] for i in at])
-        yield part | {key: [batch[key][i] for i in at] for key in ("id", "whole") if key in batch}
+        part: Batch = {
+            "image": torch.stack([batch["image"][i][..., :height, :width] for i in at]),
+            "mask": torch.stack([batch["mask"][i][..., :true_height, :true_width] for i in at]),
+            "id": [batch["id"][i] for i in at],
+        }
+        if "depth" in batch:
+            part["depth"] = torch.stack([batch["depth"][i][..., :true_height, :true_width] for i in at])
+        if "whole" in batch:
+            part["whole"] = [batch["whole"][i] for i in at]
+        yield part

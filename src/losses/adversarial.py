@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.distributed.sums import of_this_device
-from src.losses.segmentation import ratio
+from src.losses.base import ratio
 
 Sum = Callable[[Tensor], Tensor]
 Kind = Literal["bce", "lsgan", "hinge"]
@@ -71,6 +72,13 @@ def feature_distance(real: list[Tensor], fake: list[Tensor]) -> Tensor:
     for distance in distances[1:]:
         total = total + distance
     return total / len(distances)
+
+
+def r1_penalty(scores: Tensor, real: Tensor) -> Tensor:
+    """R1 (Mescheder et al. 2018): mean over images of the squared gradient of their scores' sum at the real map, float
+    [B, K, H, W], from which the scores were computed."""
+    (gradient,) = torch.autograd.grad(scores.float().sum(), real, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 def one_hot(mask: Tensor, classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every segmenter shares: normalising, logits, evaluation, metrics, prediction, and the optimizer's step."""
+"""What every segmenter shares: normalising, logits, prediction, evaluation, and the optimizer's step."""
 
 from __future__ import annotations
 
@@ -7,44 +7,32 @@ from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchmetrics import MeanMetric, Metric
 
-from src.data.dataset import nothing_to_score
 from src.data.labels import LabelSet
-from src.data.notices import say_once
+from src.data.samples import Batch
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
-from src.distributed.fsdp import ShardedStrategy, of_this_device, same_buffers
-from src.errors import NonFiniteLoss, UserError
+from src.distributed.fsdp import ShardedStrategy, same_buffers
 from src.inference.sizes import of_one_size, sized
-from src.metrics.confusion import ConfusionMatrix, scores
-from src.metrics.truths import Truths, words
+from src.models.evaluation import Evaluation, Stage
+from src.models.fixmatch import supervised_and_consistency
 from src.models.normalization import Normalization
-from src.models.semi import Semi, cutmix, unlabeled, unlabeled_loss
-from src.optimization.updates import (
-    Optimization,
-    averaged,
-    clip_gradients,
-    freeze_batch_norm,
-    is_finite,
-    step_scaled_ema_decay,
-)
+from src.models.semi import SemiSupervision
+from src.optimization.averaging import MovingAverage
+from src.optimization.divergence import Divergence
+from src.optimization.manual_steps import step_all
+from src.optimization.updates import Optimization, clip_gradients, freeze_batch_norm
 from src.seeding import derive
-from src.tasks.tasks import Tasks
+from src.tasks.multi_task import MultiTask
 
-Stage = Literal["val", "test"]
 _ONLY_TRAINING = "discriminator."  # names of what no prediction needs
 
 
 class Segmenter(L.LightningModule):
     """A network that gives a class to every pixel; subclasses say how a training step updates its weights.
-
-    A batch is `{"image": [B, C, H, W] raw, "mask": [B, H, W], "id": list[str]}`.
 
     Args:
         network: gives `{"logits": [B, K, H, W], …}` for normalised images.
@@ -63,6 +51,7 @@ class Segmenter(L.LightningModule):
     Attributes:
         results: the newest scores of each stage, exact; keys as in metrics.json.
         matrices: the newest confusion matrix of each stage, int64 [K, K], rows truth, columns prediction.
+        divergence: whether the training loss is still a number.
     """
 
     def __init__(
@@ -74,8 +63,8 @@ class Segmenter(L.LightningModule):
         intensity: tuple[float, float],
         optimization: Optimization | None = None,
         seed: int = 0,
-        semi: Semi | None = None,
-        tasks: Tasks | None = None,
+        semi: SemiSupervision | None = None,
+        tasks: MultiTask | None = None,
         aux_weight: NonNegativeFloat = 0.4,
         ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
         batch_norm: Literal["train", "frozen"] = "train",
@@ -84,39 +73,31 @@ class Segmenter(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        if tasks is not None:
-            network.add_module(
-                "tasks", tasks
-            )  # so that what it learns is optimized, averaged and kept with the network
+        if tasks is not None:  # so that what it learns is optimized, averaged and kept with the network
+            network.add_module("tasks", tasks)
         self.network = network.to(memory_format=self.memory_format)
-        self.tasks_metrics = nn.ModuleDict({s: tasks.metrics() for s in ("val", "test")} if tasks is not None else {})
         self.normalization = Normalization(intensity, network.pixel_mean, network.pixel_std, channels)  # type: ignore[arg-type]
         self.loss = loss
-        self.semi = semi or Semi()
-        self.ema: AveragedModel | None = averaged(network, ema_decay) if ema_decay is not None else None
+        self.semi = semi or SemiSupervision()
+        self.ema = MovingAverage(network, ema_decay) if ema_decay is not None else None
         self.label_set, self.optimization, self.seed = label_set, optimization, seed
-        self.aux_weight, self.ema_decay, self.batch_norm = aux_weight, ema_decay, batch_norm
-        classes, ignored = label_set.num_classes, label_set.ignore_index
-        self.confusion = nn.ModuleDict({stage: ConfusionMatrix(classes, ignored) for stage in ("val", "test")})
-        self.mean_loss = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
-        self.truths = {stage: Truths(classes) for stage in ("val", "test")}
+        self.aux_weight, self.batch_norm = aux_weight, batch_norm
+        self.evaluations = nn.ModuleDict({stage: Evaluation(stage, label_set, tasks) for stage in ("val", "test")})
         self.results: dict[str, dict[str, float]] = {}
         self.matrices: dict[str, Tensor] = {}
         self.channels, self.intensity = channels, intensity
         self.images = Images(channels, intensity)  # what else is known of them, the run or the checkpoint adds
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
-        self._first_bad_step = torch.tensor(-1)
-        self._norms: list[Tensor] = []  # of the newest step's gradients, optimizer by optimizer
+        self.divergence = Divergence()
+        self._gradient_norms: list[Tensor] = []  # of the newest step, optimizer by optimizer
         self.train()  # Lightning keeps each part's mode as it finds it
 
     @property
-    def tasks(self) -> Tasks | None:
+    def tasks(self) -> MultiTask | None:
         """What is learnt beside the classes, if anything."""
         tasks = getattr(self.network, "tasks", None)
-        assert tasks is None or isinstance(tasks, Tasks)
+        assert tasks is None or isinstance(tasks, MultiTask)
         return tasks
-
-    # ------------------------------------------------------------------ prediction
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """All of the network's outputs for raw images [B, C, H, W]; evaluation takes the averaged weights if there are any."""
@@ -156,20 +137,7 @@ class Segmenter(L.LightningModule):
         """The tasks' predictions that are maps, by name: float32 [B, H, W] for raw images [B, C, H, W]."""
         return {} if self.tasks is None else self.tasks.maps(self.outputs(image))
 
-    # ------------------------------------------------------------------ evaluation
-
-    @staticmethod
-    def _of(metrics: nn.ModuleDict, name: str) -> Metric:
-        metric = metrics[name]
-        assert isinstance(metric, Metric)
-        return metric
-
-    def _metrics_of(self, stage: Stage) -> nn.ModuleDict:
-        metrics = self.tasks_metrics[stage]
-        assert isinstance(metrics, nn.ModuleDict)
-        return metrics
-
-    def _evaluate(self, stage: Stage, batch: dict[str, Any]) -> None:
+    def _evaluate(self, stage: Stage, batch: Batch) -> None:
         """Scores predictions in the pixels of the truth, which are those that `predict` writes."""
         for part in of_one_size(batch):
             mask = part["mask"]
@@ -177,60 +145,36 @@ class Segmenter(L.LightningModule):
             if "uncounted" in batch:
                 continue  # the other ranks have all there is, and may need this one to predict with them
             outputs = {name: sized(values, mask.shape[-2:]) for name, values in outputs.items()}
-            for name, task in self.tasks.tasks.items() if self.tasks is not None else ():
-                task.update(self._of(self._metrics_of(stage), name), outputs[name], task.target(part))
-            self._of(self.mean_loss, stage).update(self.loss(outputs["logits"], mask), weight=len(mask))
-            self._of(self.confusion, stage).update(outputs["logits"].argmax(dim=1), mask)
-            if "whole" in part:
-                self.truths[stage].add(part["whole"], mask)
+            self._evaluation(stage).update(part, outputs, self.loss(outputs["logits"], mask))
 
-    def _finish(self, stage: Stage) -> None:
-        matrix: Tensor = self._of(self.confusion, stage).compute()  # sums over devices
-        self._look_at_truths(stage, int(matrix.sum()))
-        loss: Tensor = self._of(self.mean_loss, stage).compute()
-        self.matrices[stage] = matrix.cpu()
-        self.results[stage] = {"loss": float(loss), **scores(self.matrices[stage], self.label_set.names)}
-        for name in self.tasks.tasks if self.tasks is not None else ():
-            metric = self._of(self._metrics_of(stage), name)
-            self.results[stage] |= {f"{name}_{key}": float(value) for key, value in metric.compute().items()}
-            metric.reset()
-        for key, value in self.results[stage].items():
-            self.log(f"{stage}/{key}", value, prog_bar=key == "miou", rank_zero_only=True)
-        self._of(self.confusion, stage).reset()
-        self._of(self.mean_loss, stage).reset()
-
-    def _look_at_truths(self, stage: Stage, labelled: int) -> None:
-        """Says which volumes or scenes have little to score.
-
-        Raises:
-            UserError: the whole split has no labelled pixel.
-        """
-        shown = self.truths[stage].finish()
+    def _finish_evaluation(self, stage: Stage) -> None:
         limit = self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches
-        if self.trainer.sanity_checking or limit != 1.0:
-            return  # the rest may have more
-        if not labelled:
-            raise UserError(nothing_to_score(stage))
-        for line in words(shown, self.label_set.names, stage) if self.trainer.is_global_zero else ():
-            say_once(line)
+        whole_split = not self.trainer.sanity_checking and limit == 1.0
+        results, matrix = self._evaluation(stage).finish(whole_split, speaks=self.trainer.is_global_zero)
+        self.results[stage], self.matrices[stage] = results, matrix
+        for key, value in results.items():
+            self.log(f"{stage}/{key}", value, prog_bar=key == "miou", rank_zero_only=True)
+
+    def _evaluation(self, stage: Stage) -> Evaluation:
+        evaluation = self.evaluations[stage]
+        assert isinstance(evaluation, Evaluation)
+        return evaluation
 
     def on_validation_start(self) -> None:
         """All ranks evaluate one model, that of the checkpoint: batch norms that are not synchronised differ in a step."""
         same_buffers(self)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("val", batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._finish("val")
+        self._finish_evaluation("val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        self._finish("test")
-
-    # ------------------------------------------------------------------ training
+        self._finish_evaluation("test")
 
     def train(self, mode: bool = True) -> Segmenter:
         super().train(mode)
@@ -247,7 +191,7 @@ class Segmenter(L.LightningModule):
             loss = loss + self.aux_weight * self.loss(outputs["aux"], mask)
         return loss
 
-    def with_tasks(self, segmentation: Tensor, outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
+    def with_tasks(self, segmentation: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         """The segmentation loss, and those of the tasks with their weights."""
         if self.tasks is None:
             return segmentation
@@ -256,43 +200,23 @@ class Segmenter(L.LightningModule):
             self.log(f"train/{name}_loss", loss.detach(), batch_size=len(batch["mask"]))
         return self.tasks.total(segmentation, losses)
 
-    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """What is drawn in a step (dropout, noise) depends on the seed, the step and the rank alone."""
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes what is drawn in a step (dropout, noise) depend on the seed, the batch's number and the rank alone.
+
+        Lightning's public `global_step` counts optimizer steps; of batches only its loop keeps a count over epochs, which
+        its checkpoints restore. tests/training/test_resume.py compares a resumed run's bits.
+        """
         torch.manual_seed(derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
 
-    def supervised_and_unlabeled(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor | None]:
+    def supervised_and_unlabeled(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         """Outputs for the batch's labelled images, and the weighted consistency loss of its unlabelled ones where
         `semi.method=fixmatch` is at work (else None)."""
         weight = self.semi.weight_at(self.global_step) if self.semi.method == "fixmatch" else 0.0
         if weight == 0:
             return self.outputs(batch["image"]), None
-        weak, strong, mask = unlabeled(batch)
-        ignored = self.label_set.ignore_index
-        label, trusted = self.pseudo_labels(weak, mask)
-        strong, label = cutmix(strong, label, self.semi.cutmix)
-        count = len(batch["image"])
-        if strong.shape[1:] == batch["image"].shape[1:]:  # one pass, so that batch norm sees both
-            together = self.outputs(torch.cat([batch["image"], strong]))
-            outputs, logits = {k: v[:count] for k, v in together.items()}, together["logits"][count:]
-        else:
-            outputs, logits = self.outputs(batch["image"]), self.outputs(strong)["logits"]
-        self.log("train/pseudo_labels", trusted.float().mean())
-        return outputs, weight * unlabeled_loss(logits, label, mask != ignored, ignored)
-
-    @torch.no_grad()
-    def pseudo_labels(self, weak: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions for raw images [U, C, H, W], by the averaged weights if there are any, and where they are trusted,
-        bool [U, H, W] (nowhere that `mask` is ignored): classes int64 [U, H, W], elsewhere the ignore index, or with
-        `semi.soft` probabilities float [U, K, H, W], elsewhere 0."""
-        self.eval()
-        try:
-            probability = self.logits(weak).float().softmax(dim=1)
-            trusted = (mask != self.label_set.ignore_index) & self.trusts(weak, probability, mask)
-        finally:
-            self.train()
-        if self.semi.soft:
-            return probability * trusted.unsqueeze(1), trusted
-        return probability.argmax(dim=1).masked_fill(~trusted, self.label_set.ignore_index), trusted
+        outputs, consistency, labelled = supervised_and_consistency(self, batch)
+        self.log("train/pseudo_labels", labelled)
+        return outputs, weight * consistency
 
     def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
         """Where a prediction may serve as a label, bool [U, H, W]: where its probability reaches `semi.threshold`."""
@@ -301,44 +225,31 @@ class Segmenter(L.LightningModule):
     def update(self, loss: Tensor, batch_idx: int) -> None:
         """Takes the loss's gradients, and steps every optimizer where the accumulated batches are complete.
 
-        One backward pass serves all optimizers (plain DDP can do no more), and however many there are, a step is
-        counted once: Lightning counts those of its own wrapper, and only the network's goes through it.
+        One backward pass serves all optimizers: plain DDP can do no more, since it sums gradients once after each forward
+        pass.
 
         Args:
             loss: scalar.
             batch_idx: the batch's number in its epoch.
         """
         assert self.optimization is not None
-        self._watch(loss)
+        self.divergence.watch(loss, self.trainer.fit_loop.epoch_loop.total_batch_idx)
         self.manual_backward(loss / self.optimization.accumulate)
         if self.optimization.is_step(batch_idx, self.trainer.num_training_batches):
-            self._step()
-        for (part, _, _), norm in zip(self.optimized_parts(), self._norms, strict=False):
+            self._gradient_norms = []
+            step_all(self)
+            if isinstance(self.trainer.strategy, ZeroStrategy):
+                self._gradient_norms.append(self.trainer.strategy.gradient_norm())
+            if self.ema is not None:
+                self.ema.follow(self.network)
+        for (part, _, _), norm in zip(self.optimized_parts(), self._gradient_norms, strict=False):
             self.log(f"train/{part}gradient_norm", norm)  # between steps, that of the last one
-
-    def _step(self) -> None:
-        self._norms = []
-        optimizers = self.optimizers()
-        first, *others = optimizers if isinstance(optimizers, list) else [optimizers]
-        first.step()
-        first.zero_grad()
-        if isinstance(self.trainer.strategy, ZeroStrategy):
-            self._norms.append(self.trainer.strategy.gradient_norm())
-        for other in others:
-            assert isinstance(other, LightningOptimizer)
-            self.on_before_optimizer_step(other.optimizer)
-            other.optimizer.step()
-            other.optimizer.zero_grad()
-        schedulers = self.lr_schedulers()
-        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-            scheduler.step()  # type: ignore[union-attr]
-        self._average(self.network)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Called with unscaled gradients whatever the precision: the place to clip. DeepSpeed clips by itself."""
         assert self.optimization is not None
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._norms.append(clip_gradients(parameters, self.optimization.clip))
+        self._gradient_norms.append(clip_gradients(parameters, self.optimization.clip))
 
     def configure_model(self) -> None:
         if isinstance(self.trainer.strategy, ShardedStrategy):
@@ -368,11 +279,11 @@ class Segmenter(L.LightningModule):
             "dtype": self.images.dtype,
             "modality": self.images.modality,
             "class_weights": None if weights is None else weights.tolist(),
-            "gradient_norms": [float(norm) for norm in self._norms],
+            "gradient_norms": [float(norm) for norm in self._gradient_norms],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._norms = [torch.tensor(norm) for norm in checkpoint[CHECKPOINT_KEY]["gradient_norms"]]
+        self._gradient_norms = [torch.tensor(norm) for norm in checkpoint[CHECKPOINT_KEY]["gradient_norms"]]
 
     def load_weights(self, state: dict[str, Tensor]) -> None:
         """Fills the model from another one's state. A discriminator that only one of the two has does not count, so that
@@ -385,29 +296,6 @@ class Segmenter(L.LightningModule):
         kept = {key: value for key, value in state.items() if key in own or not key.startswith(_ONLY_TRAINING)}
         missing = {key: value for key, value in own.items() if key not in kept and key.startswith(_ONLY_TRAINING)}
         self.load_state_dict(missing | kept)
-
-    def raise_if_diverged(self) -> None:
-        """Raises NonFiniteLoss if any loss so far was NaN or infinite."""
-        step = int(self._first_bad_step)
-        if step >= 0:
-            raise NonFiniteLoss(f"the training loss became NaN or infinite in step {step}")
-
-    def _average(self, network: nn.Module) -> None:
-        if self.ema is None or self.ema_decay is None:
-            return
-        updates = int(self.ema.n_averaged)
-        decay = step_scaled_ema_decay(self.ema_decay, updates)
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        self.ema.multi_avg_fn = lambda own, new, n: average(of_this_device(own), of_this_device(new), n)
-        self.ema.update_parameters(network)
-
-    def _watch(self, loss: Tensor) -> None:
-        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        first = self._first_bad_step.to(loss.device)
-        self._first_bad_step = torch.where((first < 0) & ~is_finite(loss), step, first)
-        # Reading it waits for the device, so not after every step.
-        if loss.device.type == "cpu" or step % 50 == 0:
-            self.raise_if_diverged()
 
 
 def entropy(probability: Tensor) -> Tensor:

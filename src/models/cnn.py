@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from src.data.samples import Batch
 from src.models.base import Segmenter
 
 
 class CNNSegmenter(Segmenter):
     """Softmax over classes at every pixel, trained with a segmentation loss (Long et al. 2015)."""
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         outputs, unlabeled = self.supervised_and_unlabeled(batch)
         loss = self.segmentation_loss(outputs, batch["mask"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))

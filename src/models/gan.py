@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,24 +10,24 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.data.labels import LabelSet
+from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
 from src.errors import UserError
 from src.losses.adversarial import (
+    Kind,
     discriminator_loss,
     feature_distance,
     generator_loss,
     map_distance,
-    one_hot,
+    r1_penalty,
     weighted_mean,
 )
 from src.models.base import Segmenter, entropy
+from src.models.label_maps import Generated, Truth, generated_map, true_map
 from src.models.noise import Noise
-from src.models.semi import Semi, ramped, unlabeled, unlabeled_loss
-from src.networks.discriminators import Discriminator, score_weight
-from src.optimization.updates import Optimization
+from src.models.semi import ramped, unlabeled, unlabeled_loss
+from src.networks.discriminators import Discriminator, held_fixed, score_weight
 from src.seeding import derive
-from src.tasks.tasks import Tasks
 
 
 class GANSegmenter(Segmenter):
@@ -46,6 +45,7 @@ class GANSegmenter(Segmenter):
     discriminator has to look at the errors.
 
     Args:
+        network, channels, shared: as for `Segmenter`.
         discriminator: None where nothing adversarial is asked for, and to predict.
         noise: the generator's second input; None for none.
         segmentation_weight: of the segmentation loss.
@@ -73,18 +73,12 @@ class GANSegmenter(Segmenter):
     def __init__(
         self,
         network: nn.Module,
-        loss: nn.Module,
-        label_set: LabelSet,
+        *,
         channels: int,
-        intensity: tuple[float, float],
-        optimization: Optimization | None = None,
-        seed: int = 0,
         discriminator: nn.Module | None = None,
         noise: Noise | None = None,
-        semi: Semi | None = None,
-        tasks: Tasks | None = None,
         segmentation_weight: NonNegativeFloat = 1.0,
-        adversarial: Literal["bce", "lsgan", "hinge"] = "bce",
+        adversarial: Kind = "bce",
         adversarial_weight: NonNegativeFloat = 0.01,
         adversarial_start: NonNegativeInt = 0,
         adversarial_ramp: NonNegativeInt = 0,
@@ -94,23 +88,16 @@ class GANSegmenter(Segmenter):
         feature_minmax: bool = False,
         r1_weight: NonNegativeFloat = 0.0,
         r1_every: PositiveInt = 16,
-        truth: Literal["soft", "onehot", "smooth"] = "soft",
+        truth: Truth = "soft",
         truth_confidence: Annotated[float, Field(gt=0, le=1)] = 0.9,
-        generated: Literal["softmax", "gumbel"] = "softmax",
+        generated: Generated = "softmax",
         gumbel_temperature: PositiveFloat = 1.0,
         discriminator_lr_factor: PositiveFloat = 0.1,
-        aux_weight: NonNegativeFloat = 0.4,
-        ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
-        batch_norm: Literal["train", "frozen"] = "train",
-        channels_last: bool = True,
+        **shared: Any,
     ) -> None:
         noise = noise or Noise()
         noise.attach(network, channels)
-        super().__init__(
-            network, loss, label_set, channels, intensity, optimization, seed,
-            semi=semi, tasks=tasks, aux_weight=aux_weight, ema_decay=ema_decay, batch_norm=batch_norm,
-            channels_last=channels_last,
-        )  # fmt: skip
+        super().__init__(network, channels=channels, **shared)
         assert discriminator is None or isinstance(discriminator, Discriminator)
         self.discriminator: Discriminator | None = discriminator
         self.noise = noise
@@ -125,8 +112,6 @@ class GANSegmenter(Segmenter):
         self.generated, self.gumbel_temperature = generated, gumbel_temperature
         self.discriminator_lr_factor = discriminator_lr_factor
         self.judged: dict[str, Tensor] = {}  # the newest batch's scores, "real" and "fake", for the histograms
-
-    # ------------------------------------------------------------------ prediction
 
     def inputs(self, network: nn.Module, image: Tensor) -> Tensor:
         return self.noise.join(network, image, self._noise_seed)
@@ -181,8 +166,6 @@ class GANSegmenter(Segmenter):
             finally:
                 self._noise_seed = None
 
-    # ------------------------------------------------------------------ training
-
     def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
         parts = super().optimized_parts()
         if self.discriminator is not None:
@@ -197,7 +180,7 @@ class GANSegmenter(Segmenter):
                 f"images have {height} x {width}; take a smaller discriminator.depth or a larger data.crop"
             )
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         mask, ignored = batch["mask"], self.label_set.ignore_index
         outputs, consistency = self.supervised_and_unlabeled(batch)
         segmentation = self.segmentation_loss(outputs, mask)
@@ -225,13 +208,13 @@ class GANSegmenter(Segmenter):
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(mask))
         self.update(total, batch_idx)
 
-    def _adversary(self, batch: dict[str, Any], logits: Tensor, logged: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _adversary(self, batch: Batch, logits: Tensor, logged: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What the discriminator adds to the generator's loss, and the discriminator's own loss."""
         assert self.discriminator is not None
         mask, image = batch["mask"], self.normalization(batch["image"])
         valid = (mask != self.label_set.ignore_index).unsqueeze(1).to(image.dtype)
-        fake = self._generated(logits)
-        real = self._real(mask, fake.detach())
+        fake = generated_map(logits, self.generated, self.gumbel_temperature)
+        real = true_map(mask, fake.detach(), self.truth, self.truth_confidence)
 
         # On constants: the truth and the generator's map, in one pass (the discriminators have no batch norm by default)
         if self._penalized():
@@ -246,7 +229,7 @@ class GANSegmenter(Segmenter):
         logged["d_real"] = weighted_mean(self.judged["real"], weight)
         logged["d_fake"] = weighted_mean(self.judged["fake"], weight)
         if self._penalized():
-            penalty = self._r1(of_real, real)
+            penalty = r1_penalty(of_real, real)
             logged["r1_penalty"] = penalty.detach()
             judging = judging + 0.5 * self.r1_weight * self.r1_every * penalty
         if self.feature_weight and self.feature_minmax:
@@ -256,7 +239,7 @@ class GANSegmenter(Segmenter):
         # Through a discriminator that stays as it is
         share = ramped(self.global_step, self.adversarial_start, self.adversarial_ramp)
         added = logits.new_zeros((), dtype=torch.float32)
-        with frozen(self.discriminator):
+        with held_fixed(self.discriminator):
             if share * self.adversarial_weight > 0 or self.feature_weight > 0:
                 scores, of_map = self.discriminator(fake, image, valid)
                 adversarial = generator_loss(self.adversarial, scores, weight, sum_over_devices)
@@ -270,7 +253,7 @@ class GANSegmenter(Segmenter):
                 added = added + self._unlabeled(batch, share, logged)
         return added, judging
 
-    def _unlabeled(self, batch: dict[str, Any], share: float, logged: dict[str, Tensor]) -> Tensor:
+    def _unlabeled(self, batch: Batch, share: float, logged: dict[str, Tensor]) -> Tensor:
         """The adversarial loss on unlabelled images and, with `semi.method=adversarial`, cross entropy to those of
         their own predictions that the discriminator takes for real (Hung et al. 2018)."""
         assert self.discriminator is not None
@@ -283,7 +266,7 @@ class GANSegmenter(Segmenter):
         weak, _, mask = unlabeled(batch)
         valid = (mask != ignored).unsqueeze(1).float()
         logits = self.outputs(weak)["logits"]
-        fake, image = self._generated(logits), self.normalization(weak)
+        fake, image = generated_map(logits, self.generated, self.gumbel_temperature), self.normalization(weak)
         if adversarial_weight:
             scores, _ = self.discriminator(fake, image, valid)
             of_unlabeled = generator_loss(self.adversarial, scores, score_weight(valid, scores), sum_over_devices)
@@ -311,47 +294,10 @@ class GANSegmenter(Segmenter):
         valid = (mask != self.label_set.ignore_index).unsqueeze(1).float()
         return self.confidence(probability, self.normalization(raw), valid) > self.semi.discriminator_threshold
 
-    def _generated(self, logits: Tensor) -> Tensor:
-        """The generator's map as the discriminator sees it, float32 [B, K, H, W]."""
-        if self.generated == "gumbel":
-            return F.gumbel_softmax(logits.float(), tau=self.gumbel_temperature, hard=True, dim=1)
-        return logits.float().softmax(dim=1)
-
-    def _real(self, mask: Tensor, fake: Tensor) -> Tensor:
-        """The truth as the discriminator sees it, float32 [B, K, H, W]; `fake` is the generator's map, a constant."""
-        classes = fake.shape[1]
-        truth = one_hot(mask, classes)
-        if self.truth == "smooth":
-            return truth * self.truth_confidence + (1 - truth) * ((1 - self.truth_confidence) / max(1, classes - 1))
-        if self.truth == "soft":
-            of_true = (fake * truth).sum(dim=1, keepdim=True)
-            raised = of_true.clamp_min(self.truth_confidence)
-            others = (1 - truth) * fake * ((1 - raised) / (1 - of_true).clamp_min(1e-6))
-            return truth * raised + others
-        return truth
-
     def _penalized(self) -> bool:
         batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
         return self.r1_weight > 0 and batches % self.r1_every == 0
 
-    def _r1(self, scores: Tensor, real: Tensor) -> Tensor:
-        """Mean over images of the squared gradient of their scores' sum at the real map."""
-        (gradient,) = torch.autograd.grad(scores.float().sum(), real, create_graph=True)
-        return gradient.square().sum(dim=(1, 2, 3)).mean()
-
     def _as_shown(self, scores: Tensor) -> Tensor:
         """Scores as probabilities where they are logits."""
         return scores.float().sigmoid() if self.adversarial == "bce" else scores.float()
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """What is computed inside gives no gradient to the module's parameters, only through it."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

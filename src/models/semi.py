@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torch.nn import functional as F
 
+from src.config.shares import Share
+from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
-from src.losses.segmentation import ratio
+from src.losses.base import ratio
 
-Share = Annotated[float, Field(ge=0, le=1)]
 _CUT = (0.02, 0.4)  # CutMix: share of the image that is pasted in, as UniMatch draws it
 
 
-class Semi:
+class SemiSupervision:
     """How the images that `data.labeled_fraction` leaves unlabelled are used; not at all by default.
 
     Args:
@@ -96,7 +97,7 @@ def unlabeled_loss(logits: Tensor, label: Tensor, valid: Tensor, ignore_index: i
     return ratio(sum_over_devices(loss.sum()), sum_over_devices(valid.sum()))
 
 
-def unlabeled(batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def unlabeled(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Weak and strong images [U, C, H, W] of a batch's unlabelled part, and the mask [U, H, W] of what is image there
     (padding has the label set's ignore index)."""
     return batch["unlabeled_image"], batch["unlabeled_strong"], batch["unlabeled_mask"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import torch
@@ -51,6 +53,19 @@ def score_weight(valid: Tensor, scores: Tensor) -> Tensor:
     """Share of each score's pixels that are valid: float [B, 1, h, w] of `valid` [B, 1, H, W]."""
     height, width = scores.shape[-2:]
     return F.adaptive_avg_pool2d(valid, (height, width))
+
+
+@contextmanager
+def held_fixed(module: nn.Module) -> Iterator[None]:
+    """What is computed inside gives no gradient to the module's parameters, only through it."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def fcn(

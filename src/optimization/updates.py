@@ -1,4 +1,4 @@
-"""How weights are updated, the same for every segmenter: groups, schedule, accumulation, clipping, EMA."""
+"""How weights are updated, the same for every segmenter: groups, schedule, accumulation, clipping, batch norm."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from src.distributed.fsdp import whole
 from src.optimization.parameter_groups import parameter_groups
@@ -75,20 +73,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) ->
     return norm
 
 
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network that follows it as an exponential moving average, batch norm statistics included."""
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-    average.requires_grad_(False)
-    return average
-
-
-def step_scaled_ema_decay(decay: float, updates: int) -> float:
-    """A decay that starts low, so that the average forgets the initial weights: min(decay, (1 + n) / (10 + n))."""
-    return min(decay, (1 + updates) / (10 + updates))
-
-
 def freeze_batch_norm(network: nn.Module) -> None:
-    """Puts every batch norm into evaluation mode: its statistics stay as they are."""
+    """Puts every batch norm into evaluation mode: its statistics stay as they are.
+
+    torch's batch norms of one, two and three dimensions and the synchronised one have no public class in common.
+    """
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -102,8 +91,3 @@ def counts_on_each_rank(model: nn.Module, batch_norm: str) -> bool:
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return batch_norm != "frozen" and any(not isinstance(m, nn.SyncBatchNorm) for m in norms)
-
-
-def is_finite(loss: Tensor) -> Tensor:
-    """Bool scalar on the loss's device; does not wait for the device."""
-    return torch.isfinite(loss.detach()).all()

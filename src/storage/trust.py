@@ -10,8 +10,11 @@ their keys could name.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +23,9 @@ from typing import Any
 from src.config.check import GROUPS, OURS, TRAINER
 from src.errors import UserError
 from src.files.untrusted import read_yaml, shown
+from src.which_src import CONFIG_DIR
 
-_CONF = Path(__file__).resolve().parents[2] / "conf"
+_CONF = CONFIG_DIR
 # Read together with the groups; their files say where in the config they belong.
 _GLOBAL = ("experiment", "debug")
 _ANY_NAME = ("callbacks", "logger")  # groups whose parts have names of their own
@@ -89,7 +93,7 @@ class Trust:
         if not (self._is_said(f"{slot}._target_") or self._allows(slot, target)):
             raise UserError(
                 f"{self.of} wants to build {shown(repr(target))} ({slot}._target_), which is none of this program's parts "
-                "there; if you trust it, name its package: trust=…"
+                f"there; if you trust it, name its package: {_said_again(target, self.packages)}"
             )
 
     def check_object(self, slot: str, target: str, found: Any) -> None:
@@ -105,7 +109,7 @@ class Trust:
             if not self.covers(home) and not self.covers(f"{home}.{getattr(found, '__qualname__', '')}"):
                 raise UserError(
                     f"{self.of} wants to build {target!r} ({slot}._target_), which is of {home or 'no module'!r}; if you "
-                    "trust that too, name it: trust=…"
+                    f"trust that too, name it: {_said_again(home, self.packages)}"
                 )
             return
         _, module, base = _FAMILIES[slot]
@@ -132,6 +136,27 @@ class Trust:
 
     def _is_said(self, path: str) -> bool:
         return any(path == key or path.startswith(f"{key}.") for key in self.said)
+
+
+def _said_again(target: Any, packages: Sequence[str]) -> str:
+    """`trust=…` with, where a target is of a package that this machine's user wrote, its name and the whole command again. Of
+    Python's own modules and of installed libraries no name is offered: a stranger's file would choose what is typed."""
+    package = str(target).partition(".")[0]
+    if not package.isidentifier() or package in {"src", *sys.stdlib_module_names}:
+        return "trust=…"
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        found = None
+    places = [] if found is None else [*(found.submodule_search_locations or []), found.origin or ""]
+    if not places or any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places):
+        return "trust=…"
+    trusted = f"trust={','.join(dict.fromkeys([*packages, package]))}"
+    started = sys.orig_argv[1:]  # before Hydra's options were put in order
+    if "-m" not in started or not started[started.index("-m") + 1 :][0].startswith("src."):
+        return trusted
+    given = [a for a in started if not a.startswith("trust=")]
+    return f"{trusted} (python {shlex.join([*given, trusted])})"
 
 
 OWN = Trust(None)

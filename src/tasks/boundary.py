@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
-from src.losses.segmentation import ratio
+from src.losses.base import ratio
 
 
 class Boundary:
@@ -27,7 +26,7 @@ class Boundary:
     def __init__(self, width: int = 1) -> None:
         self.width = width
 
-    def target(self, batch: dict[str, Any]) -> Tensor:
+    def target(self, batch: Batch) -> Tensor:
         """Bool [B, H, W] of the batch's mask."""
         return outlines(batch["mask"], self.width)
 

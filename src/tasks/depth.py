@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
-from src.losses.segmentation import ratio
+from src.losses.base import ratio
 
 
 class Depth:
@@ -22,9 +21,9 @@ class Depth:
 
     channels = 1
 
-    def target(self, batch: dict[str, Any]) -> Tensor:
-        depth: Tensor = batch["depth"]
-        return depth
+    def target(self, batch: Batch) -> Tensor:
+        """The batch's own."""
+        return batch["depth"]
 
     def predicted(self, output: Tensor) -> Tensor:
         """Distances float32 [B, H, W] of outputs [B, 1, H, W]."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
-from src.losses.segmentation import ratio
+from src.losses.base import ratio
 
 
 class Label:
@@ -23,7 +22,7 @@ class Label:
     def __init__(self, classes: int) -> None:
         self.channels = classes
 
-    def target(self, batch: dict[str, Any]) -> Tensor:
+    def target(self, batch: Batch) -> Tensor:
         """Bool [B, K] of the batch's mask."""
         mask = batch["mask"].flatten(1).long()
         shown = torch.zeros(len(mask), 256, dtype=torch.bool, device=mask.device)

@@ -35,7 +35,7 @@ from src.optimization.updates import Optimization
 from src.seeding import derive
 from src.storage import checkpoints, run_folder
 from src.storage.trust import STRANGER, Trust, split_packages
-from src.tasks.tasks import Tasks
+from src.tasks.multi_task import MultiTask
 
 Settings = Mapping[str, Any]
 _OF_STEP = {"accumulate_grad_batches": "accumulate", "gradient_clip_val": "clip"}
@@ -109,7 +109,7 @@ def build_model(
     """
     seed = int(settings.get("seed", 0))
     build = functools.partial(make, trust=trust)
-    tasks: Tasks | None = build(settings["tasks"], "tasks", label_set=label_set) if settings.get("tasks") else None
+    tasks: MultiTask | None = build(settings["tasks"], "tasks", label_set=label_set) if settings.get("tasks") else None
     outputs = label_set.num_classes + (tasks.channels if tasks is not None else 0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "network"))

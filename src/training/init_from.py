@@ -24,7 +24,7 @@ from src.models.base import Segmenter
 from src.networks import weights
 from src.storage import checkpoints
 from src.storage.trust import OWN, Trust
-from src.tasks.tasks import Tasks
+from src.tasks.multi_task import MultiTask
 from src.training import build
 
 _log = logging.getLogger(__name__)
@@ -81,9 +81,9 @@ def start_from(given: str, model: Segmenter, settings: Mapping[str, Any], trust:
     return [*_fill(model, found, file, settings, trust), *told]
 
 
-def outputs_of(names: Sequence[str], tasks: Tasks | None) -> list[str]:
+def outputs_of(names: Sequence[str], tasks: MultiTask | None) -> list[str]:
     """What each output channel of a network is for: a class, or a channel of a task."""
-    of_tasks = [] if tasks is None else list(tasks.tasks.items())
+    of_tasks = [] if tasks is None else list(tasks.by_name.items())
     further = [
         f"{name}: {names[i] if task.channels == len(names) else i}"
         for name, task in of_tasks
@@ -101,7 +101,7 @@ def _of_checkpoint(content: Mapping[str, Any], file: Path) -> Given:
         depth, boundary, label = (float(node.get(name, 0)) for name in ("depth", "boundary", "label"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"init_from: {file} does not say what its classes are ({error!r}); use another one") from error
-    tasks = Tasks(label_set, depth, boundary, label) if depth or boundary or label else None
+    tasks = MultiTask(label_set, depth, boundary, label) if depth or boundary or label else None
     state = {key.replace("_orig_mod.", ""): value for key, value in content["state_dict"].items()}
     averaged = {f"network.{k.removeprefix('ema.module.')}": v for k, v in state.items() if k.startswith("ema.module.")}
     kept = {key: value for key, value in state.items() if not key.startswith(("ema.", "normalization."))}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import environment
+from tests.test_architecture import COMMANDS
 
 # As bash does when Tab is pressed: it cuts the line into words, at `=` too, and calls the function.
 PRESS = """
@@ -20,7 +21,8 @@ press() {{
     echo "${{COMPREPLY[*]}}"
 }}
 complete -p python
-press "{python} -m src.e"
+press "{python} -m src."
+press "{python} -m src.ev"
 press "{python} -m src.train network=f"
 press "{python} -m src.train network=unet network.encoder_w"
 press "{python} -m src.train trainer=cpu optimizer=sgd optimizer.mom"
@@ -39,6 +41,7 @@ def test_what_tab_offers(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
         "complete -o default -o nospace -F _pixelwise_completion python",
+        " ".join(f"src.{name}" for name in sorted(COMMANDS)),
         "src.evaluate",
         "fcn fpn",  # without the key: bash keeps what stands before the `=`
         "network.encoder_weights=",

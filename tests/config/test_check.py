@@ -65,7 +65,7 @@ BAD = {
     "seed=-1": "seed: should be greater than or equal to 0",
     "model.ema_decay=1": "model.ema_decay: should be less than 1",
     "model.class_weights=balance": "model.class_weights: should be 'balanced'",
-    "loss._target_=src.losses.segmentation.Dise": "loss._target_: 'Dise' is not in segmentation.py",
+    "loss._target_=src.losses.dice.Dise": "loss._target_: 'Dise' is not in dice.py",
     "network._target_=src.networks.nothing.net": "network._target_: there is no module 'src.networks.nothing'",
     "network.width=wide": "network.width: should be a valid integer",
     "data=camvid": "data.root: must be given; say data.root=…",

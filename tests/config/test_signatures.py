@@ -27,6 +27,27 @@ def test_an_inherited_constructor() -> None:
     assert mismatch(signature.parameters["ema_decay"].annotation, 1.5) == "should be less than 1"
 
 
+def test_what_a_constructor_hands_on_to_its_base_is_checked_as_the_bases() -> None:
+    base, gan = read("src.models.base.Segmenter"), read("src.models.gan.GANSegmenter")
+    assert base is not None and gan is not None and not gan.takes_any
+    assert base.parameters.keys() < gan.parameters.keys()
+    assert {name: str(gan.parameters[name]) for name in base.parameters} == {
+        n: str(p) for n, p in base.parameters.items()
+    }
+    assert "semi" in gan.built and "noise" in gan.built
+
+
+def test_a_constructor_that_uses_its_rest_otherwise_takes_anything() -> None:
+    signature = read("lightning.pytorch.loggers.TensorBoardLogger")  # hands it to tensorboard's writer in the end
+    assert signature is not None and signature.takes_any
+
+
+def test_types_that_a_module_imports_are_known() -> None:
+    signature = read("src.losses.ce.CrossEntropy")
+    assert signature is not None
+    assert mismatch(signature.parameters["label_smoothing"].annotation, 2.0) == "should be less than or equal to 1"
+
+
 def test_libraries_are_followed_without_importing_them() -> None:
     before = set(sys.modules)
     for target, key in [("torch.optim.AdamW", "weight_decay"), ("lightning.Trainer", "max_epochs")]:

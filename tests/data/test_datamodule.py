@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src.data.datamodule import SegmentationDataModule
-from src.data.dataset import Chosen
+from src.data.dataset import Subset
 from src.errors import UserError
 from src.training.build import build_data, class_weights
 from tests.conftest import settings
@@ -111,7 +111,7 @@ def subset(*overrides: str, seed: int = 0, use_unlabeled: bool = False) -> Segme
 
 def chosen(datamodule: SegmentationDataModule) -> list[int]:
     source = datamodule.source("train")
-    assert isinstance(source, Chosen)
+    assert isinstance(source, Subset)
     return [int(index) for index in source.indices]
 
 
@@ -127,7 +127,7 @@ def test_which_samples_are_labeled_is_the_datas_own_choice() -> None:
 def test_labeled_and_unlabeled_are_disjoint_and_complete() -> None:
     datamodule = subset(use_unlabeled=True)
     rest = datamodule.unlabeled
-    assert isinstance(rest, Chosen)
+    assert isinstance(rest, Subset)
     assert len(datamodule.source("train")) == 3
     assert sorted([*chosen(datamodule), *rest.indices.tolist()]) == list(range(24))
     assert subset().unlabeled is None

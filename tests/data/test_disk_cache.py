@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.data.dataset import Chosen, Derived, Source
+from src.data.dataset import DerivedSource, Source, Subset
 from src.data.disk_cache import OnDisk
 from src.data.formats.folder import Folder
 from src.errors import UserError
@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> Folder:
     return Folder("train", str(write(tmp_path / "data", count=5)), NAMES)
 
 
-class Counting(Derived):
+class Counting(DerivedSource):
     """A source that remembers what was read of another."""
 
     def __init__(self, source: Folder) -> None:
@@ -69,7 +69,7 @@ def test_samples_are_the_same_and_read_once(source: Folder, tmp_path: Path) -> N
 
 
 def test_other_options_other_samples_other_caches(source: Folder, tmp_path: Path) -> None:
-    for options, chosen in (("a", source), ("b", source), ("a", Chosen(source, [0, 2]))):
+    for options, chosen in (("a", source), ("b", source), ("a", Subset(source, [0, 2]))):
         assert same(OnDisk(chosen, options, tmp_path / "cache"), chosen)
     assert len(caches(tmp_path / "cache")) == 3
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
-from src.data.dataset import Chosen, Samples
+from src.data.dataset import Samples, Subset
 from src.data.labels import LabelSet
 from src.data.layout.file_list import FileList
 from src.data.samplers import TrainingBatches
@@ -56,7 +56,7 @@ def watched(batch: list[dict[str, object]]) -> tuple[int, float]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's accounts of memory")
 def test_workers_copy_nothing_of_a_million_files() -> None:
-    source = Chosen(Named(), range(FILES))
+    source = Subset(Named(), range(FILES))
     held: dict[int, list[float]] = {0: [], 1: []}
     batches = TrainingBatches(FILES, 250, seed=0)
     loader = DataLoader(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from src.models.base import Segmenter
+from src.models.fixmatch import pseudo_labels
 from src.models.semi import cutmix, ramped, unlabeled_loss
 from src.training.build import build_data, build_model
 from tests.conftest import settings
@@ -108,7 +109,7 @@ class TestPseudoLabels:
         model, weak, mask = self.build(tmp_path, f"model.batch_norm={batch_norm}")
         before = {key: value.clone() for key, value in model.state_dict().items()}
         modes = {name: module.training for name, module in model.named_modules()}
-        label, _ = model.pseudo_labels(weak, mask)
+        label, _ = pseudo_labels(model, weak, mask)
         assert model.training and not label.requires_grad
         assert {name: module.training for name, module in model.named_modules()} == modes
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -121,20 +122,20 @@ class TestPseudoLabels:
             own = model.network(model.normalization(weak))["logits"].argmax(dim=1)
         model.semi.threshold = float(probability.amax(dim=1).median())
         trusted = (probability.amax(dim=1) >= model.semi.threshold) & (mask != VOID)
-        label, found = model.pseudo_labels(weak, mask)
+        label, found = pseudo_labels(model, weak, mask)
         assert torch.equal(found, trusted)
         assert torch.equal(label, probability.argmax(dim=1).where(trusted, torch.tensor(VOID)))
         assert 0.2 < trusted.float().mean() < 0.8
         assert not torch.equal(label[trusted], own[trusted])
         model.semi.soft = True
-        soft, found = model.pseudo_labels(weak, mask)
+        soft, found = pseudo_labels(model, weak, mask)
         assert torch.equal(found, trusted)
         assert torch.equal(soft, probability.where(trusted.unsqueeze(1), torch.tensor(0.0)))
 
     def test_the_discriminator_may_be_asked_too(self, tmp_path: Path) -> None:
         options = ["model=gan", "model.semi.threshold=0", "model.semi.discriminator_threshold=0.5"]
         model, weak, mask = self.build(tmp_path, *options)
-        label, trusted = model.pseudo_labels(weak, mask)
+        label, trusted = pseudo_labels(model, weak, mask)
         with torch.no_grad():
             model.eval()
             valid = (mask != VOID).unsqueeze(1).float()

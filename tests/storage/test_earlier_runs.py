@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from src.cli.command import compose
-from src.config.moved import MOVED, renamed, with_new_names
+from src.config.moved import MOVED, RENAMED, renamed, with_new_names
 from src.config.signatures import own_signature
 from src.evaluate import evaluate
 from src.predict import predict
@@ -77,7 +77,11 @@ def test_every_part_that_moved_is_found_again() -> None:
     earlier += [f"src.discriminators.{name}" for name in ("fcn", "patchgan", "pixel")]
     earlier += [f"src.schedulers.{name}" for name in ("constant", "cosine", "onecycle", "poly")]
     assert {name.rpartition(".")[0] for name in earlier} == set(MOVED)
-    for name in earlier:
+    losses = ("CrossEntropy", "CrossEntropyDice", "CrossEntropyLovasz", "Dice", "Focal", "Lovasz", "Ohem")
+    apart = [f"src.losses.segmentation.{name}" for name in losses]
+    apart += ["src.models.semi.Semi", "src.tasks.tasks.Tasks"]
+    assert set(apart) == set(RENAMED)
+    for name in earlier + apart:
         assert renamed(name) != name and own_signature(renamed(name)) is not None, name
 
 

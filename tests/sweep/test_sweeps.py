@@ -311,4 +311,4 @@ def test_a_package_that_is_not_there_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     assert sweep("-m", where, option, "seed=1,2")[0] == 2
-    assert f'pip install "pixelwise[{package}]"' in capsys.readouterr().err
+    assert f'pip install -e ".[{package}]"' in capsys.readouterr().err

@@ -15,9 +15,10 @@ from sklearn.metrics import f1_score, jaccard_score
 from src.cli.command import compose
 from src.config.check import check
 from src.data.augment.mixing import mixed
-from src.data.augment.transforms import Augment, behind, from_behind
+from src.data.augment.transforms import Augment
 from src.data.formats.shapes import Shapes
 from src.data.labels import LabelSet
+from src.data.samples import Batch, Pixels
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.predict import predict
@@ -25,7 +26,7 @@ from src.storage import run_folder
 from src.tasks.boundary import BinaryScores, Boundary, outlines
 from src.tasks.depth import Depth, DepthErrors
 from src.tasks.label import Label
-from src.tasks.tasks import Tasks
+from src.tasks.multi_task import MultiTask
 from src.train import train as start
 from src.training.build import build_data, build_model
 from tests.conftest import settings
@@ -73,21 +74,22 @@ class TestDepth:
     def test_it_goes_wherever_its_pixel_goes(self) -> None:
         rng = np.random.default_rng(0)
         mask = torch.from_numpy(np.kron(rng.integers(0, 3, (6, 8)), np.ones((7, 7))).astype(np.uint8))
-        both = behind(mask, mask.float() + 0.25)
-        assert all(torch.equal(a, b) for a, b in zip(from_behind(both), (mask, mask.float() + 0.25), strict=True))
+        image, depth = mask.expand(3, -1, -1), mask.float() + 0.25
         augment = Augment([0.4, 2.0], 0.9, flip=0.5, vertical_flip=0.5)
         filled = 0
         for seed in range(40):
             torch.manual_seed(seed)
-            changed = augment(mask.expand(3, -1, -1), both, (32, 48), VOID)[1]
+            changed = augment(Pixels(image, mask, depth), (32, 48), VOID)
             torch.manual_seed(seed)
-            alone = augment(mask.expand(3, -1, -1), mask, (32, 48), VOID)[1]
-            other = mixed("classmix", mask[None, :32, :48], changed, mask[None, :32, :48], changed, VOID)[1]
-            for moved, depth in (from_behind(changed), from_behind(other)):
-                assert torch.equal(depth[moved != VOID], moved[moved != VOID].float() + 0.25)
-                assert depth[moved == VOID].isnan().all()
-            assert torch.equal(changed[0], alone)
-            filled += int((alone == VOID).sum())
+            alone = augment(Pixels(image, mask), (32, 48), VOID)
+            other = mixed("classmix", Pixels(*(x[..., :32, :48] for x in (image, mask, depth))), changed, VOID)
+            for pixels in (changed, other):
+                assert pixels.depth is not None
+                known = pixels.mask != VOID
+                assert torch.equal(pixels.depth[known], pixels.mask[known].float() + 0.25)
+                assert pixels.depth[~known].isnan().all()
+            assert torch.equal(changed.mask, alone.mask) and alone.depth is None
+            filled += int((alone.mask == VOID).sum())
         assert filled
 
 
@@ -120,33 +122,32 @@ class TestBoundary:
 
 def test_labels_are_the_classes_that_are_seen() -> None:
     mask = torch.tensor([[[0, 0], [VOID, 2]], [[1, 1], [1, 1]]], dtype=torch.uint8)
+    batch: Batch = {"image": torch.zeros(2, 3, 2, 2), "mask": mask, "id": ["a", "b"]}
     label = Label(3)
-    assert label.target({"mask": mask}).tolist() == [[True, False, True], [False, True, False]]
+    assert label.target(batch).tolist() == [[True, False, True], [False, True, False]]
     output = torch.tensor([3.0, -3.0, 3.0]).view(1, 3, 1, 1).expand(2, 3, 2, 2)
     metric = label.metric()
-    label.update(metric, output, label.target({"mask": mask}))
+    label.update(metric, output, label.target(batch))
     assert float(metric.compute()["accuracy"]) == pytest.approx(3 / 6)
-    assert float(label.loss(output[:1], label.target({"mask": mask})[:1])) == pytest.approx(
-        np.log1p(np.exp(-3)), rel=1e-5
-    )
+    assert float(label.loss(output[:1], label.target(batch)[:1])) == pytest.approx(np.log1p(np.exp(-3)), rel=1e-5)
 
 
 def test_weights_fixed_and_learnt() -> None:
     segmentation, losses = torch.tensor(2.0), {"depth": torch.tensor(3.0), "boundary": torch.tensor(5.0)}
-    fixed = Tasks(LABELS, depth=0.5, boundary=2.0)
+    fixed = MultiTask(LABELS, depth=0.5, boundary=2.0)
     assert float(fixed.total(segmentation, losses)) == pytest.approx(2 + 1.5 + 10)
-    learnt = Tasks(LABELS, depth=0.5, boundary=2.0, weighting="uncertainty")
+    learnt = MultiTask(LABELS, depth=0.5, boundary=2.0, weighting="uncertainty")
     assert learnt.log_variance is not None
     with torch.no_grad():
         learnt.log_variance.copy_(torch.tensor([0.0, 1.0, -1.0]))
     expected = 2 + (np.exp(-1) * 1.5 + 0.5) + (np.e * 10 - 0.5)
     assert float(learnt.total(segmentation, losses)) == pytest.approx(expected, rel=1e-6)
-    assert fixed.channels == 2 and Tasks(LABELS, depth=1, label=1).channels == 4
+    assert fixed.channels == 2 and MultiTask(LABELS, depth=1, label=1).channels == 4
 
 
 def test_every_weight_zero_is_refused() -> None:
     with pytest.raises(UserError, match="tasks: all weights are 0"):
-        Tasks(LABELS)
+        MultiTask(LABELS)
 
 
 @pytest.fixture(scope="module")

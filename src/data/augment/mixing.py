@@ -7,39 +7,36 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from src.data.augment.transforms import classes_of
+from src.data.samples import Pixels
 
 Mix = Literal["cutmix", "classmix", "copy_paste"]
 
 
-def mixed(
-    kind: Mix, image: Tensor, mask: Tensor, other_image: Tensor, other_mask: Tensor, ignore_index: int
-) -> tuple[Tensor, Tensor]:
-    """Pastes a part of another sample into one, mask along with it; draws from torch's generator.
+def mixed(kind: Mix, pixels: Pixels, other: Pixels, ignore_index: int) -> Pixels:
+    """Pastes a part of another sample into one of the same size, all of its maps; draws from torch's generator.
 
     "cutmix" (Yun et al. 2019) pastes a box whose share of the image is even in 0…1; "classmix" (Olsson et al. 2021) half of
     the classes that the other sample shows; "copy_paste" (after Ghiasi et al. 2021, by class for want of instances) one of
     its classes, the fewer pixels the likelier. What is ignored in the other sample is only pasted by CutMix.
-
-    Args:
-        image, other_image: [C, H, W].
-        mask, other_mask: uint8 [H, W], or with something behind it (see `behind`).
     """
     if kind == "cutmix":
-        pasted = _box(mask.shape[-2], mask.shape[-1])
+        pasted = _box(pixels.mask.shape[-2], pixels.mask.shape[-1])
     else:
-        classes = classes_of(other_mask)
-        counts = torch.bincount(classes.flatten(), minlength=256)
+        counts = torch.bincount(other.mask.flatten(), minlength=256)
         counts[ignore_index] = 0
         present = counts.nonzero().flatten()
         if not len(present):
-            return image, mask
+            return pixels
         if kind == "classmix":
             chosen = present[torch.randperm(len(present))[: (len(present) + 1) // 2]]
         else:
             chosen = present[torch.multinomial(1 / counts[present].double(), 1)]
-        pasted = torch.isin(classes, chosen.to(classes.dtype))
-    return torch.where(pasted, other_image, image), torch.where(pasted, other_mask, mask)
+        pasted = torch.isin(other.mask, chosen.to(other.mask.dtype))
+    depth = None
+    if pixels.depth is not None and other.depth is not None:
+        depth = torch.where(pasted, other.depth, pixels.depth)
+    image, mask = torch.where(pasted, other.image, pixels.image), torch.where(pasted, other.mask, pixels.mask)
+    return Pixels(image, mask, depth)
 
 
 def _box(height: int, width: int) -> Tensor:

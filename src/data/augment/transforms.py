@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from src.data.samples import Pixels
 from src.errors import UserError
 
 LEAST = 0.0015  # share of an image or crop that a class should have to be seen: DAFormer's 3000 pixels of Cityscapes
@@ -57,60 +59,56 @@ class Augment:
         self._blur = v2.GaussianBlur(kernel_size=7, sigma=(0.1, 2.0))
 
     def __call__(
-        self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int, wanted: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Changes one sample.
+        self, pixels: Pixels, crop: Sequence[int] | None, ignore_index: int, wanted: int | None = None
+    ) -> Pixels:
+        """Changes one sample; its depth goes the way of its mask.
 
         Args:
-            image: [C, H, W].
-            mask: uint8 [H, W], or [N, H, W] where more goes the mask's way (see `behind`): the first is the mask.
+            pixels: of the sample, as it was read.
             crop: height and width of the result; None keeps the (scaled) image whole.
-            ignore_index: fills the mask where the crop reaches over the image's edge.
+            ignore_index: fills the mask where the crop reaches over the image's edge; the depth is NaN there.
             wanted: a class; a crop in which it has less than 0.15% of the pixels is drawn again (ten times at most).
         """
-        image, mask = self._scale_and_crop(image, mask, crop, ignore_index, wanted)
-        image = image.contiguous()  # decoders give all channels of a pixel together, which colour changes are slow on
+        pixels = self._scale_and_crop(pixels, crop, ignore_index, wanted)
+        # decoders give all channels of a pixel together, which colour changes are slow on
+        pixels = replace(pixels, image=pixels.image.contiguous())
         if torch.rand(()) < self.flip:
-            image, mask = F.horizontal_flip(image), F.horizontal_flip(mask)
+            pixels = pixels.moved(F.horizontal_flip)
         if torch.rand(()) < self.vertical_flip:
-            image, mask = F.vertical_flip(image), F.vertical_flip(mask)
+            pixels = pixels.moved(F.vertical_flip)
         if torch.rand(()) < self.photometric:
-            image = self._jitter(image)
+            pixels = replace(pixels, image=self._jitter(pixels.image))
         if torch.rand(()) < self.blur:
-            image = self._blur(image)
-        return image, mask
+            pixels = replace(pixels, image=self._blur(pixels.image))
+        return pixels
 
     def _scale_and_crop(
-        self, image: Tensor, mask: Tensor, crop: Sequence[int] | None, ignore_index: int, wanted: int | None
-    ) -> tuple[Tensor, Tensor]:
+        self, pixels: Pixels, crop: Sequence[int] | None, ignore_index: int, wanted: int | None
+    ) -> Pixels:
         zoom = 1.0
         if self.scale is not None:
             low, high = math.log(self.scale[0]), math.log(self.scale[1])
             zoom = math.exp(low + (high - low) * float(torch.rand(())))
-        height, width = image.shape[-2:]
+        height, width = pixels.image.shape[-2:]
         if crop is None:
             size = [max(1, round(height * zoom)), max(1, round(width * zoom))]
-            return (image, mask) if size == [height, width] else _resize(image, mask, size)
+            return pixels if size == [height, width] else _resize(pixels, size)
         # The crop's window, in pixels of the original; it may be larger than the image.
         window = [max(1, round(crop[0] / zoom)), max(1, round(crop[1] / zoom))]
         cut = [min(window[0], height), min(window[1], width)]
         for _ in range(_TRIES):
             top = int(torch.randint(height - cut[0] + 1, ()))
             left = int(torch.randint(width - cut[1] + 1, ()))
-            part = F.crop(mask, top, left, cut[0], cut[1])
-            seen = classes_of(part)
+            seen = F.crop(pixels.mask, top, left, cut[0], cut[1])
             varied = self.max_class_share == 1 or _largest_share(seen, ignore_index) <= self.max_class_share
             if varied and (wanted is None or int((seen == wanted).sum()) >= LEAST * seen.numel()):
                 break
-        image = F.crop(image, top, left, cut[0], cut[1])
+        pixels = pixels.moved(lambda one: F.crop(one, top, left, cut[0], cut[1]))
         size = [max(1, round(crop[0] * cut[0] / window[0])), max(1, round(crop[1] * cut[1] / window[1]))]
         if size != cut:
-            image, part = _resize(image, part, size)
+            pixels = _resize(pixels, size)
         below, right = crop[0] - size[0], crop[1] - size[1]
-        if below or right:
-            image = F.pad(image, [0, 0, right, below], padding_mode="edge")
-            part = F.pad(part[None], [0, 0, right, below], fill=ignore_index)[0]
-        return image, part
+        return _pad(pixels, below, right, ignore_index) if below or right else pixels
 
 
 class Strong:
@@ -151,25 +149,23 @@ class Strong:
         return image
 
 
-def behind(mask: Tensor, depth: Tensor) -> Tensor:
-    """A mask uint8 [H, W] and a depth float32 [H, W] as one, uint8 [5, H, W]: the depth's bytes lie behind the mask, so
-    that whatever moves the mask, to its nearest pixels, moves the depth. Where it is filled with 255, the depth is NaN."""
-    return torch.cat([mask[None], depth.contiguous()[..., None].view(torch.uint8).permute(2, 0, 1)])
+def _resize(pixels: Pixels, size: list[int]) -> Pixels:
+    """The image resampled with antialiasing; of mask and depth the nearest pixels, the same ones of both."""
+
+    def nearest(one: Tensor) -> Tensor:
+        resized: Tensor = F.resize(one[None], size, F.InterpolationMode.NEAREST_EXACT)[0]
+        return resized
+
+    image = F.resize(pixels.image, size, F.InterpolationMode.BILINEAR, antialias=True)
+    return Pixels(image, nearest(pixels.mask), None if pixels.depth is None else nearest(pixels.depth))
 
 
-def from_behind(both: Tensor) -> tuple[Tensor, Tensor]:
-    """Mask and depth of what `behind` made."""
-    return both[0], both[1:].permute(1, 2, 0).contiguous().view(torch.float32)[..., 0]
-
-
-def classes_of(mask: Tensor) -> Tensor:
-    """The mask [H, W] itself, of a mask that has something behind it."""
-    return mask if mask.ndim == 2 else mask[0]
-
-
-def _resize(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
-    resized = F.resize(image, size, F.InterpolationMode.BILINEAR, antialias=True)
-    return resized, F.resize(mask[None], size, F.InterpolationMode.NEAREST_EXACT)[0]
+def _pad(pixels: Pixels, below: int, right: int, ignore_index: int) -> Pixels:
+    """The image with its edge repeated, the mask with ignored pixels, the depth with unknown ones."""
+    around = [0, 0, right, below]
+    image = F.pad(pixels.image, around, padding_mode="edge")
+    mask = F.pad(pixels.mask[None], around, fill=ignore_index)[0]
+    return Pixels(image, mask, None if pixels.depth is None else F.pad(pixels.depth[None], around, fill=math.nan)[0])
 
 
 def _largest_share(mask: Tensor, ignore_index: int) -> float:

@@ -168,7 +168,7 @@ def _load(file: Path) -> Any:
         from pycocotools.coco import COCO
     except ImportError:
         raise UserError(
-            'data.dataset.kind: instances are read by pycocotools, which is not installed; pip install "pixelwise[coco]"'
+            'data.dataset.kind: instances are read by pycocotools, which is not installed; pip install -e ".[coco]"'
         ) from None
     if not file.is_file():
         raise UserError(

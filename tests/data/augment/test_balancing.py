@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from src.config.check import check
 from src.data.augment.mixing import Mix, mixed
 from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.datamodule import SegmentationDataModule
-from src.data.samplers import Sized, TrainingBatches
+from src.data.samplers import KeyWithCrop, TrainingBatches
+from src.data.samples import Pixels
 from src.errors import UserError
 from src.training.build import build_data
 from tests.conftest import settings
@@ -113,7 +113,7 @@ def test_ranks_share_what_one_device_would_draw() -> None:
     one = list(TrainingBatches(4, 4, 5, batches=6, **given))  # type: ignore[arg-type]
     two = [list(TrainingBatches(4, 4, 5, rank, 2, batches=6, **given)) for rank in (0, 1)]  # type: ignore[arg-type]
     assert one == [[*a, *b] for a, b in zip(*two, strict=True)]
-    sizes = [{key.crop for key in batch if isinstance(key, Sized)} for batch in one]
+    sizes = [{key.crop for key in batch if isinstance(key, KeyWithCrop)} for batch in one]
     assert all(len(of_batch) == 1 for of_batch in sizes) and len(set.union(*sizes)) > 2
     assert all(side % 32 == 0 for of_batch in sizes for crop in of_batch for side in crop)
 
@@ -125,14 +125,14 @@ def test_batches_differ_in_size(tmp_path: Path) -> None:
     assert datamodule.smallest_crop == (32, 32)
 
 
-def pair() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pair() -> tuple[Pixels, Pixels]:
     """An image of zeros of class 0, and one of class 1, 2 and 3 (few pixels), with ignored pixels; each pixel is its class."""
     other = torch.ones(40, 50, dtype=torch.uint8)
     other[10:25] = 2
     other[30:32, :3] = 3
     other[-4:] = VOID
     mask = torch.zeros_like(other)
-    return mask.expand(3, -1, -1), mask, other.expand(3, -1, -1), other
+    return Pixels(mask.expand(3, -1, -1), mask), Pixels(other.expand(3, -1, -1), other)
 
 
 class TestMixing:
@@ -140,14 +140,14 @@ class TestMixing:
     def test_a_pixel_keeps_its_label(self, kind: Mix) -> None:
         torch.manual_seed(0)
         results = [mixed(kind, *pair(), VOID) for _ in range(30)]
-        assert all((image == mask).all() for image, mask in results)
-        assert all(((mask == 0) | (mask == pair()[3])).all() for _, mask in results)
-        assert any((mask != 0).any() for _, mask in results)
+        assert all((result.image == result.mask).all() for result in results)
+        assert all(((result.mask == 0) | (result.mask == pair()[1].mask)).all() for result in results)
+        assert any((result.mask != 0).any() for result in results)
 
     def test_cutmix_pastes_a_box(self) -> None:
         torch.manual_seed(0)
         for _ in range(50):
-            pasted = mixed("cutmix", *pair(), VOID)[1] != 0
+            pasted = mixed("cutmix", *pair(), VOID).mask != 0
             rows, columns = pasted.any(dim=1), pasted.any(dim=0)
             assert torch.equal(pasted, rows[:, None] & columns)
 
@@ -155,23 +155,23 @@ class TestMixing:
         torch.manual_seed(0)
         seen = set()
         for _ in range(50):
-            mask = mixed("classmix", *pair(), VOID)[1]
+            mask = mixed("classmix", *pair(), VOID).mask
             classes = tuple(mask.unique().tolist())
             assert len(classes) == 3 and VOID not in classes
-            assert all(torch.equal(mask == k, pair()[3] == k) for k in classes if k)
+            assert all(torch.equal(mask == k, pair()[1].mask == k) for k in classes if k)
             seen.add(classes)
         assert len(seen) == 3
 
     def test_copy_paste_takes_one_class_the_rare_one_most(self) -> None:
         torch.manual_seed(0)
-        pasted = [mixed("copy_paste", *pair(), VOID)[1].unique().tolist()[1:] for _ in range(100)]
+        pasted = [mixed("copy_paste", *pair(), VOID).mask.unique().tolist()[1:] for _ in range(100)]
         assert {len(classes) for classes in pasted} == {1}
         assert pasted.count([3]) > 90
 
     @pytest.mark.parametrize("kind", ["classmix", "copy_paste"])
     def test_nothing_of_what_is_ignored(self, kind: Mix) -> None:
-        image, mask, other, _ = pair()
-        assert mixed(kind, image, mask, other, torch.full_like(mask, VOID), VOID)[1] is mask
+        pixels, other = pair()
+        assert mixed(kind, pixels, Pixels(other.image, torch.full_like(other.mask, VOID)), VOID) is pixels
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.data.augment.transforms import Augment
-from src.data.dataset import Samples, collate
+from src.data.augment.transforms import Augment, _resize
+from src.data.dataset import Samples
 from src.data.labels import LabelSet
 from src.data.samplers import TrainingBatches
+from src.data.samples import Batch, Pixels, Sample, collate
 from src.errors import UserError
 
 
@@ -96,10 +97,10 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def _batches(workers: int) -> list[dict[str, Any]]:
+def _batches(workers: int) -> list[Batch]:
     samples = Samples(Painted(), seed=2, augment=Augment(**STRONG, photometric=1.0), crop=[32, 32])
     batches = TrainingBatches(12, 4, seed=2)
-    loader: DataLoader[dict[str, Any]] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         samples,
         batch_sampler=batches,
         num_workers=workers,
@@ -113,7 +114,7 @@ def _batches(workers: int) -> list[dict[str, Any]]:
     return result
 
 
-def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+def _collate(samples: list[Sample]) -> Batch:
     return collate(samples, 255)
 
 
@@ -129,6 +130,24 @@ def test_padding_of_unequal_images_is_ignored() -> None:
     batch = collate([Samples(small)[0, 0], Samples(large)[0, 0]], 255)
     assert batch["image"].shape == (2, 3, 16, 20) and batch["image"].dtype == torch.uint8
     assert (batch["mask"][0, 10:] == 255).all() and (batch["mask"][0, :, 12:] == 255).all()
+
+
+@pytest.mark.parametrize("ignore_index", [255, 19])
+def test_a_depth_is_nan_where_the_mask_is_filled(ignore_index: int) -> None:
+    image, mask = Painted((10, 12)).read(0)
+    changed = Augment(flip=0.0)(Pixels(image, mask, mask.float() + 1), [16, 16], ignore_index)
+    assert changed.depth is not None and changed.depth.dtype == torch.float32
+    assert torch.equal(changed.depth.isnan(), changed.mask == ignore_index)
+
+
+def test_nearest_pixels_of_mask_and_depth_are_the_same_at_any_size() -> None:
+    """torch resamples integers and floats by kernels of their own."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        before, after = torch.randint(1, 200, (2, 2), generator=generator).tolist()
+        mask = torch.randint(0, 256, before, dtype=torch.uint8, generator=generator)
+        resized = _resize(Pixels(mask[None], mask, mask.float()), after)
+        assert resized.depth is not None and torch.equal(resized.depth, resized.mask.float())
 
 
 def test_a_reversed_scale_is_refused() -> None:

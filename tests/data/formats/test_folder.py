@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.dataset import Chosen, Samples
+from src.data.dataset import Samples, Subset
 from src.data.formats.camvid import CamVid
 from src.data.formats.folder import Folder
 from src.data.readers.images import read_rgb
@@ -112,7 +112,7 @@ class TestDepth:
         depth = folder.depth(2)
         assert depth is not None and depth.dtype == torch.float32
         assert depth[0].isnan().all() and torch.allclose(depth[1:], torch.tensor(1.502))
-        sample = Samples(Chosen(folder, [2]), use_depth=True)[0, 0]
+        sample = Samples(Subset(folder, [2]), use_depth=True)[0, 0]
         assert torch.equal(sample["depth"][1:], depth[1:]) and sample["mask"].shape == (24, 32)
         assert Folder("train", str(tmp_path), NAMES).depth(0) is None
 

@@ -1,9 +1,9 @@
-"""What a network learns beside the classes of pixels."""
+"""What a network learns beside the classes of pixels: further tasks, in one network with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from src.data.labels import LabelSet
+from src.data.samples import Batch
 from src.errors import UserError
 from src.tasks.boundary import Boundary
 from src.tasks.depth import Depth
@@ -26,7 +27,7 @@ class Task(Protocol):
 
     channels: int
 
-    def target(self, batch: dict[str, Any]) -> Tensor:
+    def target(self, batch: Batch) -> Tensor:
         """What should come out for a batch."""
         ...
 
@@ -47,7 +48,7 @@ class Task(Protocol):
         ...
 
 
-class Tasks(nn.Module):
+class MultiTask(nn.Module):
     """Further tasks that share the segmentation network up to its last layer, which gets output channels for each.
 
     Args:
@@ -58,6 +59,9 @@ class Tasks(nn.Module):
         boundary_width: pixels to each side of an outline that belong to it.
         weighting: "fixed", or "uncertainty" (Kendall et al. 2018): each loss L, the segmentation's too, counts as
             exp(-s) L + s / 2 with an s that is learnt, on top of its weight.
+
+    Attributes:
+        by_name: the tasks that have a weight: "depth", "boundary", "label", in this order.
 
     Raises:
         UserError: no task has a weight.
@@ -79,28 +83,28 @@ class Tasks(nn.Module):
             "label": (label, Label(label_set.num_classes)),
         }
         self.classes = label_set.num_classes
-        self.tasks = {name: task for name, (weight, task) in known.items() if weight > 0}
-        self.weights = {name: known[name][0] for name in self.tasks}
-        if not self.tasks:
+        self.by_name = {name: task for name, (weight, task) in known.items() if weight > 0}
+        self.weights = {name: known[name][0] for name in self.by_name}
+        if not self.by_name:
             raise UserError("tasks: all weights are 0; give one, e.g. tasks.boundary=1, or leave tasks out")
-        learnt = torch.zeros(len(self.tasks) + 1) if weighting == "uncertainty" else None
+        learnt = torch.zeros(len(self.by_name) + 1) if weighting == "uncertainty" else None
         self.log_variance = nn.Parameter(learnt) if learnt is not None else None
 
     @property
     def channels(self) -> int:
         """Outputs of all tasks together."""
-        return sum(task.channels for task in self.tasks.values())
+        return sum(task.channels for task in self.by_name.values())
 
     def split(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A network's outputs, classes and tasks in one, as "logits" (and "aux") of the classes and each task's own."""
         result = {name: value[:, : self.classes] for name, value in outputs.items()}
-        sizes = [self.classes, *(task.channels for task in self.tasks.values())]
+        sizes = [self.classes, *(task.channels for task in self.by_name.values())]
         _, *own = torch.split(outputs["logits"], sizes, dim=1)
-        return result | dict(zip(self.tasks, own, strict=True))
+        return result | dict(zip(self.by_name, own, strict=True))
 
-    def losses(self, outputs: Mapping[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Each task's loss, unweighted."""
-        return {name: task.loss(outputs[name], task.target(batch)) for name, task in self.tasks.items()}
+        return {name: task.loss(outputs[name], task.target(batch)) for name, task in self.by_name.items()}
 
     def total(self, segmentation: Tensor, losses: Mapping[str, Tensor]) -> Tensor:
         """The segmentation loss and the tasks' as one."""
@@ -109,9 +113,10 @@ class Tasks(nn.Module):
             return all_losses.sum()
         return ((-self.log_variance).exp() * all_losses + self.log_variance / 2).sum()
 
-    def metrics(self) -> nn.ModuleDict:
-        return nn.ModuleDict({name: task.metric() for name, task in self.tasks.items()})
+    def metrics(self) -> dict[str, Metric]:
+        """A new metric of each task."""
+        return {name: task.metric() for name, task in self.by_name.items()}
 
     def maps(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predictions that are maps, float32 [B, H, W]."""
-        return {name: self.tasks[name].predicted(outputs[name]) for name in self.tasks if name != "label"}
+        return {name: self.by_name[name].predicted(outputs[name]) for name in self.by_name if name != "label"}

@@ -1,0 +1,58 @@
+"""What the segmentation losses share.
+
+Every one of them takes `logits: float [B, K, H, W]` and `mask: uint8 | int64 [B, H, W]` with values 0..K-1 or
+`ignore_index`, and gives a float32 scalar, computed in float32 whatever the logits' dtype. Ignored pixels
+change neither the value nor a gradient; a batch of nothing else costs exactly 0, and its gradients are 0.
+
+While training on several devices, sums over pixels are sums over the global batch: the loss, and the gradients that DDP
+then averages, are those of one device that sees it whole, however the ignored pixels are spread. Lovász sorts, and OHEM
+picks its pixels, on each device.
+
+`class_weights: float [K]` weighs pixels by their true class (cross entropy, focal, OHEM: a weighted mean, as
+torch's) or the classes' own losses (Dice, Lovász). smp's losses do not serve here: its Dice divides by absent
+classes too, its focal loss is K sigmoids, its Lovász loss takes no class weights, and the latter two give NaN
+or no scalar where all pixels are ignored.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from src.distributed.sums import sum_over_devices
+
+
+class SegmentationLoss(nn.Module):
+    """What every loss keeps: the mask value to ignore; the class weights, float [K] or None, never saved."""
+
+    class_weights: Tensor | None
+
+    def __init__(self, ignore_index: int = 255, class_weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+        weights = None if class_weights is None else class_weights.detach().float()
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def over_devices(self, local: Tensor) -> Tensor:
+        """The sum of every device's `local` while training on several; `local` itself otherwise (devices may evaluate
+        different numbers of batches)."""
+        return sum_over_devices(local) if self.training else local
+
+
+def classes_of_pixels(mask: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """bool [B, K, H, W]; an ignored pixel is of no class."""
+    classes = torch.arange(num_classes, device=mask.device).view(1, -1, 1, 1)
+    return (mask.unsqueeze(1) == classes) & (classes != ignore_index)
+
+
+def pixel_weights(mask: Tensor, ignore_index: int, class_weights: Tensor | None) -> Tensor:
+    """float32 [B, H, W]: the weight of each pixel's class, 0 where ignored."""
+    valid = mask != ignore_index
+    if class_weights is None:
+        return valid.float()
+    return class_weights[mask.masked_fill(~valid, 0)] * valid
+
+
+def ratio(total: Tensor, weight: Tensor) -> Tensor:
+    """`total` / `weight`, and `total` (then 0) where nothing has weight."""
+    return total / torch.where(weight > 0, weight, 1.0)
