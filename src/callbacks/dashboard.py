@@ -36,7 +36,8 @@ class Dashboard(L.Callback):
         model = segmenter(pl_module)
         writer = trainer.logger.experiment
         tasks = () if model.tasks is None else tuple(model.tasks.by_name)
-        writer.add_custom_scalars(_layout(model.label_set.names, len(model.optimized_parts()) > 1, tasks))
+        own = tuple(model.config.get("metrics") or {})
+        writer.add_custom_scalars(_layout(model.label_set.names, len(model.optimized_parts()) > 1, tasks, own))
         config = yaml.safe_dump(model.config, sort_keys=False)
         writer.add_text("config", "    " + config.replace("\n", "\n    "))
 
@@ -65,7 +66,9 @@ def log_hparams(trainer: L.Trainer, settings: Mapping[str, Any], metrics: Mappin
         trainer.logger.save()
 
 
-def _layout(names: tuple[str, ...], adversarial: bool, tasks: Collection[str] = ()) -> dict[str, Any]:
+def _layout(
+    names: tuple[str, ...], adversarial: bool, tasks: Collection[str] = (), own: Collection[str] = ()
+) -> dict[str, Any]:
     absent = set() if background(names) is not None else {DICE_FOREGROUND}
     overall = [f"val/{key}" for key, score in SCORES.items() if score.higher_is_better and key not in absent]
     charts: dict[str, Any] = {
@@ -78,6 +81,8 @@ def _layout(names: tuple[str, ...], adversarial: bool, tasks: Collection[str] = 
         charts[f"scores of {task}"] = [
             "Multiline", [f"val/{key}" for key, score in TASK_SCORES.items() if score.task == task]
         ]  # fmt: skip
+    if own:
+        charts["own metrics"] = ["Multiline", [f"val/{name}" for name in own]]
     if adversarial:
         charts["adversaries"] = ["Multiline", ["^train/(generator|discriminator|adversarial)_loss$"]]
         charts["discriminator on truth and maps"] = ["Multiline", ["^train/d_(real|fake)$"]]

@@ -22,6 +22,7 @@ from src.cli.output import Steady, steady, was_read
 from src.cli.overrides import literal, parsed_as_text, with_paths_quoted
 from src.config.check import explain
 from src.config.class_values import classes_by_name
+from src.config.monitored import fill_monitor_mode
 from src.config.moved import with_new_names
 from src.distributed import rendezvous
 from src.errors import Interrupted, UserError, absent_package, of_a_file
@@ -183,6 +184,8 @@ def _listed(value: str) -> str:
 
 
 def _long(key: str) -> str:
+    if key.startswith("metrics."):  # which has no keys yet
+        return f"++{key}"
     if key in _SHORT or key == "sweep.resume":
         return _SHORT.get(key, key)
     prefix = next((short for short in _SHORT_PREFIXES if key.startswith(short)), "")
@@ -263,6 +266,7 @@ def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
     """Plain containers with interpolations resolved; `output_dir` stands in for the run folder where there is none yet."""
     if output_dir is not None and "paths" in config and OmegaConf.is_interpolation(config.paths, "output_dir"):
         OmegaConf.update(config, "paths.output_dir", output_dir)
+    fill_monitor_mode(config)
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in with_new_names(container).items()}

@@ -48,7 +48,7 @@ MAY = (
     May(("data.crop", "data.crop_sizes", "data.mix", "data.mix_probability", "data.augment.[!_]*", "data.strong.[!_]*"),
         "from the next sample on"),
     May(("data.eval_batch_size", "trainer.check_val_every_n_epoch", "trainer.val_check_interval",
-         "trainer.limit_test_batches", "trainer.num_sanity_val_steps", "test", "optimized_metric"),
+         "trainer.limit_test_batches", "trainer.num_sanity_val_steps", "test", "optimized_metric", "metrics", "metrics.*"),
         "from the next evaluation on"),
     May(("trainer.precision",), "between 32-true, 16-mixed and bf16-mixed"),
     May(("trainer.log_every_n_steps", "trainer.deterministic", "trainer.benchmark", "trainer.profiler",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -36,7 +36,7 @@ TOP_LEVEL: dict[str, Any] = {
     "optimized_metric": str,
 }
 GROUPS = (
-    "data", "model", "network", "discriminator", "loss", "optimizer", "scheduler", "trainer", "tasks", "callbacks",
+    "data", "model", "network", "discriminator", "loss", "optimizer", "scheduler", "trainer", "tasks", "metrics", "callbacks",
     "logger", "paths",
 )  # fmt: skip
 
@@ -109,8 +109,10 @@ GIVEN_BY_CODE = {
         "seed",
         "discriminator",
         "tasks",
+        "metrics",
     },
     "tasks": {"label_set"},
+    "metrics.*": {"num_classes", "ignore_index"},
 }
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
@@ -135,7 +137,8 @@ def check(config: Mapping[str, Any]) -> None:
     for group in ("discriminator", "tasks"):
         if config.get(group) is not None:
             check_node(group, config[group])
-    for group in ("callbacks", "logger"):
+    _check_names(config)
+    for group in ("metrics", "callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
             if isinstance(node, Mapping):
                 check_node(f"{group}.{name}", node)
@@ -163,6 +166,11 @@ def check_keys(node: Mapping[str, Any], keys: Mapping[str, Any], path: str = "")
         _expect(where, keys[key], value)
 
 
+def given_by_code(path: str) -> Collection[str]:
+    """Names of the target at this place in a config that code gives, never the YAML."""
+    return GIVEN_BY_CODE.get("metrics.*" if path.startswith("metrics.") else path, ())
+
+
 def check_node(path: str, node: Mapping[str, Any]) -> None:
     """Checks one node with a `_target_`, and those inside it, against the target's signature."""
     target = node.get("_target_")
@@ -175,19 +183,20 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
             f"{path}._target_: {error.args[0]}; check the spelling of '{target}'{of_another(target)}"
         ) from None
     ours = OURS.get(path, {})
+    given = given_by_code(path)
     own = {"optimizer": OPTIMIZER, "trainer": TRAINER}.get(path, {}) | ours
     for key, value in node.items():
         if key in RESERVED:
             continue
         where = f"{path}.{key}"
-        if key in GIVEN_BY_CODE.get(path, ()):
+        if key in given:
             raise UserError(f"{where}: is set by the program; leave it out")
         if mend := REFUSED.get(path, {}).get(key):
             raise UserError(f"{where}: has no place here; {mend}")
         known = signature is None or signature.takes_any or key in signature.parameters or key in ours
         if not known:
             assert signature is not None
-            names = [n for n in signature.parameters if n not in GIVEN_BY_CODE.get(path, ())]
+            names = [n for n in signature.parameters if n not in given]
             raise UserError(_unknown(key, path, [*names, *ours]))
         if value == "???":
             raise UserError(f"{where}: must be given; say {where}=…")
@@ -201,7 +210,7 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
             _expect(where, signature.parameters[key].annotation, value)
     if signature is not None and not node.get("_partial_"):
         for name, parameter in signature.parameters.items():
-            if parameter.required and name not in node and name not in GIVEN_BY_CODE.get(path, ()):
+            if parameter.required and name not in node and name not in given:
                 raise UserError(f"{path}.{name}: must be given; say +{path}.{name}=…")
 
 
@@ -358,12 +367,13 @@ def explain(error: Exception, keys: Mapping[str, Any] | None) -> str:
 
 
 def _check_metric(key: str, config: Mapping[str, Any], stages: tuple[str, ...]) -> None:
-    given, own = config[key], own_metrics(config)
+    given = config[key]
     stage, _, name = given.partition("/")
+    weights = (config.get("tasks") or {}).items()
+    tasks = [task for task, weight in weights if isinstance(weight, int | float) and weight > 0]
+    of_ours = {score.task for score in names.TASK_SCORES.values()}
+    own = [*own_metrics(config), *(f"{task}_*" for task in tasks if task not in of_ours)]
     score = names.find(name, own) if stage in stages else None
-    tasks = [
-        task for task, weight in (config.get("tasks") or {}).items() if isinstance(weight, int | float) and weight > 0
-    ]
     if score is not None and (score.task is None or score.task in tasks):
         return
     if score is not None:
@@ -373,6 +383,16 @@ def _check_metric(key: str, config: Mapping[str, Any], stages: tuple[str, ...]) 
     known = [f"val/{name}" for name in names.of_run(tasks, own)]
     also = ", and the same of test/" if "test" in stages else ""
     raise UserError(f"{key}: no metric is called {given!r}{_suggest(given, known)}; metrics: {', '.join(known)}{also}")
+
+
+def _check_names(config: Mapping[str, Any]) -> None:
+    """Checks that the user's own metrics have names of their own."""
+    for name in own_metrics(config):
+        if not re.fullmatch(r"[A-Za-z]\w{0,49}", name) or names.find(name) is not None or name == "iou":
+            raise UserError(
+                f"metrics.{shown(name)}: should be a word of letters, digits and _ that is no score's here, "
+                f"e.g. metrics.my_{shown(name[:20])}"
+            )
 
 
 def own_metrics(config: Mapping[str, Any]) -> tuple[str, ...]:

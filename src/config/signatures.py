@@ -117,8 +117,12 @@ def _of_class(tree: ast.Module, node: ast.ClassDef, target: str) -> _Taken | Non
         return _of_bases(node, target)
     parameters, built, takes_any = _of_function(tree, own, target)
     parameters.pop(own.args.args[0].arg)  # self
-    if _hands_rest_on(own) and (inherited := _of_bases(node, target)) is not None:
-        return inherited[0] | parameters, (inherited[1] - parameters.keys()) | built, inherited[2]
+    call = _hands_rest_on(own)
+    if call is not None and (inherited := _of_bases(node, target)) is not None:
+        # What the call gives the base is no longer anybody else's to give.
+        given = {*list(inherited[0])[: len(call.args)], *(keyword.arg for keyword in call.keywords)} - parameters.keys()
+        rest = {name: parameter for name, parameter in inherited[0].items() if name not in given}
+        return rest | parameters, (inherited[1] - parameters.keys() - given) | built, inherited[2]
     return parameters, built, takes_any
 
 
@@ -159,20 +163,18 @@ def _aliases(tree: ast.Module, depth: int = 0) -> dict[str, Any]:
     return found
 
 
-def _hands_rest_on(constructor: ast.FunctionDef) -> bool:
-    """Whether all that a constructor does with its `**rest` is `super().__init__(…, **rest)`."""
+def _hands_rest_on(constructor: ast.FunctionDef) -> ast.Call | None:
+    """The call `super().__init__(…, **rest)`, where that is all that a constructor does with its `**rest`; else None."""
     rest = constructor.args.kwarg
     if rest is None:
-        return False
+        return None
     uses = [n for n in ast.walk(constructor) if isinstance(n, ast.Name) and n.id == rest.arg]
-    handed = [
-        keyword.value
-        for call in ast.walk(constructor)
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__"
-        for keyword in call.keywords
-        if keyword.arg is None
-    ]
-    return len(uses) == 1 and uses[0] in handed
+    for call in ast.walk(constructor):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__":
+            handed = [keyword.value for keyword in call.keywords if keyword.arg is None]
+            if len(uses) == 1 and uses[0] in handed:
+                return call
+    return None
 
 
 def own_signature(target: str) -> Signature | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 DICE_FOREGROUND = "dice_foreground"
 TRAIN_LOSS = "train/loss"  # the one score of training that a sweep may be told
@@ -63,13 +64,14 @@ def find(key: str, own: Iterable[str] = ()) -> Score | None:
     """The score of this key; None where no score is called so.
 
     Args:
-        own: names of the metrics that a user added; nothing is known of them but that higher is usually better.
+        own: names of the metrics that a user added, and, of a user's own task, its name and `_*`.
     """
     if (score := SCORES.get(key) or TASK_SCORES.get(key)) is not None:
         return score
     if key.startswith(_IOU) and key != _IOU:
         return Score(key, f"IoU of {key.removeprefix(_IOU)}")
-    return Score(key, key) if key.partition("/")[0] in own else None
+    is_own = any(fnmatchcase(key.partition("/")[0], name) for name in own)
+    return Score(key, key) if is_own else None
 
 
 def of_run(tasks: Collection[str], own: Iterable[str] = ()) -> list[str]:

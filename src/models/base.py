@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -10,6 +11,7 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from src.data.labels import LabelSet
 from src.data.samples import Batch
@@ -43,6 +45,7 @@ class Segmenter(L.LightningModule):
         seed: the run's seed.
         semi: how unlabelled images are used; None uses none.
         tasks: what is learnt beside the classes; the network has its output channels.
+        metrics: what is computed beside the scores, by name; see `src.metrics.own.OwnMetrics`.
         aux_weight: weight of the loss of the network's auxiliary head, where it has one.
         ema_decay: evaluate and keep an exponential moving average of the weights; None evaluates the weights themselves.
         batch_norm: "frozen" keeps batch norms' statistics as they are.
@@ -65,6 +68,7 @@ class Segmenter(L.LightningModule):
         seed: int = 0,
         semi: SemiSupervision | None = None,
         tasks: MultiTask | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         aux_weight: NonNegativeFloat = 0.4,
         ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
         batch_norm: Literal["train", "frozen"] = "train",
@@ -82,7 +86,9 @@ class Segmenter(L.LightningModule):
         self.ema = MovingAverage(network, ema_decay) if ema_decay is not None else None
         self.label_set, self.optimization, self.seed = label_set, optimization, seed
         self.aux_weight, self.batch_norm = aux_weight, batch_norm
-        self.evaluations = nn.ModuleDict({stage: Evaluation(stage, label_set, tasks) for stage in ("val", "test")})
+        self.evaluations = nn.ModuleDict(
+            {stage: Evaluation(stage, label_set, tasks, metrics) for stage in ("val", "test")}
+        )
         self.results: dict[str, dict[str, float]] = {}
         self.matrices: dict[str, Tensor] = {}
         self.channels, self.intensity = channels, intensity

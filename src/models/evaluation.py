@@ -14,6 +14,7 @@ from src.data.notices import say_once
 from src.data.samples import Batch
 from src.errors import UserError
 from src.metrics.confusion import ConfusionMatrix, scores
+from src.metrics.own import OwnMetrics
 from src.metrics.truths import Truths, words
 from src.tasks.multi_task import MultiTask
 
@@ -28,15 +29,23 @@ class Evaluation(nn.Module):
         stage: names the split in messages.
         label_set: the classes.
         tasks: what is learnt beside the classes.
+        metrics: what the user computes beside the scores, by name.
     """
 
-    def __init__(self, stage: Stage, label_set: LabelSet, tasks: MultiTask | None = None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        label_set: LabelSet,
+        tasks: MultiTask | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
         super().__init__()
         self.stage, self.names = stage, label_set.names
         self.confusion = ConfusionMatrix(label_set.num_classes, label_set.ignore_index)
         self.mean_loss = MeanMetric()
         self.tasks = {} if tasks is None else dict(tasks.by_name)  # not the module, whose weights are the network's
         self.task_metrics = nn.ModuleDict({} if tasks is None else tasks.metrics())
+        self.own_metrics = OwnMetrics(metrics or {}, label_set.names, stage)
         self.truths = Truths(label_set.num_classes)
 
     def update(self, batch: Batch, outputs: Mapping[str, Tensor], loss: Tensor) -> None:
@@ -51,7 +60,9 @@ class Evaluation(nn.Module):
         for name, task in self.tasks.items():
             task.update(self._metric_of_task(name), outputs[name], task.target(batch))
         self.mean_loss.update(loss, weight=len(mask))
-        self.confusion.update(outputs["logits"].argmax(dim=1), mask)
+        prediction = outputs["logits"].argmax(dim=1)
+        self.confusion.update(prediction, mask)
+        self.own_metrics.update(prediction, mask)
         if "whole" in batch:
             self.truths.add(batch["whole"], mask)
 
@@ -81,6 +92,7 @@ class Evaluation(nn.Module):
             metric = self._metric_of_task(name)
             results |= {f"{name}_{key}": float(value) for key, value in metric.compute().items()}
             metric.reset()
+        results |= self.own_metrics.finish()
         self.confusion.reset()
         self.mean_loss.reset()
         return results, matrix

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.check import GROUPS, TOP_LEVEL
+from src.config.monitored import fill_monitor_mode
 from src.config.moved import with_new_names
 from src.errors import UserError
 from src.files.untrusted import inside, read_yaml, shown
@@ -121,6 +122,7 @@ def filled(settings: Mapping[str, Any], run_dir: Path, overrides: Sequence[str],
     paths = {**(settings.get("paths") or {}), "output_dir": _HERE}
     config = overridden({**settings, "paths": paths}, overrides)
     try:
+        fill_monitor_mode(config)
         plain = OmegaConf.to_container(config, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{of} is damaged ({shown(' '.join(str(error).split()))})") from error

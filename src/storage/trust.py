@@ -28,11 +28,12 @@ from src.which_src import CONFIG_DIR
 _CONF = CONFIG_DIR
 # Read together with the groups; their files say where in the config they belong.
 _GLOBAL = ("experiment", "debug")
-_ANY_NAME = ("callbacks", "logger")  # groups whose parts have names of their own
+_ANY_NAME = ("metrics", "callbacks", "logger")  # groups whose parts have names of their own
 
 # Of libraries, by slot: the texts, and the class that what they name must be of.
 _FAMILIES = {
     "optimizer": (re.compile(r"torch\.optim\.[A-Z]\w*"), "torch.optim", "Optimizer"),
+    "metrics.*": (re.compile(r"torchmetrics\.(classification|segmentation)\.[A-Z]\w*"), "torchmetrics", "Metric"),
     "scheduler": (re.compile(r"torch\.optim\.lr_scheduler\.[A-Z]\w*"), "torch.optim.lr_scheduler", "LRScheduler"),
 }
 # Each was read: with plain keys, and with any state of theirs that a checkpoint may bring, they run nothing, and write nothing
@@ -112,7 +113,9 @@ class Trust:
                     f"trust that too, name it: {_said_again(home, self.packages)}"
                 )
             return
-        _, module, base = _FAMILIES[slot]
+        family_of = _family(slot)
+        assert family_of is not None
+        _, module, base = family_of
         family = getattr(__import__(module, fromlist=[base]), base)
         if not (inspect.isclass(found) and issubclass(found, family)):
             raise UserError(f"{self.of} wants to build {target!r} ({slot}._target_), which is no {base}; refused")
@@ -131,11 +134,15 @@ class Trust:
     def _allows(self, slot: str, target: Any) -> bool:
         if not isinstance(target, str):
             return False
-        family = _FAMILIES.get(slot)
+        family = _family(slot)
         return target in options(slot) or self.covers(target) or bool(family and family[0].fullmatch(target))
 
     def _is_said(self, path: str) -> bool:
         return any(path == key or path.startswith(f"{key}.") for key in self.said)
+
+
+def _family(slot: str) -> tuple[re.Pattern[str], str, str] | None:
+    return _FAMILIES.get(re.sub(r"^metrics\.[^.]+$", "metrics.*", slot))
 
 
 def _said_again(target: Any, packages: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,10 @@ from hydra.utils import get_object
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchmetrics import Metric
 
-from src.config.check import has_adversary
+from src.config import signatures
+from src.config.check import check_node, has_adversary
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Source, class_counts
 from src.data.labels import LabelSet
@@ -34,10 +37,11 @@ from src.models.base import Segmenter
 from src.optimization.updates import Optimization
 from src.seeding import derive
 from src.storage import checkpoints, run_folder
-from src.storage.trust import STRANGER, Trust, split_packages
+from src.storage.trust import STRANGER, Trust, check_targets, split_packages
 from src.tasks.multi_task import MultiTask
 
 Settings = Mapping[str, Any]
+_log = logging.getLogger(__name__)
 _OF_STEP = {"accumulate_grad_batches": "accumulate", "gradient_clip_val": "clip"}
 _OF_ZERO = {"zero_stage": "stage", "offload": "offload"}
 _TO_PREDICT = ("network", "model", "tasks")
@@ -122,6 +126,8 @@ def build_model(
     optimization = build_optimization(settings, trust=trust) if "optimizer" in settings else None
     node = {k: v for k, v in settings["model"].items() if k != "class_weights"}
     given: dict[str, Any] = {"tasks": tasks} if tasks is not None else {}
+    if settings.get("metrics"):
+        given["metrics"] = build_metrics(settings, label_set, trust=trust)
     if "discriminator" in settings and has_adversary(settings["model"]):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(seed, "discriminator"))
@@ -136,6 +142,32 @@ def build_model(
         )  # fmt: skip
     model.config = dict(settings)
     return model
+
+
+def build_metrics(settings: Settings, label_set: LabelSet, *, trust: Trust = STRANGER) -> dict[str, Metric]:
+    """The metrics that the user added, by name.
+
+    Raises:
+        UserError: a node names no torchmetrics Metric, or the run monitors one in the direction that its class calls worse.
+    """
+    found: dict[str, Metric] = {}
+    of_data: dict[str, Any] = {"num_classes": label_set.num_classes, "ignore_index": label_set.ignore_index}
+    for name, node in settings["metrics"].items():
+        if node is None:
+            continue
+        signature = signatures.read(node["_target_"])
+        taken = of_data if signature is None else {k: v for k, v in of_data.items() if k in signature.parameters}
+        metric = make(node, f"metrics.{name}", trust=trust, **taken)
+        if not isinstance(metric, Metric):
+            raise UserError(f"metrics.{name}: {node['_target_']} is no torchmetrics.Metric; inherit from it")
+        right = {True: "max", False: "min", None: None}[metric.higher_is_better]
+        if right is not None and settings.get("monitor") == f"val/{name}" and settings["monitor_mode"] != right:
+            raise UserError(
+                f"monitor_mode: {settings['monitor_mode']} would keep the worst checkpoint by val/{name}, as its class says; "
+                f"take monitor_mode={right}"
+            )
+        found[name] = metric
+    return found
 
 
 def build_optimization(settings: Settings, *, trust: Trust = STRANGER) -> Optimization:
@@ -238,6 +270,7 @@ def model_from_checkpoint(
     about = checkpoints.describe(content, file, trust, [*_TO_PREDICT, *(["loss"] if scored else [])])
     settings = without_weights({group: about.config.get(group) for group in _TO_PREDICT})
     settings["loss"] = about.config["loss"] if scored else None
+    settings["metrics"] = _trusted_metrics(about.config.get("metrics") or {}, trust) if scored else None
     weights = None if about.class_weights is None else torch.tensor(about.class_weights)
     state = content["state_dict"]
     try:
@@ -256,6 +289,20 @@ def model_from_checkpoint(
         raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
     model.images = images
     return model.eval(), about.config
+
+
+def _trusted_metrics(nodes: Settings, trust: Trust) -> dict[str, Any]:
+    """Those of a checkpoint's own metrics that may be built; the scores do not depend on the others, which are named."""
+    allowed: dict[str, Any] = {}
+    for name, node in nodes.items():
+        try:
+            if isinstance(node, Mapping):
+                check_targets(node, trust, f"metrics.{name}")
+                check_node(f"metrics.{name}", node)
+                allowed[name] = node
+        except UserError as error:
+            _log.warning("metrics.%s is left out: %s", untrusted.shown(str(name)), error)
+    return allowed
 
 
 def no_larger_than(file: Path) -> AbstractContextManager[object]:

@@ -82,7 +82,7 @@ def built(page: Page, folder: Path) -> dict[str, float]:
 
 def test_every_page_is_followed_by_a_test() -> None:
     of_parts = {file.stem for file in PAGES.glob("*.md")} - {"index"}  # which has a test too
-    assert of_parts == {"network", "loss", "data-format", "task", "command"}
+    assert of_parts == {"network", "loss", "metric", "data-format", "task", "command"}
     listed = (PAGES / "index.md").read_text(encoding="utf-8")
     assert all(f"]({name}.md)" in listed for name in of_parts)
     assert all(read(name).files and read(name).commands for name in of_parts)
@@ -95,6 +95,15 @@ def test_a_network(tmp_path: Path) -> None:
     (config,) = tmp_path.glob("logs/train/runs/*/.hydra/config.yaml")
     network = yaml.safe_load(config.read_text(encoding="utf-8"))["network"]
     assert network == {"_target_": "mypackage.networks.two_scales", "width": 24}
+
+
+@pytest.mark.slow
+def test_a_metric(tmp_path: Path) -> None:
+    page = read("metric")
+    assert "wrong" in follow(page, tmp_path)
+    (metrics,) = tmp_path.glob("logs/train/runs/*/metrics.json")
+    scores = json.loads(metrics.read_text(encoding="utf-8"))["test"]
+    assert scores["wrong"] == pytest.approx(1 - scores["pixel_accuracy"], abs=1e-6)
 
 
 @pytest.mark.slow

@@ -97,6 +97,7 @@ def known_keys() -> set[str]:
     pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/reference").glob("*.md"))
     keys = set(re.findall(r"^\| `([\w.]+)` \|", pages, flags=re.MULTILINE)) | set(re.findall(r"`\+([\w.]+)`", pages))
     parents = {key.rpartition(".")[0] for key in keys}
+    parents |= {"metrics.my", "metrics.my._target_", "metrics.wrong._target_"}  # names are the user's
     return keys | parents | {"hydra.run.dir", "hydra.sweep.dir", "sweep.resume", "sweep.pruner", "sweep.sampler"}
 
 

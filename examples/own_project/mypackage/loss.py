@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from src.losses.segmentation import SegmentationLoss
+from src.losses.base import SegmentationLoss
 
 
 class Tversky(SegmentationLoss):
