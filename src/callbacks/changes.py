@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from src.callbacks.checkpoint import RunCheckpoint
 from src.config.changes import Said
 from src.data.datamodule import SegmentationDataModule
+from src.distributed.library_internals import set_schedule_position
 from src.errors import UserError
 from src.models.base import Segmenter
 from src.storage import resume
@@ -86,10 +87,10 @@ class Changed(L.Callback):
             step = running.last_epoch
             if by_epochs and each != each_before:
                 step = round(step * each / each_before)
-            running.base_lrs, running.last_epoch, running._step_count = list(schedule.base_lrs), step, step + 1
+            running.base_lrs = list(schedule.base_lrs)
             for group, own, rate, shape in zip(
                 optimizer.param_groups, fresh.param_groups, schedule.base_lrs, running.lr_lambdas, strict=True
             ):
                 group |= {key: value for key, value in own.items() if key not in ("params", "lr")}
                 group["lr"] = rate * shape(step)
-            running._last_lr = [group["lr"] for group in optimizer.param_groups]
+            set_schedule_position(running, step, [group["lr"] for group in optimizer.param_groups])

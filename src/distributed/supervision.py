@@ -29,8 +29,8 @@ from typing import Any, NoReturn, Self
 
 import lightning as L
 import torch.distributed as dist
-from lightning.pytorch.strategies.launchers import subprocess_script
 
+from src.distributed.library_internals import observe_launched
 from src.errors import Interrupted, Pruned, UserError, disk_full
 
 _log = logging.getLogger(__name__)
@@ -74,8 +74,7 @@ class Ranks(L.Callback):
             self._thread(self._end_with, int(os.environ.get(_PARENT, os.getppid())))
         else:
             os.environ[_PARENT] = str(os.getpid())
-            # in place of Lightning's own observer, which kills this process too, so that nobody is left to say why
-            subprocess_script._launch_process_observer = self._watch_children  # type: ignore[attr-defined]
+            observe_launched(self._watch_children)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

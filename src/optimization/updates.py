@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from src.distributed.fsdp import whole
+from src.distributed.library_internals import is_batch_norm
 from src.optimization.parameter_groups import parameter_groups
 
 
@@ -90,7 +91,7 @@ def step_scaled_ema_decay(decay: float, updates: int) -> float:
 def freeze_batch_norm(network: nn.Module) -> None:
     """Puts every batch norm into evaluation mode: its statistics stay as they are."""
     for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if is_batch_norm(module):
             module.eval()
 
 
@@ -100,7 +101,7 @@ def counts_on_each_rank(model: nn.Module, batch_norm: str) -> bool:
     Args:
         batch_norm: "frozen" takes none.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in model.modules() if is_batch_norm(m)]
     return batch_norm != "frozen" and any(not isinstance(m, nn.SyncBatchNorm) for m in norms)
 
 

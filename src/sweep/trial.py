@@ -50,9 +50,10 @@ def trial_of_this_job() -> tuple[Any, str] | None:
     told = json.loads(os.environ[TRIAL])
     optuna, pruner = needs("optuna", "optuna"), dict(told["pruner"])
     made = get_object(pruner.pop("_target_"))(**pruner)
-    study = optuna.load_study(storage=_storage(Path(told["folder"])), study_name=NAME, pruner=made)
-    frozen = study.get_trials(deepcopy=False)[told["trial"]]
-    return optuna.trial.Trial(study, frozen._trial_id), told["metric"]
+    storage = _storage(Path(told["folder"]))
+    study = optuna.load_study(storage=storage, study_name=NAME, pruner=made)
+    number = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(NAME), told["trial"])
+    return optuna.trial.Trial(study, number), told["metric"]
 
 
 def _storage(folder: Path) -> Any:
