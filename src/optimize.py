@@ -50,7 +50,7 @@ def optimize(settings: Mapping[str, Any]) -> dict[str, int]:
     from filelock import FileLock
 
     from src.data.formats.streaming import DESCRIPTION, PARTS
-    from src.storage.run_folder import naming
+    from src.files.atomic import naming
     from src.training.build import build_data
 
     output = Path(settings["output"]).expanduser()

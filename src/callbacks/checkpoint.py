@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveFloat, PositiveInt
 
 from src.distributed.library_internals import uncount_cut_epoch, uncount_started_batch
-from src.distributed.supervision import STOP_SIGNALS
+from src.distributed.stop_signals import STOP_SIGNALS
 from src.errors import Interrupted, UserError
 from src.metrics.names import cannot_be
 from src.models.base import Segmenter

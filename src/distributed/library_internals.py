@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch.distributed as dist
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.strategies.strategy import Strategy
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ def observe_launched(observe: Callable[[list[subprocess.Popen[bytes]]], None]) -
     Lightning's kills the first process with the others when one dies, so that nobody is left to say why. No argument of the
     launcher or the trainer replaces it. Test: `test_launched_processes_go_to_our_observer`.
     """
-    subprocess_script._launch_process_observer = observe  # type: ignore[attr-defined]
+    subprocess_script._launch_process_observer = observe  # type: ignore[attr-defined, assignment]
 
 
 def set_timeout(strategy: Strategy, timeout: datetime.timedelta) -> None:
@@ -48,7 +48,7 @@ def shard_over_all(strategy: ModelParallelStrategy) -> None:
     strategy._data_parallel_size = strategy.num_nodes * strategy.num_processes
 
 
-def synchronise_batch_norms(strategy: Strategy, part: nn.Module) -> None:
+def synchronise_batch_norms(strategy: ParallelStrategy, part: nn.Module) -> None:
     """Turns the batch norms of `part` into synchronised ones, where `trainer.sync_batchnorm` asks for it.
 
     Lightning does it by itself after a sharded model has been cut, when it is too late, and keeps the trainer's wish nowhere
@@ -88,7 +88,7 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
-def set_schedule_position(schedule: LRScheduler, step: int, rates: list[float]) -> None:
+def set_schedule_position(schedule: LRScheduler, step: int, rates: Sequence[float | Tensor]) -> None:
     """Puts a schedule at a step whose learning rates (one a group) are already in the optimizer.
 
     `schedule.step(epoch)` is deprecated and `load_state_dict` takes the functions of the rates from the state, too. Test:

@@ -19,6 +19,7 @@ from src.config.moved import with_new_names
 from src.data.labels import LabelSet
 from src.data.trained_on import CHECKPOINT_KEY as KEY
 from src.errors import UserError
+from src.files.atomic import write_atomically
 from src.files.untrusted import check_plain, inside, shown
 from src.storage import run_folder, torch_files
 from src.storage.checkpoint_states import Fits, check_states
@@ -107,7 +108,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.callbacks = callbacks
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        run_folder.write_atomically(Path(path), lambda stream: torch.save(checkpoint, stream))
+        write_atomically(Path(path), lambda stream: torch.save(checkpoint, stream))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from hydra.utils import get_object
 
 from src.errors import UserError
-from src.files.untrusted import inside, open_regular, open_to_write, shown
+from src.files.foreign_folders import open_to_write
+from src.files.untrusted import inside, open_regular, shown
 from src.optional_packages import needs
 from src.sweep.process import TRIAL
 

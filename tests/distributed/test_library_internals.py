@@ -14,7 +14,7 @@ import lightning as L
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
@@ -59,7 +59,7 @@ def test_weights_are_cut_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> 
     assert strategy._data_parallel_size == "auto"
     strategy.parallel_devices, strategy.num_nodes = [torch.device("cpu")] * 3, 2
     library_internals.shard_over_all(strategy)
-    assert strategy._data_parallel_size == 6
+    assert vars(strategy)["_data_parallel_size"] == 6
     assert "self._data_parallel_size" in inspect.getsource(ModelParallelStrategy.setup_environment)
 
 
@@ -80,7 +80,7 @@ def test_batch_norms_are_synchronised_before_the_cut() -> None:
     library_internals.synchronise_batch_norms(strategy, part)
     assert applied == [part]
     trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True, logger=False)
-    assert isinstance(trainer.strategy._layer_sync, TorchSyncBatchNorm)
+    assert isinstance(trainer.strategy, DDPStrategy) and isinstance(trainer.strategy._layer_sync, TorchSyncBatchNorm)
 
 
 def test_tensors_are_broadcast(tmp_path: Path) -> None:
