@@ -45,11 +45,8 @@ def test_writers_find_the_suffix_that_they_go_by(tmp_path: Path) -> None:
 
 
 def test_what_a_kill_left_is_cleared_from_a_run_folder(tmp_path: Path) -> None:
-    left: list[Path] = []
-    with pytest.raises(ValueError), replacing(tmp_path / "checkpoints/last.ckpt", tail="") as partial:
-        left.append(partial)
-        raise ValueError
-    (half,) = left
+    with replacing(tmp_path / "checkpoints/last.ckpt", tail="") as half:
+        half.touch()
     earlier = tmp_path / ".metrics.json.x1"
     for file in (half, earlier):
         file.touch()
