@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format docs dashboard lock audit sbom bench notebooks clean
+.PHONY: help setup train test test-all test-lowest lint format docs dashboard lock audit sbom bench notebooks clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,14 @@ test: $(READY) ## the tests, under 10 minutes on 2 cores
 
 test-all: $(READY) ## the tests and the longer ones
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal -m 'slow or not slow' $(ARGS)
+
+test-lowest: $(VENV)/tools/.ready ## the tests with the oldest versions that pyproject.toml allows, in .venv/lowest, made anew
+	$(VENV)/tools/bin/uv pip compile pyproject.toml --extra dev --resolution lowest-direct --no-annotate --quiet \
+	  --python $(VENV)/tools/bin/python --output-file $(VENV)/lowest.txt
+	$(VENV)/tools/bin/uv venv --quiet --clear --python $(VENV)/tools/bin/python $(VENV)/lowest
+	$(VENV)/tools/bin/uv pip install --quiet --python $(VENV)/lowest --requirement $(VENV)/lowest.txt
+	$(VENV)/tools/bin/uv pip install --quiet --python $(VENV)/lowest --no-deps --editable .
+	$(VENV)/lowest/bin/python -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

@@ -54,7 +54,7 @@ def export(settings: Mapping[str, Any]) -> float:
     from src.data import trained_on
     from src.files.atomic import replacing
     from src.optional_packages import needs
-    from src.storage import checkpoints, run_folder
+    from src.storage import checkpoints
     from src.training import build
 
     if settings["format"] == "onnx":
@@ -76,7 +76,7 @@ def export(settings: Mapping[str, Any]) -> float:
     output = Path(settings["output"]).expanduser()
     if output.is_dir():
         raise UserError(f"output: {output} is a folder; name a file in it")
-    with run_folder.naming(output), replacing(output) as partial:
+    with replacing(output) as partial:
         partial.touch()  # before the minutes that tracing takes
         program = _traced(model, settings["size"])
         try:

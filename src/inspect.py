@@ -77,7 +77,6 @@ def inspect(settings: Mapping[str, Any], trust: Trust = STRANGER) -> list[str]:
 
     from src.data.mask_check import MasksSeen, nothing_to_learn
     from src.files.atomic import replacing
-    from src.storage.run_folder import naming
     from src.training.build import build_data
 
     datamodule = build_data(settings["data"], seed=0, trust=trust)
@@ -113,7 +112,7 @@ def inspect(settings: Mapping[str, Any], trust: Trust = STRANGER) -> list[str]:
         print(f"note: no mask has a pixel of {', '.join(absent)}")
     if settings["output"] is not None:
         file = Path(settings["output"]).expanduser()
-        with naming(file), replacing(file) as partial:
+        with replacing(file) as partial:
             known = partial.suffix.lower() in Image.registered_extensions()
             Image.fromarray(contact_sheet(opened, settings["samples"])).save(partial, None if known else "PNG")
         print(f"contact sheet: {file}")

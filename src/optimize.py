@@ -55,7 +55,7 @@ def optimize(settings: Mapping[str, Any], trust: Trust = STRANGER) -> dict[str, 
     from filelock import FileLock
 
     from src.data.formats.streaming import DESCRIPTION, PARTS
-    from src.storage.run_folder import naming
+    from src.files.atomic import naming
     from src.training.build import build_data
 
     output = Path(settings["output"]).expanduser()

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from src.errors import UserError, disk_full
+from src.files.atomic import write_atomically
 from src.storage import run_folder
 from src.storage.trust import OWN
 from src.train import train
@@ -46,10 +47,10 @@ def test_what_counts() -> None:
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "a.ckpt"
-    run_folder.write_atomically(file, lambda stream: torch.save({"a": torch.zeros(10)}, stream))
+    write_atomically(file, lambda stream: torch.save({"a": torch.zeros(10)}, stream))
     content = file.read_bytes()
     with files_of_at_most(20_000), pytest.raises((OSError, RuntimeError)) as caught:
-        run_folder.write_atomically(file, lambda stream: torch.save({"a": torch.zeros(100_000)}, stream))
+        write_atomically(file, lambda stream: torch.save({"a": torch.zeros(100_000)}, stream))
     assert disk_full(caught.value, tmp_path) is not None
     assert file.read_bytes() == content
     assert [f.name for f in tmp_path.iterdir()] == ["a.ckpt"]

@@ -16,6 +16,7 @@ from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.segmenter import segmenter
 from src.config.changes import Said
 from src.data.datamodule import SegmentationDataModule
+from src.distributed.library_internals import set_schedule_position
 from src.errors import UserError
 from src.models.base import Segmenter
 from src.storage import resume
@@ -86,13 +87,10 @@ class Changed(L.Callback):
             step = running.last_epoch
             if by_epochs and each != each_before:
                 step = round(step * each / each_before)
-            # torch's schedulers have no public way to another step (`step(epoch)` is deprecated), so what `state_dict` keeps
-            # of a LambdaLR is set: its rates, its step, its count of calls. tests/storage/test_changes.py compares the rates
-            # with those of a run planned so from its start.
-            running.base_lrs, running.last_epoch, running._step_count = list(schedule.base_lrs), step, step + 1
+            running.base_lrs = list(schedule.base_lrs)
             for group, own, rate, shape in zip(
                 optimizer.param_groups, fresh.param_groups, schedule.base_lrs, running.lr_lambdas, strict=True
             ):
                 group |= {key: value for key, value in own.items() if key not in ("params", "lr")}
                 group["lr"] = rate * shape(step)
-            running._last_lr = [group["lr"] for group in optimizer.param_groups]
+            set_schedule_position(running, step, [group["lr"] for group in optimizer.param_groups])

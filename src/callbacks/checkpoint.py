@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveFloat, PositiveInt
 
 from src.callbacks.segmenter import segmenter
-from src.distributed.supervision import STOP_SIGNALS
+from src.distributed.library_internals import uncount_cut_epoch, uncount_started_batch
+from src.distributed.stop_signals import STOP_SIGNALS
 from src.errors import Interrupted, UserError
 from src.metrics.names import cannot_be, falls
 from src.storage import run_folder
@@ -86,23 +87,10 @@ class RunCheckpoint(Checkpoint):
         self._stopped = state_dict.get("stopped", False)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._between_batches:  # as Lightning's own checkpoints at a batch's end are; it counts on when it resumes
-            loops = checkpoint["loops"]["fit_loop"]
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-            progress = loops["epoch_loop.batch_progress"]
-            progress["is_last_batch"] = False  # the next one may be, and is still to come
-            for scope in ("total", "current"):
-                for counted in ("ready", "completed"):
-                    progress[scope][counted] -= 1
-        elif self._cut_short(
-            trainer
-        ):  # `max_steps` within an epoch: as between batches, the epoch is none that was done
-            loops = checkpoint["loops"]["fit_loop"]
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-            loops["epoch_loop.batch_progress"]["is_last_batch"] = False
-            for scope in ("total", "current"):
-                loops["epoch_loop.batch_progress"][scope]["completed"] -= 1
-                loops["epoch_progress"][scope]["processed"] -= 1
+        if self._between_batches:
+            uncount_started_batch(checkpoint)
+        elif self._cut_short(trainer):
+            uncount_cut_epoch(checkpoint)
 
     @staticmethod
     def _cut_short(trainer: L.Trainer) -> bool:

@@ -22,7 +22,8 @@ from torch import Tensor
 from src.data.dataset import DerivedSource, Source, files_of
 from src.data.threads import in_order
 from src.errors import UserError
-from src.files.untrusted import find_foreign, inside, open_to_append, open_to_write
+from src.files.foreign_folders import find_foreign, open_to_append, open_to_write
+from src.files.untrusted import inside
 
 _VERSION = 2  # of the layout below
 _FILES = frozenset({"samples.bin", "lines.bin", "about.json"})

@@ -19,6 +19,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from src.distributed.fsdp import same_buffers
+from src.distributed.library_internals import lend_optimizer_state
 from src.optional_packages import needs
 
 
@@ -50,7 +51,7 @@ class ZeroStrategy(DDPStrategy):
             deepspeed = needs("deepspeed", "deepspeed")
             deepspeed.utils.logging.logger.setLevel(logging.WARNING)
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # for inference only, and needs a compiler
-            deepspeed.init_distributed(self._process_group_backend, auto_mpi_discovery=False)
+            deepspeed.init_distributed(self.process_group_backend, auto_mpi_discovery=False)
 
     def configure_ddp(self) -> None:
         """Nothing: the weights are everywhere, and DeepSpeed sums the gradients."""
@@ -160,8 +161,7 @@ class ZeroStrategy(DDPStrategy):
         for group, own in zip(optimizer.param_groups, self._groups, strict=True):
             (flat,) = group["params"]
             for parameter in own:
-                if parameter._hp_mapping is not None:  # type: ignore[attr-defined]
-                    parameter._hp_mapping.set_optim_state_fragment(flat, optimizer.state[flat])  # type: ignore[attr-defined]
+                lend_optimizer_state(parameter, flat, optimizer.state[flat])
                 yield next(numbers), parameter, optimizer.state[flat]
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
+
+from src.distributed.library_internals import broadcast_coalesced, shard_over_all, synchronise_batch_norms
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -25,14 +26,13 @@ class ShardedStrategy(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        shard_over_all(self)
         super().setup_environment()
 
     def shard(self, parts: Iterable[nn.Module]) -> None:
         """Shards the modules in place, once, each as a whole."""
         for part in parts:
-            if self._layer_sync is not None:
-                self._layer_sync.apply(part)
+            synchronise_batch_norms(self, part)
             if not any(isinstance(parameter, DTensor) for parameter in part.parameters()):
                 part.to(memory_format=torch.contiguous_format)  # all that can be cut
                 fully_shard(part, mesh=self.device_mesh["data_parallel"])
@@ -59,7 +59,7 @@ class ShardedStrategy(ModelParallelStrategy):
         self.lightning_module.load_state_dict(given, strict=strict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        state: dict[str, Any] = tree_map(whole, optimizer.state_dict())
+        state: dict[str, Any] = _all_whole(optimizer.state_dict())
         return state
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
@@ -71,7 +71,7 @@ class ShardedStrategy(ModelParallelStrategy):
             }
             optimizer.load_state_dict({**state, "state": sharded})
 
-    def load_checkpoint(self, checkpoint_path: _PATH, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
 
@@ -84,12 +84,19 @@ def same_buffers(module: nn.Module) -> None:
     """Gives every rank the buffers (statistics of batch norms) of rank zero, as DDP does before a forward pass."""
     buffers = [buffer.detach() for buffer in module.buffers()]
     if buffers and dist.is_initialized():
-        dist._broadcast_coalesced(dist.distributed_c10d._get_default_group(), buffers, 2**25, 0)  # type: ignore[attr-defined]
+        broadcast_coalesced(buffers)
 
 
 def of_this_device(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Each tensor's shard on this device; whole ones as they are."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+
+
+def _all_whole(value: Any) -> Any:
+    """The same dicts, lists and tuples, with all tensors in them whole; in the order in which every device has them."""
+    if isinstance(value, dict):
+        return {key: _all_whole(inner) for key, inner in value.items()}
+    return type(value)(map(_all_whole, value)) if type(value) in (list, tuple) else whole(value)
 
 
 def _like(value: Any, own: Tensor) -> Any:

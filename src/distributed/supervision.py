@@ -6,8 +6,6 @@ end is noticed at once and never by mistake, also while the others hang in a col
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import multiprocessing
 import os
@@ -21,21 +19,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import lightning as L
 import torch.distributed as dist
-from lightning.pytorch.strategies.launchers import subprocess_script
 
+from src.distributed.connections import keep_alive, next_message, say
+from src.distributed.library_internals import observe_launched
 from src.errors import Interrupted, Pruned, UserError, disk_full
 
 _log = logging.getLogger(__name__)
-# Ctrl-C; scancel, preemption, torchrun's agent; SLURM's warning before the time limit (`#SBATCH --signal=USR1@120`)
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 _PARENT = "PIXELWISE_PARENT"  # the process that launched this one
 _SECONDS_TO_CONNECT = 60
 _ECHOES = re.compile(r"gloo|nccl|connection (was )?(closed|reset)|broken pipe|process group", re.IGNORECASE)
@@ -74,8 +71,7 @@ class Ranks(L.Callback):
             self._thread(self._end_with, int(os.environ.get(_PARENT, os.getppid())))
         else:
             os.environ[_PARENT] = str(os.getpid())
-            # in place of Lightning's own observer, which kills this process too, so that nobody is left to say why
-            subprocess_script._launch_process_observer = self._watch_children  # type: ignore[attr-defined]
+            observe_launched(self._watch_children)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -95,7 +91,7 @@ class Ranks(L.Callback):
         if self._rank == 0:
             self._ends.put(end)
         else:
-            self._say(self._lines[0], asdict(end))
+            say(self._lines[0], asdict(end))
         time.sleep(20)
         self._leave(status)
 
@@ -137,12 +133,12 @@ class Ranks(L.Callback):
                     line.settimeout(5)
                 except OSError:
                     continue
-                hello = _next(line) or {}
+                hello = next_message(line) or {}
                 line.settimeout(None)
                 if not secrets.compare_digest(str(hello.get("token")), token):
                     line.close()
                     continue
-                _keep_alive(line)
+                keep_alive(line)
                 self._lines.append(line)
                 self._thread(self._listen_to, line, int(hello["rank"]), str(hello["host"]))
         if len(self._lines) < count:
@@ -155,14 +151,14 @@ class Ranks(L.Callback):
             _log.warning("rank %d is not watched: no connection to %s:%d (%s)", self._rank, host, port, error)
             return
         line.settimeout(None)
-        _keep_alive(line)
-        self._say(line, {"token": token, "rank": self._rank, "host": socket.gethostname()})
+        keep_alive(line)
+        say(line, {"token": token, "rank": self._rank, "host": socket.gethostname()})
         self._lines.append(line)
         self._thread(self._listen_to_zero, line)
 
     def _listen_to(self, line: socket.socket, rank: int, host: str) -> None:
         """In rank zero: waits for the end of another rank."""
-        said = _next(line)
+        said = next_message(line)
         if self._over.is_set() or (said and said.get("words") == ""):
             return
         if said:
@@ -172,7 +168,7 @@ class Ranks(L.Callback):
         self._ends.put(End(rank, _died(rank, host, child)))
 
     def _listen_to_zero(self, line: socket.socket) -> None:
-        said = _next(line)
+        said = next_message(line)
         if self._over.is_set() or (said and said.get("words") == ""):
             return
         if not said and self._rank == 1:
@@ -198,7 +194,7 @@ class Ranks(L.Callback):
         print(f"error: {told}", file=sys.stderr, flush=True)
         self._report(told, cause.status)
         for line in self._lines:
-            self._say(line, asdict(cause))
+            say(line, asdict(cause))
         self._leave(cause.status)
 
     def _watch_children(self, child_processes: list[subprocess.Popen[bytes]]) -> None:
@@ -222,7 +218,7 @@ class Ranks(L.Callback):
         """The end of a run that went well: each rank says that it needs no others any more."""
         self._over.set()
         for line in self._lines:
-            self._say(line, asdict(End(self._rank, "", 0)))
+            say(line, asdict(End(self._rank, "", 0)))
         for child in self._children:
             try:
                 child.wait(timeout=60)
@@ -249,11 +245,6 @@ class Ranks(L.Callback):
     def _thread(function: Callable[..., None], *arguments: Any) -> None:
         threading.Thread(target=function, args=arguments, daemon=True).start()
 
-    @staticmethod
-    def _say(line: socket.socket, what: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # it may have gone
-            line.sendall(json.dumps(what).encode() + b"\n")
-
 
 def in_words(error: BaseException) -> tuple[str, int]:
     """An error's message as it is recorded, and the exit status that it ends the run with."""
@@ -268,19 +259,6 @@ def _is_echo(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and bool(_ECHOES.search(str(error))))
 
 
-def _next(line: socket.socket) -> dict[str, Any] | None:
-    """The next message; None where the other process is gone."""
-    text = b""
-    try:
-        while not text.endswith(b"\n"):
-            if not (more := line.recv(4096)):
-                return None
-            text += more
-        return dict(json.loads(text))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 def _died(rank: int, host: str, child: subprocess.Popen[bytes] | None = None) -> str:
     try:
         status = child.wait(timeout=2) if child else None
@@ -289,36 +267,3 @@ def _died(rank: int, host: str, child: subprocess.Popen[bytes] | None = None) ->
     if status is not None and status < 0:
         return f"rank {rank} was killed ({signal.Signals(-status).name})"
     return f"rank {rank} on {host} died" + (f" with exit status {status}" if status else ": killed, or out of memory")
-
-
-def _keep_alive(line: socket.socket) -> None:
-    """Lets the kernel notice within a quarter of a minute that a machine has gone without closing its connections."""
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 4)):
-        if hasattr(socket, option):
-            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 raise Interrupted at once, while nothing is being trained (a trainer that fits replaces them);
-    what Lightning makes of Ctrl-C becomes Interrupted too."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        for repeated in before:  # schedulers repeat themselves
-            signal.signal(repeated, signal.SIG_IGN)
-        raise Interrupted(signal.Signals(number).name)
-
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS if here and number != signal.SIGINT}
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("SIGINT") from None
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise Interrupted("SIGINT") from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)

@@ -13,7 +13,6 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -26,7 +25,8 @@ _NODES = 100_000  # values in one YAML or JSON text, each alias counted with all
 _DEPTH = 64  # mappings and lists inside one another
 _LARGEST = 2**63  # of a whole number
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# flags of `os.open`: no wait for a pipe's other end, none for a child process, bytes as they are
+AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class _Loader(yaml.CSafeLoader):
@@ -52,7 +52,7 @@ def inside(folder: Path, name: str) -> Path:
     for part in path.parts:
         at = at / part
         if at.is_symlink():
-            raise _is_link(at)
+            raise link_refused(at)
     return at
 
 
@@ -68,14 +68,14 @@ def open_regular(file: Path, limit: int | None = None, links: bool = False) -> B
         UserError: it is none of these, is too large, or may not be read.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY | _AT_ONCE | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
+        descriptor = os.open(file, os.O_RDONLY | AT_ONCE | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
     except FileNotFoundError:
         raise
     except ValueError:  # a NUL byte
         raise UserError(f"{shown(str(file))}: is no name that a file can have") from None
     except OSError as error:
         if not links and error.errno in (errno.ELOOP, errno.EMLINK):
-            raise _is_link(file) from None
+            raise link_refused(file) from None
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
@@ -87,49 +87,6 @@ def open_regular(file: Path, limit: int | None = None, links: bool = False) -> B
             f"{file}: has {found.st_size:,} bytes, more than the {limit:,} that such a file may have; refused"
         )
     return os.fdopen(descriptor, "rb")
-
-
-def open_to_append(folder: Path, name: str) -> BinaryIO:
-    """The file `name` below a folder that may be a stranger's, opened to read it and to write at its end; made where there is
-    none, with the folders on the way.
-
-    Raises:
-        UserError: it, or a folder on the way, is a link, or it is no regular file, or it cannot be written.
-    """
-    return _open_to_write(inside(folder, name), os.O_RDWR | os.O_APPEND, "a+b")
-
-
-def open_to_write(folder: Path, name: str) -> BinaryIO:
-    """The file `name` below a folder that may be a stranger's, opened anew to write; made as in `open_to_append`."""
-    stream = _open_to_write(inside(folder, name), os.O_WRONLY, "wb")
-    stream.truncate()
-    return stream
-
-
-def find_foreign(
-    folder: Path, parts: Sequence[str] | None = None, skipped: Sequence[str] = ()
-) -> tuple[Path, str] | None:
-    """The first thing below a folder that is neither a regular file nor a folder, and what it is: nothing is followed.
-
-    Args:
-        parts: look only at these names in the folder, and at what is below them; None for all.
-        skipped: names that are left out wherever they are.
-    """
-    todo = [folder]
-    while todo:
-        at = todo.pop()
-        try:
-            entries = sorted(os.scandir(at), key=lambda entry: entry.name)
-        except OSError:  # not there, or not ours to read: nothing of it is opened either
-            continue
-        for entry in entries:
-            if entry.name in skipped or (at == folder and parts is not None and entry.name not in parts):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                todo.append(Path(entry.path))
-            elif not entry.is_file(follow_symlinks=False):
-                return Path(entry.path), _kind(entry.stat(follow_symlinks=False).st_mode)
-    return None
 
 
 def read_bytes(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> bytes:
@@ -259,30 +216,9 @@ def shown(text: str, limit: int = 200) -> str:
     return safe if len(safe) <= limit else f"{safe[: limit - 1]}…"
 
 
-def _open_to_write(file: Path, flags: int, mode: str) -> BinaryIO:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, flags | os.O_CREAT | _AT_ONCE | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise _is_link(file) from None
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise UserError(f"{file}: is {_kind(file.lstat().st_mode)}; refused")
-    return os.fdopen(descriptor, mode)  # type: ignore[return-value]
-
-
-def _is_link(path: Path) -> UserError:
+def link_refused(path: Path) -> UserError:
+    """What is said of a link in a folder that may be a stranger's."""
     return UserError(f"{path}: is a link, and none is followed in a folder that may be someone else's; refused")
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISLNK(mode):
-        return "a link"
-    return "a pipe" if stat.S_ISFIFO(mode) else "a device, a socket or the like"
 
 
 def _count(node: yaml.Node, of: str, known: dict[int, int], open_: set[int]) -> int:

@@ -17,7 +17,7 @@ from src.data.labels import LabelSet
 from src.data.readers.images import read_rgb
 from src.data.windows import SIDE, WHOLE, parts
 from src.errors import memory_ran_out
-from src.files.atomic import save_picture
+from src.files.pictures import save_picture
 from src.files.untrusted import shown
 from src.inference.drawing import overlay
 from src.inference.predictor import Predictor

@@ -20,7 +20,8 @@ from src.data.readers.images import IMAGE_SUFFIXES
 from src.data.readers.raster import check_bands, georeference, opened, preview, read_window
 from src.data.windows import Part, parts
 from src.errors import UserError
-from src.files.atomic import replacing, save_picture
+from src.files.atomic import replacing
+from src.files.pictures import save_picture
 from src.files.untrusted import open_regular
 from src.inference.drawing import as_picture, overlay
 from src.inference.predictor import Predictor

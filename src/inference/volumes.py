@@ -17,7 +17,8 @@ from src.data.formats.dicom import open_series
 from src.data.formats.nifti import load_nifti, open_nifti
 from src.data.readers.slicing import Slicing
 from src.errors import UserError
-from src.files.atomic import replacing, save_picture
+from src.files.atomic import replacing
+from src.files.pictures import save_picture
 from src.inference.drawing import as_picture, overlay
 from src.inference.predictor import Predictor
 from src.inference.scenes import as_gray

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from src.distributed.fsdp import whole
+from src.distributed.library_internals import is_batch_norm
 from src.optimization.parameter_groups import parameter_groups
 
 
@@ -79,7 +80,7 @@ def freeze_batch_norm(network: nn.Module) -> None:
     torch's batch norms of one, two and three dimensions and the synchronised one have no public class in common.
     """
     for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if is_batch_norm(module):
             module.eval()
 
 
@@ -89,5 +90,5 @@ def counts_on_each_rank(model: nn.Module, batch_norm: str) -> bool:
     Args:
         batch_norm: "frozen" takes none.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in model.modules() if is_batch_norm(m)]
     return batch_norm != "frozen" and any(not isinstance(m, nn.SyncBatchNorm) for m in norms)

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Callback
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator
 
@@ -20,6 +19,7 @@ from src.config.moved import with_new_names
 from src.data.labels import LabelSet
 from src.data.trained_on import CHECKPOINT_KEY as KEY
 from src.errors import UserError
+from src.files.atomic import write_atomically
 from src.files.untrusted import check_plain, inside, shown
 from src.storage import run_folder, torch_files
 from src.storage.checkpoint_states import Fits, check_states
@@ -107,11 +107,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.states = states
         self.callbacks = callbacks
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
-        run_folder.write_atomically(Path(path), lambda stream: torch.save(checkpoint, stream))
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        write_atomically(Path(path), lambda stream: torch.save(checkpoint, stream))
 
     def load_checkpoint(
-        self, path: _PATH, map_location: Any = "cpu", weights_only: bool | None = True
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         content = read(Path(path))
         if self.states is not None:

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.check import GROUPS, TOP_LEVEL
+from src.config.hydra_internals import apply_overrides
 from src.config.monitored import fill_monitor_mode
 from src.config.moved import with_new_names
 from src.errors import UserError
@@ -135,7 +135,7 @@ def overridden(settings: Mapping[str, Any], overrides: Sequence[str]) -> DictCon
     config = OmegaConf.create(dict(settings))
     OmegaConf.set_struct(config, True)
     if overrides:
-        ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(list(overrides)), config)
+        apply_overrides(config, OverridesParser.create().parse_overrides(list(overrides)))
     return config
 
 

@@ -11,14 +11,15 @@ import os
 import re
 import shutil
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from src.errors import UserError
 from src.files import untrusted
+from src.files.atomic import TEMPORARY, write_atomically
+from src.files.foreign_folders import find_foreign, open_to_append
 
 CHECKPOINTS = "checkpoints"
 BEST = f"{CHECKPOINTS}/best.ckpt"
@@ -39,7 +40,8 @@ _LOCK = f"{CHECKPOINTS}/.lock"
 _SECONDS_TO_END = 10  # for a killed process to be gone
 # What has links by its nature, and nothing here opens: a logger's folder, and the lock of Optuna's file, which it removes.
 _OTHERS_OWN = ("wandb", "optuna.log.lock")
-_HALF = re.compile(r"\.(metrics\.json|[^/]*\.ckpt)\.[^/]*")  # what `write_atomically` began
+# what `write_atomically` began, now and in earlier versions
+_HALF = re.compile(rf"{TEMPORARY}|\.(metrics\.json|[^/]*\.ckpt)\.[^/]*")
 
 
 def make(run_dir: Path) -> Path:
@@ -71,7 +73,7 @@ def check_own(run_dir: Path, parts: Sequence[str] | None = None) -> None:
     Raises:
         UserError: the first link, pipe or device in it.
     """
-    if found := untrusted.find_foreign(run_dir, parts, _OTHERS_OWN):
+    if found := find_foreign(run_dir, parts, _OTHERS_OWN):
         file, kind = found
         raise UserError(
             f"{untrusted.shown(str(file))}: is {kind}, and a run folder, which may be someone else's, has files and "
@@ -106,7 +108,7 @@ def alone(folder: Path, lock: str = _LOCK) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with untrusted.open_to_append(folder, lock) as file:
+    with open_to_append(folder, lock) as file:
         until = time.monotonic() + _SECONDS_TO_END
         while True:
             try:
@@ -125,41 +127,6 @@ def alone(folder: Path, lock: str = _LOCK) -> Iterator[None]:
                 raise UserError(f"{folder}: {who} is at work in this folder; wait for it or end it")
             time.sleep(0.2)
         yield
-
-
-def write_atomically(file: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Writes to a temporary name beside `file`, flushes to disk, then renames: readers see the old or the new file."""
-    with naming(file):
-        _write_atomically(file, write)
-
-
-@contextlib.contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """An error of the system within it names `file`, whatever temporary name (or none) it came of."""
-    try:
-        yield
-    except OSError as error:
-        temporary = not isinstance(error.filename, str) or Path(error.filename).parent == file.parent
-        if error.errno is not None and temporary:
-            error.filename = str(file)
-        raise
-
-
-def _write_atomically(file: Path, write: Callable[[BinaryIO], None]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def keep_previous(last: Path, previous: Path) -> None:
@@ -200,11 +167,8 @@ def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Writes a text file, whole or not at all."""
-    write_atomically(file, lambda stream: _write(stream, text))
-
-
-def _write(stream: BinaryIO, text: str) -> None:
-    stream.write(text.encode())
+    content = text.encode()
+    write_atomically(file, lambda stream: stream.writelines([content]))
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any] | None:

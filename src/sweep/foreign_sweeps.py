@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, O
 from hydra.errors import HydraException
 
 from src.cli.command import CONFIG_DIR
+from src.config import hydra_internals
 from src.config.check import GROUPS, TOP_LEVEL
 from src.errors import UserError
 from src.files.untrusted import shown
@@ -143,7 +144,7 @@ def _check_of_sweep(override: Override, text: str, of: str) -> None:
 
 
 def _written(value: Any) -> str:
-    return Override._get_value_element_as_str(value) if isinstance(value, list | dict) else str(value)
+    return hydra_internals.written(value) if isinstance(value, list | dict) else str(value)
 
 
 def _parsed(text: str, of: str) -> Override:
@@ -160,7 +161,7 @@ def _values(override: Override) -> Iterator[Any]:
     value = override.value()
     if isinstance(value, ChoiceSweep):
         for item in value.list:
-            yield item.text if isinstance(item, QuotedString) else Override._convert_value(item)
+            yield item.text if isinstance(item, QuotedString) else hydra_internals.plain_value(item)
     elif not isinstance(value, RangeSweep | IntervalSweep | Glob):
         yield value
 

@@ -21,6 +21,7 @@ import yaml
 
 from src.errors import UserError
 from src.files import untrusted
+from src.files.foreign_folders import open_to_write
 from src.storage import run_folder
 from src.sweep.record import Status
 
@@ -89,9 +90,9 @@ class JobProcess:
         run_folder.check_own(folder)
         (folder / run_folder.METRICS).unlink(missing_ok=True)
         if not start.can_go_on:
-            with untrusted.open_to_write(folder, run_folder.OVERRIDES) as overrides:
+            with open_to_write(folder, run_folder.OVERRIDES) as overrides:
                 overrides.write(yaml.safe_dump([*start.overrides, *start.changes]).encode())
-        with untrusted.open_to_write(folder, STDOUT) as out, untrusted.open_to_write(folder, STDERR) as err:
+        with open_to_write(folder, STDOUT) as out, open_to_write(folder, STDERR) as err:
             self._process = subprocess.Popen(
                 start.command(), env=environment(start), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                 start_new_session=True, preexec_fn=_end_with_parent if sys.platform == "linux" else None,

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -19,6 +18,7 @@ from pydantic import PositiveInt
 from src.cli.command import plain
 from src.cli.job_overrides import as_given
 from src.config.check import RESERVED, check_keys
+from src.config.hydra_internals import combinations
 from src.errors import UserError
 from src.sweep.launcher import NAMESPACE, ProcessLauncher
 
@@ -51,8 +51,7 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Runs all jobs; ends with status 1 if one failed."""
-        (batch,) = BasicSweeper.split_arguments(self.parsed(self.written(arguments)), max_batch_size=None)
-        results = list(self.launcher.launch(batch, initial_job_idx=0))
+        results = list(self.launcher.launch(combinations(self.parsed(self.written(arguments))), initial_job_idx=0))
         exit_unless_good(self.launcher)
         return results
 

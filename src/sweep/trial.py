@@ -11,7 +11,8 @@ from typing import Any, Literal
 from hydra.utils import get_object
 
 from src.errors import UserError
-from src.files.untrusted import inside, open_regular, open_to_write, shown
+from src.files.foreign_folders import open_to_write
+from src.files.untrusted import inside, open_regular, shown
 from src.optional_packages import needs
 from src.sweep.process import TRIAL
 
@@ -50,9 +51,10 @@ def trial_of_this_job() -> tuple[Any, str] | None:
     told = json.loads(os.environ[TRIAL])
     optuna, pruner = needs("optuna", "optuna"), dict(told["pruner"])
     made = get_object(pruner.pop("_target_"))(**pruner)
-    study = optuna.load_study(storage=_storage(Path(told["folder"])), study_name=NAME, pruner=made)
-    frozen = study.get_trials(deepcopy=False)[told["trial"]]
-    return optuna.trial.Trial(study, frozen._trial_id), told["metric"]
+    storage = _storage(Path(told["folder"]))
+    study = optuna.load_study(storage=storage, study_name=NAME, pruner=made)
+    number = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(NAME), told["trial"])
+    return optuna.trial.Trial(study, number), told["metric"]
 
 
 def _storage(folder: Path) -> Any:

@@ -20,7 +20,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import Metric
 
 from src.config import signatures
@@ -31,6 +30,7 @@ from src.data.labels import LabelSet
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy
+from src.distributed.library_internals import before_each_operation, set_timeout
 from src.errors import UserError
 from src.files import untrusted
 from src.models.base import Segmenter
@@ -212,7 +212,7 @@ def build_trainer(settings: Settings, batches: int = 1, *more: Callback, trust: 
         default_root_dir=settings["paths"]["output_dir"],
     )  # fmt: skip
     if timeout is not None:
-        trainer.strategy._timeout = datetime.timedelta(minutes=timeout)  # type: ignore[attr-defined]
+        set_timeout(trainer.strategy, datetime.timedelta(minutes=timeout))
     return trainer
 
 
@@ -307,23 +307,21 @@ def _trusted_metrics(nodes: Settings, trust: Trust) -> dict[str, Any]:
 
 def no_larger_than(file: Path) -> AbstractContextManager[object]:
     """Within it no network is made that the weights in a checkpoint could not fill."""
-    return _AtMost(_ROOM + file.stat().st_size, _ROOM_CALLS)
+    return before_each_operation(_AtMost(_ROOM + file.stat().st_size, _ROOM_CALLS))
 
 
-class _AtMost(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _AtMost:
     """Refuses to make more numbers than the weights of a file could fill: it may describe a network of terabytes."""
 
     def __init__(self, numbers: int, calls: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self.numbers, self.calls = numbers, calls
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __call__(self, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], list | tuple) and all(isinstance(side, int) for side in args[0]):
             self.numbers -= math.prod(args[0])  # of torch.empty and the like, before they make it
             self.calls -= 1
         if self.numbers < 0 or self.calls < 0:
             raise UserError("describes a network that is far larger than the weights it has; refused")
-        return function(*args, **(kwargs or {}))
 
 
 def is_main_process() -> bool:

@@ -21,7 +21,8 @@ from src.config.check import uses_depth, uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed import slurm
-from src.distributed.supervision import Ranks, stopped_by_signals
+from src.distributed.stop_signals import stopped_by_signals
+from src.distributed.supervision import Ranks
 from src.errors import (
     Interrupted,
     NonFiniteLoss,

@@ -18,7 +18,7 @@ from src.data.augment.rare_classes import pixels_by_class
 from src.data.dataset import Source
 from src.data.formats.shapes import Shapes
 from src.errors import UserError
-from src.files.untrusted import find_foreign, open_to_append, open_to_write
+from src.files.foreign_folders import find_foreign, open_to_append, open_to_write
 from src.storage import checkpoints, run_folder
 from src.training.build import class_weights
 

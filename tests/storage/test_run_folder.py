@@ -13,6 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from src.errors import UserError
+from src.files.atomic import write_atomically
 from src.storage import run_folder
 from tests.conftest import SMALL, environment
 
@@ -21,14 +22,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "x.bin"
-    run_folder.write_atomically(file, lambda stream: _put(stream, b"old"))
+    write_atomically(file, lambda stream: _put(stream, b"old"))
 
     def fail(stream: BinaryIO) -> None:
         stream.write(b"half of the n")
         raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        run_folder.write_atomically(file, fail)
+        write_atomically(file, fail)
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -39,7 +40,7 @@ def test_the_previous_file_outlives_its_replacement(tmp_path: Path) -> None:
     assert not previous.exists()
     for content in (b"1", b"2", b"3"):
         run_folder.keep_previous(last, previous)
-        run_folder.write_atomically(last, lambda stream, content=content: _put(stream, content))  # type: ignore[misc]
+        write_atomically(last, lambda stream, content=content: _put(stream, content))  # type: ignore[misc]
     assert (previous.read_bytes(), last.read_bytes()) == (b"2", b"3")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from src.files.atomic import write_atomically
 from src.storage import run_folder
 from src.sweep.process import STDERR, STDOUT, JobProcess, Start, environment, outcome, run_to_end
 from tests.conftest import ROOT
@@ -121,7 +122,7 @@ def test_a_new_run_starts_clean_and_one_with_a_checkpoint_goes_on(tmp_path: Path
     run_to_end(JobProcess(job(tmp_path, "")), lambda: False, 1.0)
     assert not (tmp_path / run_folder.METRICS).exists()
     assert yaml.safe_load((tmp_path / run_folder.OVERRIDES).read_text()) == ["seed=1"]
-    run_folder.write_atomically(tmp_path / run_folder.LAST, lambda stream: None)
+    write_atomically(tmp_path / run_folder.LAST, lambda stream: None)
     assert start.command()[3:] == [f"resume={tmp_path}", "data.num_workers=2"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy.typing as npt
 from src.data.augment.transforms import LEAST
 from src.data.dataset import Source
 from src.data.threads import in_order
-from src.files.untrusted import open_regular, open_to_write
+from src.files.atomic import write_atomically
+from src.files.untrusted import open_regular
 from src.seeding import derive
 
 
@@ -72,11 +72,8 @@ def pixels_by_class(source: Source, keep: Path | None = None) -> npt.NDArray[np.
     for index, counts in enumerate(in_order(count, range(len(source)))):
         pixels[index] = counts
     if keep is not None:
-        keep.parent.mkdir(parents=True, exist_ok=True)
-        own = keep.with_suffix(f".{os.getpid()}")  # each rank writes its own, and one stays
-        with open_to_write(own.parent, own.name) as file:
-            np.savez_compressed(file, pixels=pixels, names=names)
-        own.replace(keep)
+        # each rank writes its own, and one stays
+        write_atomically(keep, lambda file: np.savez_compressed(file, pixels=pixels, names=names))
     return pixels
 
 

@@ -6,6 +6,7 @@ endian), and the samples; a sample is the sizes of its parts and the parts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import mmap
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from src.errors import UserError
+from src.files.atomic import replacing
 from src.files.untrusted import open_regular, read_json, shown
 from src.optional_packages import needs
 
@@ -151,6 +153,10 @@ def _is_plain(name: str) -> bool:
     )  # fmt: skip
 
 
+class _NotTheChunk(Exception):
+    """What arrived has another size or digest than what was written."""
+
+
 class Remote:
     """Files of one folder of an object store, fetched by litdata into a cache that all processes of a machine share.
 
@@ -177,18 +183,21 @@ class Remote:
                 if _touched(file):
                     return
                 time.sleep(wait)
-                part = file.with_suffix(".part")
+                arrived = False
                 try:
-                    download(f"{self.url}/{name}", part)
+                    # no suffix: what is no chunk yet is none that room is made of
+                    with contextlib.suppress(_NotTheChunk), replacing(file, tail="") as part:
+                        download(f"{self.url}/{name}", part)
+                        if part.stat().st_size != size or digest_of_it not in (None, digest(part)):
+                            raise _NotTheChunk
+                        arrived = True
                 except UserError:
                     if attempt == len(_WAITS):
                         raise
                     continue
-                if part.stat().st_size == size and digest_of_it in (None, digest(part)):
-                    part.replace(file)
+                if arrived:
                     self._make_room(file)
                     return
-                part.unlink()
             raise UserError(
                 f"data.root: {self.url}/{name} is not the chunk that was written; upload the data set again"
             )

@@ -16,6 +16,7 @@ from src.data.formats.folder import existing
 from src.data.formats.sample_bytes import decode
 from src.data.labels import LabelSet
 from src.errors import UserError
+from src.files.atomic import replacing
 from src.files.untrusted import plain_json, read_text, shown
 
 DESCRIPTION = "dataset.json"  # written last: what a folder without it holds is not whole
@@ -170,6 +171,5 @@ def _fetched(url: str, cache: Path) -> str:
 
 def _keep(url: str, file: Path) -> None:
     if not file.is_file():
-        part = file.with_name(f"{os.getpid()}.{file.name}")
-        download(url, part)
-        part.replace(file)
+        with replacing(file, tail="") as part:
+            download(url, part)
