@@ -141,10 +141,20 @@ def merged(group: str, name: str) -> tuple[dict[str, Any], dict[str, str], list[
     begins: list[str] = []
     keys: dict[str, Any] = {}
     for entry in content.pop("defaults", []):
-        if isinstance(entry, str) and entry != "_self_" and not entry.startswith("/"):
+        if isinstance(entry, str) and entry.startswith("/hydra/base/"):  # what every option of the group has
+            shared = CONF / f"{entry.removesuffix('@_here_')[1:]}.yaml"
+            content = deep(read(shared), content)
+            said = {**comments(shared.read_text(encoding="utf-8")), **{key: text for key, text in said.items() if text}}
+        elif isinstance(entry, str) and entry != "_self_" and not entry.startswith("/"):
             before, told, _ = merged(group, entry)
-            keys, said, begins = {**keys, **before}, {**told, **{k: v for k, v in said.items() if v}}, [*begins, entry]
-    return {**keys, **content}, said, begins
+            keys, said, begins = deep(keys, before), {**told, **{k: v for k, v in said.items() if v}}, [*begins, entry]
+    return deep(keys, content), said, begins
+
+
+def deep(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping with another one's values over it, mappings in it likewise."""
+    both = {k: deep(under[k], v) for k, v in over.items() if isinstance(v, Mapping) and isinstance(under.get(k), Mapping)}
+    return {**under, **over, **both}
 
 
 def keys_of(group: str, name: str) -> list[Key]:

@@ -219,11 +219,16 @@ def options(slot: str) -> frozenset[str]:
     return _offered().get(slot, frozenset()) | _HARMLESS.get(slot, frozenset())
 
 
+def _files_of(group: str) -> list[Path]:
+    """A group's options, and what they have in common."""
+    return [*sorted((_CONF / group).glob("*.yaml")), *(_CONF / "hydra/base").glob(f"{group}.yaml")]
+
+
 @functools.cache
 def _offered() -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for group in (*GROUPS, *_GLOBAL):
-        for file in sorted((_CONF / group).glob("*.yaml")):
+        for file in _files_of(group):
             try:
                 content = read_yaml(file)
             except UserError:  # a file of the user's that is more than plain data offers nothing to strangers
@@ -243,7 +248,7 @@ def own_interpolations() -> frozenset[str]:
     """The texts with `${` that this program's own configs of a run have, word for word."""
     found: set[str] = set()
     for group in (*GROUPS, *_GLOBAL):
-        for file in sorted((_CONF / group).glob("*.yaml")):
+        for file in _files_of(group):
             try:
                 found.update(text for _, text in texts(read_yaml(file)) if "${" in text)
             except UserError:
