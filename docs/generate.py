@@ -153,7 +153,9 @@ def merged(group: str, name: str) -> tuple[dict[str, Any], dict[str, str], list[
 
 def deep(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping with another one's values over it, mappings in it likewise."""
-    both = {k: deep(under[k], v) for k, v in over.items() if isinstance(v, Mapping) and isinstance(under.get(k), Mapping)}
+    both = {
+        k: deep(under[k], v) for k, v in over.items() if isinstance(v, Mapping) and isinstance(under.get(k), Mapping)
+    }
     return {**under, **over, **both}
 
 

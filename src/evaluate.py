@@ -82,7 +82,7 @@ def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks:
     from src.data.trained_on import Images, check_classes
     from src.distributed.supervision import in_words
     from src.storage import checkpoints, ownership, run_folder
-    from src.training import build
+    from src.training import build, machine
     from src.training.library_messages import quiet
     from src.training.score_table import score_table
 
@@ -112,9 +112,9 @@ def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks:
         check_classes(model.label_set, source.label_set, str(file))
     on = trainer_of(config, settings["trainer"], file, typed or ())
     trained_in = (config.get("trainer") or {}).get("precision")
-    if build.is_main_process() and trained_in not in (None, on.get("precision")):
+    if machine.is_main_process() and trained_in not in (None, on.get("precision")):
         _log.info("trainer.precision=%s (trained with %s)", on["precision"], shown(str(trained_in)))
-    build.check_devices(on)
+    machine.check_devices(on)
     trainer = build.build_trainer(
         {
             "trainer": on,
@@ -168,7 +168,7 @@ def _with_trained(
     from hydra.utils import get_object
 
     from src.data.trained_on import as_trained, in_order
-    from src.training import build
+    from src.training import machine
 
     given, trained = chosen["dataset"], (config.get("data") or {}).get("dataset") or {}
     made_by = get_object(given["_target_"])
@@ -182,7 +182,7 @@ def _with_trained(
         dataset["labels"] = in_order(dataset["labels"], names)
     data = {**chosen, "dataset": dataset}
     check_node("data", data)
-    if build.is_main_process():
+    if machine.is_main_process():
         if read or labelled:
             _log.info("as %s was trained: %s", file, ", ".join([*read, *labelled]))
         if otherwise:

@@ -5,20 +5,20 @@ Every error is one `UserError` that names the key, what is wrong and the mend.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from src.config import signatures
 from src.config.consistency import check_consistency
+from src.config.monitored import check_metrics, check_own_names
 from src.config.shares import parse_share
+from src.config.suggest import suggest
 from src.errors import UserError
 from src.files.untrusted import shown
-from src.metrics import names
 from src.which_src import of_another
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -137,7 +137,7 @@ def check(config: Mapping[str, Any]) -> None:
     for group in ("discriminator", "tasks"):
         if config.get(group) is not None:
             check_node(group, config[group])
-    _check_names(config)
+    check_own_names(config)
     for group in ("metrics", "callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
             if isinstance(node, Mapping):
@@ -217,12 +217,7 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
 def check_together(config: Mapping[str, Any]) -> None:
     """Checks what no single key can tell."""
     data, network, trainer = config["data"], config["network"], config["trainer"]
-    _check_metric("monitor", config, ("val",))
-    optimized = config["optimized_metric"]
-    if optimized != names.TRAIN_LOSS:
-        _check_metric("optimized_metric", config, ("val", "test"))
-    if optimized.startswith("test/") and not config["test"]:
-        raise UserError(f"optimized_metric: {optimized} needs test=true")
+    check_metrics(config)
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
     count = len(devices) if isinstance(devices, list) else devices
     batch = data["batch_size"]
@@ -358,46 +353,12 @@ def explain(error: Exception, keys: Mapping[str, Any] | None) -> str:
     if match := re.search(r"Could not find '([^']+)'\n\nAvailable options in '([^']+)':\n((?:\t.*\n?)+)", text):
         options = match[3].split()
         choice = match[1].rpartition("/")[2]
-        return f"{match[2]}={choice}: no such option{_suggest(choice, options)}; choose one of: {', '.join(options)}"
+        return f"{match[2]}={choice}: no such option{suggest(choice, options)}; choose one of: {', '.join(options)}"
     if match := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"{match[1]}: is there already; leave out the '+'"
     if match := re.search(r"No match in the defaults list|Could not override '([^=']+)=", text):
         return " ".join(text.split())
     return " ".join(text.split("\n\n")[0].split())
-
-
-def _check_metric(key: str, config: Mapping[str, Any], stages: tuple[str, ...]) -> None:
-    given = config[key]
-    stage, _, name = given.partition("/")
-    weights = (config.get("tasks") or {}).items()
-    tasks = [task for task, weight in weights if isinstance(weight, int | float) and weight > 0]
-    of_ours = {score.task for score in names.TASK_SCORES.values()}
-    own = [*own_metrics(config), *(f"{task}_*" for task in tasks if task not in of_ours)]
-    score = names.find(name, own) if stage in stages else None
-    if score is not None and (score.task is None or score.task in tasks):
-        return
-    if score is not None:
-        raise UserError(
-            f"{key}: {given} is a score of the task {score.task}, which is not learnt; take tasks={score.task}"
-        )
-    known = [f"val/{name}" for name in names.of_run(tasks, own)]
-    also = ", and the same of test/" if "test" in stages else ""
-    raise UserError(f"{key}: no metric is called {given!r}{_suggest(given, known)}; metrics: {', '.join(known)}{also}")
-
-
-def _check_names(config: Mapping[str, Any]) -> None:
-    """Checks that the user's own metrics have names of their own."""
-    for name in own_metrics(config):
-        if not re.fullmatch(r"[A-Za-z]\w{0,49}", name) or names.find(name) is not None or name == "iou":
-            raise UserError(
-                f"metrics.{shown(name)}: should be a word of letters, digits and _ that is no score's here, "
-                f"e.g. metrics.my_{shown(name[:20])}"
-            )
-
-
-def own_metrics(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the metrics that the user added."""
-    return tuple(config.get("metrics") or {})
 
 
 def _expect(where: str, annotation: Any, value: Any) -> None:
@@ -409,12 +370,7 @@ def _expect(where: str, annotation: Any, value: Any) -> None:
 def _unknown(key: str, path: str, names: list[str]) -> str:
     where = f"{path}.{key}" if path else key
     listed = f"; keys of {path or 'the config'}: {', '.join(sorted(names))}" if names else ""
-    return f"{where}: no such key{_suggest(key, names)}{listed}"
-
-
-def _suggest(word: str, choices: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f"{where}: no such key{suggest(key, names)}{listed}"
 
 
 @functools.cache

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from src.config import signatures
+from src.config.monitored import check_direction
 from src.errors import UserError
-from src.metrics.names import falls, find
 
 
 def check_consistency(config: Mapping[str, Any]) -> None:
@@ -19,7 +19,7 @@ def check_consistency(config: Mapping[str, Any]) -> None:
     _check_devices(config["trainer"])
     _check_sizes(config)
     _check_classes(config)
-    _check_monitor(config)
+    check_direction(config)
     optimizer = config["optimizer"]
     if optimizer.get("nesterov") and not optimizer.get("momentum"):
         raise UserError("optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9")
@@ -88,19 +88,3 @@ def _check_classes(config: Mapping[str, Any]) -> None:
     monitored = config["monitor"].removeprefix("val/iou/")
     if monitored != config["monitor"] and monitored not in names:
         raise UserError(f"monitor: no class is called {monitored!r}; classes: {', '.join(names)}")
-
-
-def _check_monitor(config: Mapping[str, Any]) -> None:
-    key, mode = config["monitor"].removeprefix("val/"), config["monitor_mode"]
-    if find(key) is None:
-        if mode is None:
-            raise UserError(
-                f"monitor_mode: {config['monitor']} is a metric of your own; say which is best, monitor_mode=max or min"
-            )
-        return
-    right = "min" if falls(key) else "max"
-    if mode not in (None, right):
-        raise UserError(
-            f"monitor_mode: {config['monitor_mode']} would keep the worst checkpoint by {config['monitor']}; take "
-            f"monitor_mode={right}"
-        )

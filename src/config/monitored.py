@@ -1,10 +1,17 @@
-"""Which direction of the monitored metric is the best, where nobody said."""
+"""The metrics that a config names: what is monitored, what a sweep is told, and the user's own; and which direction is best."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
-from src.metrics.names import falls, find
+from src.config.suggest import suggest
+from src.errors import UserError
+from src.files.untrusted import shown
+from src.metrics.names import TASK_SCORES, TRAIN_LOSS, falls, find, of_run
 
 
 def fill_monitor_mode(config: DictConfig) -> None:
@@ -15,3 +22,72 @@ def fill_monitor_mode(config: DictConfig) -> None:
     key = str(config.monitor).removeprefix("val/")
     if find(key) is not None:
         OmegaConf.update(config, "monitor_mode", "min" if falls(key) else "max")
+
+
+def check_metrics(config: Mapping[str, Any]) -> None:
+    """Checks that a run has the metrics that it monitors and that a sweep is told.
+
+    Raises:
+        UserError: it has not, with those that it has.
+    """
+    _check_metric("monitor", config, ("val",))
+    optimized = config["optimized_metric"]
+    if optimized != TRAIN_LOSS:
+        _check_metric("optimized_metric", config, ("val", "test"))
+    if optimized.startswith("test/") and not config["test"]:
+        raise UserError(f"optimized_metric: {optimized} needs test=true")
+
+
+def check_direction(config: Mapping[str, Any]) -> None:
+    """Checks that the best checkpoint is not the worst.
+
+    Raises:
+        UserError: it would be, or nobody says which is best of a metric of the user's own.
+    """
+    key, mode = config["monitor"].removeprefix("val/"), config["monitor_mode"]
+    if find(key) is None:
+        if mode is None:
+            raise UserError(
+                f"monitor_mode: {config['monitor']} is a metric of your own; say which is best, monitor_mode=max or min"
+            )
+        return
+    right = "min" if falls(key) else "max"
+    if mode not in (None, right):
+        raise UserError(
+            f"monitor_mode: {config['monitor_mode']} would keep the worst checkpoint by {config['monitor']}; take "
+            f"monitor_mode={right}"
+        )
+
+
+def _check_metric(key: str, config: Mapping[str, Any], stages: tuple[str, ...]) -> None:
+    given = config[key]
+    stage, _, name = given.partition("/")
+    weights = (config.get("tasks") or {}).items()
+    tasks = [task for task, weight in weights if isinstance(weight, int | float) and weight > 0]
+    of_ours = {score.task for score in TASK_SCORES.values()}
+    own = [*own_metrics(config), *(f"{task}_*" for task in tasks if task not in of_ours)]
+    score = find(name, own) if stage in stages else None
+    if score is not None and (score.task is None or score.task in tasks):
+        return
+    if score is not None:
+        raise UserError(
+            f"{key}: {given} is a score of the task {score.task}, which is not learnt; take tasks={score.task}"
+        )
+    known = [f"val/{name}" for name in of_run(tasks, own)]
+    also = ", and the same of test/" if "test" in stages else ""
+    raise UserError(f"{key}: no metric is called {given!r}{suggest(given, known)}; metrics: {', '.join(known)}{also}")
+
+
+def check_own_names(config: Mapping[str, Any]) -> None:
+    """Checks that the user's own metrics have names of their own."""
+    for name in own_metrics(config):
+        if not re.fullmatch(r"[A-Za-z]\w{0,49}", name) or find(name) is not None or name == "iou":
+            raise UserError(
+                f"metrics.{shown(name)}: should be a word of letters, digits and _ that is no score's here, "
+                f"e.g. metrics.my_{shown(name[:20])}"
+            )
+
+
+def own_metrics(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the metrics that the user added."""
+    return tuple(config.get("metrics") or {})

@@ -5,10 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
-import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,7 @@ from src.data.labels import LabelSet
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy
-from src.distributed.library_internals import before_each_operation, set_timeout
+from src.distributed.library_internals import set_timeout
 from src.errors import UserError
 from src.files import untrusted
 from src.models.base import Segmenter
@@ -39,14 +36,13 @@ from src.seeding import derive
 from src.storage import checkpoints, run_folder
 from src.storage.trust import STRANGER, Trust, check_targets, split_packages
 from src.tasks.multi_task import MultiTask
+from src.training.size_limit import no_larger_than
 
 Settings = Mapping[str, Any]
 _log = logging.getLogger(__name__)
 _OF_STEP = {"accumulate_grad_batches": "accumulate", "gradient_clip_val": "clip"}
 _OF_ZERO = {"zero_stage": "stage", "offload": "offload"}
 _TO_PREDICT = ("network", "model", "tasks")
-# What may be made of a checkpoint's description beside its weights: a library's classifier that is cut off again, say.
-_ROOM, _ROOM_CALLS = 200_000_000, 100_000
 _OF_GROUPS = ("lr", "weight_decay", "encoder_lr_factor", "decay_norm_and_bias")
 
 
@@ -305,35 +301,6 @@ def _trusted_metrics(nodes: Settings, trust: Trust) -> dict[str, Any]:
     return allowed
 
 
-def no_larger_than(file: Path) -> AbstractContextManager[object]:
-    """Within it no network is made that the weights in a checkpoint could not fill."""
-    return before_each_operation(_AtMost(_ROOM + file.stat().st_size, _ROOM_CALLS))
-
-
-class _AtMost:
-    """Refuses to make more numbers than the weights of a file could fill: it may describe a network of terabytes."""
-
-    def __init__(self, numbers: int, calls: int) -> None:
-        self.numbers, self.calls = numbers, calls
-
-    def __call__(self, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], list | tuple) and all(isinstance(side, int) for side in args[0]):
-            self.numbers -= math.prod(args[0])  # of torch.empty and the like, before they make it
-            self.calls -= 1
-        if self.numbers < 0 or self.calls < 0:
-            raise UserError("describes a network that is far larger than the weights it has; refused")
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that writes, known also before a trainer is built."""
-    environment = os.environ
-    if "RANK" in environment:  # torchrun
-        return int(environment["RANK"]) == 0
-    if "LOCAL_RANK" in environment:  # Lightning's own launcher
-        return int(environment["LOCAL_RANK"]) == 0 and int(environment.get("NODE_RANK", "0")) == 0
-    return int(environment.get("SLURM_PROCID", "0")) == 0
-
-
 def task_overrides() -> list[str]:
     """The overrides that this run was started with, where Hydra started it."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
@@ -343,35 +310,3 @@ def without_weights(settings: Settings) -> dict[str, Any]:
     """The weights come from the checkpoint: none are looked for elsewhere."""
     network = settings["network"]
     return {**settings, "network": {**network, "encoder_weights": None} if "encoder_weights" in network else network}
-
-
-def check_devices(trainer: Settings) -> None:
-    """Checks the trainer's keys against the machine.
-
-    Raises:
-        UserError: more devices are asked for than there are, or a precision that they do not have.
-    """
-    if str(trainer.get("precision")) == "16-mixed" and not torch.accelerator.is_available():
-        raise UserError("trainer.precision: 16-mixed needs a GPU and there is none here; take bf16-mixed or 32-true")
-    devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
-    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if on_gpu and str(trainer.get("precision")).startswith("bf16") and not torch.cuda.is_bf16_supported():
-        raise UserError(
-            f"trainer.precision: {torch.cuda.get_device_name()} has no bfloat16; take 16-mixed (model=cnn) or 32-true"
-        )
-    if "LOCAL_RANK" in os.environ or accelerator in ("cpu", "mps") or devices in ("auto", -1):
-        available = torch.cuda.device_count() if accelerator in ("gpu", "cuda") else None
-        if available == 0:
-            raise UserError("trainer.accelerator: there is no GPU here; take trainer=cpu")
-        return
-    available = torch.cuda.device_count()
-    wanted = max(devices) + 1 if isinstance(devices, list) else int(devices)
-    if accelerator in ("gpu", "cuda"):
-        if available == 0:
-            raise UserError(f"trainer: asks for {wanted} GPUs and there is no GPU here; take trainer=cpu")
-        if wanted > available:
-            raise UserError(
-                f"trainer.devices: asks for {wanted} GPUs and there are {available}; take trainer.devices={available}"
-            )
-    elif available and wanted > available:
-        raise UserError(f"trainer.devices: asks for {wanted} devices and there are {available}")

@@ -40,11 +40,12 @@ from src.optimization.updates import counts_on_each_rank
 from src.storage import checkpoint_states, checkpoints, ownership, run_folder
 from src.storage.trust import STRANGER, Trust
 from src.sweep.trial import trial_of_this_job
-from src.training import build
+from src.training import build, machine
 from src.training.init_from import start_from
 from src.training.library_messages import quiet
 from src.training.record import RunRecord, Status
 from src.training.score_table import score_table
+from src.training.size_limit import no_larger_than
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def run(
     )  # or a mistake in what is to change, before anything is touched
 
     with contextlib.ExitStack() as stack:
-        if build.is_main_process():
+        if machine.is_main_process():
             run_folder.check_own(run_dir, run_folder.OWN)
             stack.enter_context(run_folder.alone(run_dir))
             if not resume:
@@ -89,7 +90,7 @@ def run(
         try:
             return _run(settings, run_dir, record, on, ranks, trust, said or Said())
         except Interrupted as stop:
-            if build.is_main_process():
+            if machine.is_main_process():
                 slurm.requeue_after(str(stop))
             raise
         except Exception as error:
@@ -128,18 +129,18 @@ def _run(
     said: Said,
 ) -> Outcome:  # fmt: skip
     from_checkpoint = on.file if on is not None else None
-    if build.is_main_process():
+    if machine.is_main_process():
         run_folder.clear(run_dir, resume=on is not None)
     quiet()
     seed = int(settings["seed"])
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
-    build.check_devices(settings["trainer"])
+    machine.check_devices(settings["trainer"])
     datamodule = build.build_data(
         settings["data"], seed, uses_unlabeled(settings["model"]), uses_depth(settings), trust=trust
     )
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
-    if build.is_main_process():
+    if machine.is_main_process():
         ownership.sign(run_dir, settings)
     of_trainer = settings if on is None else _logging_on(settings, on.batches)
     more: list[L.Callback] = [ranks] if on is None else [ranks, checkpoint_states.Fits(on.file)]
@@ -153,7 +154,7 @@ def _run(
         settings["model"].get("class_weights"), train_source, run_dir / run_folder.CLASS_COUNTS
     )
     to_build = settings if from_checkpoint is None else build.without_weights(settings)  # they come from the checkpoint
-    with contextlib.nullcontext() if from_checkpoint is None else build.no_larger_than(from_checkpoint):
+    with contextlib.nullcontext() if from_checkpoint is None else no_larger_than(from_checkpoint):
         model = build.build_model(
             to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, trust=trust
         )
@@ -310,5 +311,5 @@ def _headline(settings: Mapping[str, Any], datamodule: SegmentationDataModule, p
 
 
 def _say(text: str) -> None:
-    if build.is_main_process():
+    if machine.is_main_process():
         _log.info(text)

@@ -1,0 +1,53 @@
+"""What this process is among those of a run, and whether the machine has the devices that are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from src.errors import UserError
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes, known also before a trainer is built."""
+    environment = os.environ
+    if "RANK" in environment:  # torchrun
+        return int(environment["RANK"]) == 0
+    if "LOCAL_RANK" in environment:  # Lightning's own launcher
+        return int(environment["LOCAL_RANK"]) == 0 and int(environment.get("NODE_RANK", "0")) == 0
+    return int(environment.get("SLURM_PROCID", "0")) == 0
+
+
+def check_devices(trainer: Mapping[str, Any]) -> None:
+    """Checks the trainer's keys against the machine.
+
+    Raises:
+        UserError: more devices are asked for than there are, or a precision that they do not have.
+    """
+    if str(trainer.get("precision")) == "16-mixed" and not torch.accelerator.is_available():
+        raise UserError("trainer.precision: 16-mixed needs a GPU and there is none here; take bf16-mixed or 32-true")
+    devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if on_gpu and str(trainer.get("precision")).startswith("bf16") and not torch.cuda.is_bf16_supported():
+        raise UserError(
+            f"trainer.precision: {torch.cuda.get_device_name()} has no bfloat16; take 16-mixed (model=cnn) or 32-true"
+        )
+    if "LOCAL_RANK" in os.environ or accelerator in ("cpu", "mps") or devices in ("auto", -1):
+        available = torch.cuda.device_count() if accelerator in ("gpu", "cuda") else None
+        if available == 0:
+            raise UserError("trainer.accelerator: there is no GPU here; take trainer=cpu")
+        return
+    available = torch.cuda.device_count()
+    wanted = max(devices) + 1 if isinstance(devices, list) else int(devices)
+    if accelerator in ("gpu", "cuda"):
+        if available == 0:
+            raise UserError(f"trainer: asks for {wanted} GPUs and there is no GPU here; take trainer=cpu")
+        if wanted > available:
+            raise UserError(
+                f"trainer.devices: asks for {wanted} GPUs and there are {available}; take trainer.devices={available}"
+            )
+    elif available and wanted > available:
+        raise UserError(f"trainer.devices: asks for {wanted} devices and there are {available}")
