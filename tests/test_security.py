@@ -238,7 +238,9 @@ def test_what_the_user_trusts_may_be_built() -> None:
 
 def test_every_option_of_the_program_may_be_resumed() -> None:
     for group in (*GROUPS, "experiment"):
-        for file in sorted((ROOT / "conf" / group).glob("*.yaml")):
+        for file in sorted(
+            [*(ROOT / "conf" / group).glob("*.yaml"), *(ROOT / "conf/hydra/base").glob(f"{group}.yaml")]
+        ):
             settings = yaml.safe_load(file.read_text(encoding="utf-8"))
             settings.pop("defaults", None)
             check_targets(settings if group == "experiment" else {group: settings}, Trust(str(file)))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from hydra.utils import get_object
 
 from src.errors import UserError
-from src.files.foreign_folders import open_to_write
+from src.files.foreign_folders import open_to_append
 from src.files.untrusted import inside, open_regular, shown
 from src.optional_packages import needs
 from src.sweep.process import TRIAL
@@ -70,5 +70,5 @@ def _mend(folder: Path) -> None:
     with open_regular(folder / FILE, _LARGEST) as file:
         content = file.read()
     if content and not content.endswith(b"\n"):
-        with open_to_write(folder, FILE) as file:
-            file.write(content[: content.rfind(b"\n") + 1])
+        with open_to_append(folder, FILE) as file:  # a kill here leaves the study as it was, or mended
+            file.truncate(content.rfind(b"\n") + 1)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.errors import HydraException
 
 from src.cli.command import compose
@@ -36,6 +37,17 @@ def test_every_recipe_passes(name: str) -> None:
     if "root" in composed["data"]:
         composed = compose("train", [*overrides, "data.root=/somewhere"])
     check(composed)
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_data_has_what_all_data_have(name: str) -> None:
+    """A format's file says only what differs; what they have in common is no option."""
+    common = yaml.safe_load((ROOT / "conf/hydra/base/data.yaml").read_text(encoding="utf-8"))
+    own = yaml.safe_load((ROOT / "conf" / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
+    data = compose("train", [f"data={name}"])["data"]
+    assert data.keys() >= common.keys() and data["augment"].keys() == common["augment"].keys()
+    assert data["dataset"]["_target_"].startswith("src.data.formats.")
+    assert [key for key in own.keys() & common.keys() if own[key] == common[key]] == []
 
 
 BAD = {
