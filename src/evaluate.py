@@ -20,7 +20,7 @@ from src.storage.run_config import refuse_places
 from src.storage.trust import OWN, Trust, check_targets, split_packages
 
 if TYPE_CHECKING:
-    from src.distributed.supervision import Ranks
+    from src.distributed.supervision import RankSupervisor
 
 _log = logging.getLogger(__name__)
 _KEYS: dict[str, Any] = {"ckpt": str, "splits": list[Literal["val", "test"]], "data": Any, "trainer": Any, "paths": Any,
@@ -72,13 +72,15 @@ def evaluate(settings: Mapping[str, Any], typed: Collection[str] | None = None) 
         UserError: the checkpoint or the data is bad, or the images or the classes do not fit.
     """
     check(settings)
-    from src.distributed.supervision import Ranks
+    from src.distributed.supervision import RankSupervisor
 
-    with Ranks(lambda words, status: None) as ranks:
+    with RankSupervisor(lambda words, status: None) as ranks:
         return _evaluate(settings, typed, ranks)
 
 
-def _evaluate(settings: Mapping[str, Any], typed: Collection[str] | None, ranks: Ranks) -> dict[str, dict[str, float]]:
+def _evaluate(
+    settings: Mapping[str, Any], typed: Collection[str] | None, ranks: RankSupervisor
+) -> dict[str, dict[str, float]]:
     from src.data.trained_on import Images, check_classes
     from src.distributed.supervision import in_words
     from src.storage import checkpoints, ownership, run_folder

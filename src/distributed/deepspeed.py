@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from src.distributed.fsdp import same_buffers
+from src.distributed.fsdp import broadcast_buffers
 from src.distributed.library_internals import lend_optimizer_state
 from src.optional_packages import needs
 
@@ -86,7 +86,7 @@ class ZeroStrategy(DDPStrategy):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         assert self.lightning_module is not None
-        same_buffers(self.lightning_module)
+        broadcast_buffers(self.lightning_module)
         return super().training_step(*args, **kwargs)
 
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:

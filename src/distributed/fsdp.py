@@ -39,7 +39,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         assert self.lightning_module is not None
-        same_buffers(self.lightning_module)
+        broadcast_buffers(self.lightning_module)
         return super().training_step(*args, **kwargs)
 
     @property
@@ -80,7 +80,7 @@ def whole(value: Any) -> Any:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def same_buffers(module: nn.Module) -> None:
+def broadcast_buffers(module: nn.Module) -> None:
     """Gives every rank the buffers (statistics of batch norms) of rank zero, as DDP does before a forward pass."""
     buffers = [buffer.detach() for buffer in module.buffers()]
     if buffers and dist.is_initialized():

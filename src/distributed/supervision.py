@@ -48,7 +48,7 @@ class End:
     echo: bool = False
 
 
-class Ranks(L.Callback):
+class RankSupervisor(L.Callback):
     """Watches over the processes of a run, between `with` and its end.
 
     Args:

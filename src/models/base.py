@@ -17,7 +17,7 @@ from src.data.labels import LabelSet
 from src.data.samples import Batch
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
-from src.distributed.fsdp import ShardedStrategy, same_buffers
+from src.distributed.fsdp import ShardedStrategy, broadcast_buffers
 from src.inference.sizes import of_one_size, sized
 from src.models.evaluation import Evaluation, Stage
 from src.models.fixmatch import supervised_and_consistency
@@ -168,7 +168,7 @@ class Segmenter(L.LightningModule):
 
     def on_validation_start(self) -> None:
         """All ranks evaluate one model, that of the checkpoint: batch norms that are not synchronised differ in a step."""
-        same_buffers(self)
+        broadcast_buffers(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("val", batch)

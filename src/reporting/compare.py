@@ -17,7 +17,7 @@ SEED = "seed"
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedGroup:
     """Runs that differ in the seed only.
 
     Attributes:
@@ -71,7 +71,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     return dict(sorted(columns.items(), key=lambda item: (item[0] == SEED, "." in item[0], item[0])))
 
 
-def by_seed(runs: Sequence[Run], different: Mapping[str, list[str]]) -> list[Seeds]:
+def by_seed(runs: Sequence[Run], different: Mapping[str, list[str]]) -> list[SeedGroup]:
     """The runs in groups that have the same config but for the seed, in the order of their first runs."""
     groups: dict[str, list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
@@ -79,7 +79,9 @@ def by_seed(runs: Sequence[Run], different: Mapping[str, list[str]]) -> list[See
         # Without a config nothing says what a run has in common with another.
         groups[json.dumps(own, sort_keys=True, default=str) if own else str(run.folder)].append(i)
     return [
-        Seeds({key: values[members[0]] for key, values in different.items() if key != SEED}, [runs[i] for i in members])
+        SeedGroup(
+            {key: values[members[0]] for key, values in different.items() if key != SEED}, [runs[i] for i in members]
+        )
         for members in groups.values()
     ]
 

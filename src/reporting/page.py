@@ -17,7 +17,7 @@ import jinja2
 
 from src.reporting import events
 from src.reporting.charts import Chart, chart
-from src.reporting.compare import Seeds
+from src.reporting.compare import SeedGroup
 from src.reporting.read import Run, Status
 from src.reporting.tables import Column, called
 from src.storage import run_folder
@@ -38,7 +38,7 @@ class Sample:
 
 
 def page(
-    title: str, runs: Sequence[Run], shown: Sequence[Column], groups: Sequence[Seeds], over_seeds: Sequence[Column],
+    title: str, runs: Sequence[Run], shown: Sequence[Column], groups: Sequence[SeedGroup], over_seeds: Sequence[Column],
     metric: str, samples: int, with_pictures: int,
 ) -> str:  # fmt: skip
     """The page as text.
@@ -71,7 +71,7 @@ def page(
     )  # fmt: skip
 
 
-def _colors(runs: Sequence[Run], groups: Sequence[Seeds]) -> list[str]:
+def _colors(runs: Sequence[Run], groups: Sequence[SeedGroup]) -> list[str]:
     """A colour for each run; those that differ in the seed only share one."""
     hue = {run.folder: k * _GOLDEN % 360 for k, group in enumerate(groups) for run in group.runs}
     return [f"hsl({hue[run.folder]:.0f} 65% 50%)" for run in runs]

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.metrics.names import falls
-from src.reporting.compare import Seeds
+from src.reporting.compare import SeedGroup
 from src.reporting.read import Run, number
 
 _STYLES = {"completed": "green", "running": "cyan", "interrupted": "yellow", "stopped": "yellow", "failed": "red"}
@@ -102,7 +102,7 @@ def run_table(shown: Sequence[Column]) -> Table:
     return table
 
 
-def seed_columns(groups: Sequence[Seeds], metric: str) -> list[Column]:
+def seed_columns(groups: Sequence[SeedGroup], metric: str) -> list[Column]:
     """What the table over seeds shows; a column of a value that all groups share is left out."""
     keys = [key for key in (groups[0].values if groups else {}) if len({group.values[key] for group in groups}) > 1]
     scores, best_first = [], not falls(metric, own_mode([run for group in groups for run in group.runs], metric))
@@ -132,7 +132,9 @@ def seed_table(shown: Sequence[Column]) -> Table:
     return table
 
 
-def as_csv(runs: Sequence[Run], different: Mapping[str, Sequence[str]], groups: Sequence[Seeds], metric: str) -> str:
+def as_csv(
+    runs: Sequence[Run], different: Mapping[str, Sequence[str]], groups: Sequence[SeedGroup], metric: str
+) -> str:
     """One line a run: its differences, every score, and the mean and deviation over its seeds. No text of a run's is a formula
     to a spreadsheet: one that would be stands behind an apostrophe.
     """

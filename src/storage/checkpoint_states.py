@@ -98,7 +98,7 @@ def check_states(states: Mapping[str, Any], callbacks: Iterable[L.Callback], fil
             _refuse(misfit(callback.state_dict(), states[callback.state_key], type(callback).__name__), file)
 
 
-class Fits(L.Callback):
+class StateCheck(L.Callback):
     """Checks where training stood, its optimizers and schedules, once these are built and before Lightning restores them.
 
     Args:

@@ -22,7 +22,7 @@ from src.errors import UserError
 from src.files.atomic import write_atomically
 from src.files.untrusted import check_plain, inside, shown
 from src.storage import run_folder, torch_files
-from src.storage.checkpoint_states import Fits, check_states
+from src.storage.checkpoint_states import StateCheck, check_states
 from src.storage.run_config import refuse_places
 from src.storage.trust import Trust, check_targets, options
 
@@ -99,7 +99,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Args:
         states: the callbacks whose states are taken out of a file that is read; None takes all that it has.
-        callbacks: the run's, which such states have to fit; a `Fits` among them looks at the rest.
+        callbacks: the run's, which such states have to fit; a `StateCheck` among them looks at the rest.
     """
 
     def __init__(self, states: Collection[str] | None = None, callbacks: Sequence[Callback] = ()) -> None:
@@ -121,7 +121,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         known = [c for c in self.callbacks if type(c).__module__.startswith(("src.", "lightning."))]
         check_states(content.get("callbacks") or {}, known, Path(path))
         for callback in known:
-            if isinstance(callback, Fits):
+            if isinstance(callback, StateCheck):
                 callback.content = content
         return content
 

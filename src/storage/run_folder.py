@@ -96,7 +96,7 @@ def refuse_taken(run_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, lock: str = _LOCK) -> Iterator[None]:
+def locked(folder: Path, lock: str = _LOCK) -> Iterator[None]:
     """Keeps other processes out of a run's or a sweep's folder, by a lock on the file `lock` in it: the kernel lifts it when
     this process ends, however it does, and its children do not hold it. Where the file system has no locks there is none.
 

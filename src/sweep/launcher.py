@@ -81,7 +81,7 @@ class ProcessLauncher(Launcher):
         self.grace_seconds = grace_seconds
         self._until_the_end, self._has_folder = ExitStack(), False
         self.stop_asked = 0  # 1: to save and end, 2: at once
-        self.trial: Callable[[Job], str | None] = lambda job: None  # what a job is told that is a trial of a study
+        self.trial: Callable[[Job], str | None] = lambda job: None  # the message to a job that is a trial; see trial.py
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config = config
@@ -125,7 +125,7 @@ class ProcessLauncher(Launcher):
     def _take_folder(self) -> None:
         """For this process alone, until it ends."""
         if not self._has_folder:
-            self._until_the_end.enter_context(self.record.alone())
+            self._until_the_end.enter_context(self.record.locked())
             if not self._resumed and Record.read(self.record.folder) is not None:  # of one that started just before
                 raise self._taken(self.record.folder)
             self._has_folder = True

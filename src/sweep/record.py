@@ -104,9 +104,9 @@ class Record:
             taken.add(job.folder)
         return record
 
-    def alone(self) -> AbstractContextManager[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps other processes from running this sweep too."""
-        return run_folder.alone(self.folder, ".lock")
+        return run_folder.locked(self.folder, ".lock")
 
     def save(self) -> None:
         content = asdict(self)

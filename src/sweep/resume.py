@@ -79,7 +79,7 @@ def arguments_to_resume(arguments: Sequence[str], may_change: Sequence[str]) -> 
         if change.partition("=")[0] not in may_change:
             raise UserError(f"sweep.resume: {folder / FILE} changes {change!r}; refused")
     record.resuming = True
-    with record.alone():
+    with record.locked():
         record.save()
     rest = [a for a in kept if not a.startswith("hydra.sweep.dir=")]
     return ["-m", *flags, *rest, *of_launcher, f"hydra.sweep.dir={literal(str(folder))}"]

@@ -22,7 +22,7 @@ from src.sweep import resume
 from src.sweep.launcher import NAMESPACE
 from src.sweep.record import DONE, Job
 from src.sweep.sweepers import GridSweeper, exit_unless_good
-from src.sweep.trial import FILE, open_study, tell_job
+from src.sweep.trial import FILE, open_study, trial_message
 
 _EXAMPLE = "optimizer.lr='tag(log,interval(1e-4,1e-1))' network=unet,fpn"
 
@@ -82,7 +82,7 @@ class OptunaSweeper(GridSweeper):
         falls = self._falls(record.metric)
         self.study = open_study(record.folder, self.direction or ("minimize" if falls else "maximize"))
         self._fail_lost_trials()
-        self.launcher.trial = lambda job: tell_job(record.folder, job.trial, record.metric, self.pruner)
+        self.launcher.trial = lambda job: trial_message(record.folder, job.trial, record.metric, self.pruner)
         self.launcher.run(self._jobs(), self._tell)
         exit_unless_good(self.launcher)
         return []

@@ -37,14 +37,14 @@ def open_study(folder: Path, direction: Literal["minimize", "maximize"]) -> Any:
         ) from None
 
 
-def tell_job(folder: Path, trial: int | None, metric: str, pruner: Mapping[str, Any] | None) -> str | None:
+def trial_message(folder: Path, trial: int | None, metric: str, pruner: Mapping[str, Any] | None) -> str | None:
     """What a job gets in its environment; None where nothing would prune it."""
     if pruner is None:
         return None
     return json.dumps({"folder": str(folder), "trial": trial, "metric": metric, "pruner": pruner})
 
 
-def trial_of_this_job() -> tuple[Any, str] | None:
+def current_trial() -> tuple[Any, str] | None:
     """The `optuna.Trial` that this process is, and the metric that it is pruned by; None where it is none."""
     if TRIAL not in os.environ:
         return None

@@ -22,7 +22,7 @@ from src.data.datamodule import SegmentationDataModule
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed import slurm
 from src.distributed.stop_signals import stopped_by_signals
-from src.distributed.supervision import Ranks
+from src.distributed.supervision import RankSupervisor
 from src.errors import (
     Interrupted,
     NonFiniteLoss,
@@ -39,7 +39,7 @@ from src.models.gan import GANSegmenter
 from src.optimization.updates import counts_on_each_rank
 from src.storage import checkpoint_states, checkpoints, ownership, run_folder
 from src.storage.trust import STRANGER, Trust
-from src.sweep.trial import trial_of_this_job
+from src.sweep.trial import current_trial
 from src.training import build, machine
 from src.training.init_from import start_from
 from src.training.library_messages import quiet
@@ -82,10 +82,10 @@ def run(
     with contextlib.ExitStack() as stack:
         if machine.is_main_process():
             run_folder.check_own(run_dir, run_folder.OWN)
-            stack.enter_context(run_folder.alone(run_dir))
+            stack.enter_context(run_folder.locked(run_dir))
             if not resume:
                 run_folder.refuse_taken(run_dir)
-        ranks = stack.enter_context(Ranks(record.failed))
+        ranks = stack.enter_context(RankSupervisor(record.failed))
         stack.enter_context(stopped_by_signals())
         try:
             return _run(settings, run_dir, record, on, ranks, trust, said or Said())
@@ -125,7 +125,7 @@ class _Start:
 
 
 def _run(
-    settings: Mapping[str, Any], run_dir: Path, record: RunRecord, on: _Start | None, ranks: Ranks, trust: Trust,
+    settings: Mapping[str, Any], run_dir: Path, record: RunRecord, on: _Start | None, ranks: RankSupervisor, trust: Trust,
     said: Said,
 ) -> Outcome:  # fmt: skip
     from_checkpoint = on.file if on is not None else None
@@ -143,11 +143,11 @@ def _run(
     if machine.is_main_process():
         ownership.sign(run_dir, settings)
     of_trainer = settings if on is None else _logging_on(settings, on.batches)
-    more: list[L.Callback] = [ranks] if on is None else [ranks, checkpoint_states.Fits(on.file)]
+    more: list[L.Callback] = [ranks] if on is None else [ranks, checkpoint_states.StateCheck(on.file)]
     if on is not None and (on.values or said != Said()):
         more.append(Changed(run_dir, on.values, on.before, said))
     trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), *more, trust=trust)
-    if (trial := trial_of_this_job()) is not None:
+    if (trial := current_trial()) is not None:
         trainer.callbacks.append(Pruning(*trial))  # type: ignore[attr-defined]
     train_source = datamodule.source("train")
     weights = build.class_weights(

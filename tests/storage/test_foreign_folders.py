@@ -96,7 +96,7 @@ def test_what_is_cleared_and_locked_is_the_folders_own(tmp_path: Path, place: st
     linked(run_dir, place, dear)
 
     def begin() -> None:
-        with run_folder.alone(run_dir):
+        with run_folder.locked(run_dir):
             run_folder.clear(run_dir, resume=False)
             run_folder.read_metrics(run_dir)
 
@@ -126,7 +126,7 @@ def test_the_folder_itself_may_be_a_link_and_a_logger_have_its_own(tmp_path: Pat
     run_folder.check_own(tmp_path / "logs/run")
     assert find_foreign(disk) == (disk / "wandb/latest", "a link")
     run_folder.check_own(tmp_path / "not there")
-    with run_folder.alone(tmp_path / "logs/run"):
+    with run_folder.locked(tmp_path / "logs/run"):
         assert "process" in (disk / "checkpoints/.lock").read_text()
 
 

@@ -79,7 +79,7 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """The lock is the living process's, not its children's, and ends with it however it ends."""
     code = (
         "import os, sys, time; from pathlib import Path; from src.storage import run_folder\n"
-        f"with run_folder.alone(Path({str(tmp_path)!r})):\n"
+        f"with run_folder.locked(Path({str(tmp_path)!r})):\n"
         "    if os.fork() == 0: time.sleep(60); os._exit(0)\n"
         "    print('in', flush=True); time.sleep(60)"
     )
@@ -92,12 +92,12 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(run_folder, "_SECONDS_TO_END", 0.5)
         with (
             pytest.raises(UserError, match=f"process {other.pid} on .* is at work in this folder"),
-            run_folder.alone(tmp_path),
+            run_folder.locked(tmp_path),
         ):
             pass
         other.kill()
         other.wait()
-        with run_folder.alone(tmp_path):
+        with run_folder.locked(tmp_path):
             assert str(os.getpid()) in (tmp_path / "checkpoints/.lock").read_text()
     finally:
         os.killpg(other.pid, 9)

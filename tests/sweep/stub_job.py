@@ -33,9 +33,9 @@ while values.get("data.batch_size") == "4" and not (folder.parent / "mended").ex
     time.sleep(0.05)
 status = "completed"
 if "PIXELWISE_TRIAL" in os.environ:
-    from src.sweep.trial import trial_of_this_job  # takes a second to import
+    from src.sweep.trial import current_trial  # takes a second to import
 
-    listening = trial_of_this_job()
+    listening = current_trial()
     assert listening is not None
     for epoch in range(3):
         listening[0].report(score, step=epoch)
