@@ -276,7 +276,7 @@ def test_a_sweep_that_is_at_work_is_left_alone(
     before = (folder / "sweep.json").read_bytes()
     code = (
         "import time; from pathlib import Path; from src.sweep.record import Record\n"
-        f"with Record.read(Path({str(folder)!r})).alone():\n    print('in', flush=True); time.sleep(60)"
+        f"with Record.read(Path({str(folder)!r})).locked():\n    print('in', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE)
     try:
