@@ -187,6 +187,7 @@ def test_a_checkpoint_of_another_network_than_the_data_shall_train(trained: Path
         train(composed)
 
 
+@pytest.mark.slow
 def test_options_of_trainer_mean_the_same(trained: Path, run: Run, tmp_path: Path) -> None:
     """On two ranks by the name that training knows; what is of training alone is taken and changes nothing."""
     options = ["trainer=ddp_cpu", "trainer.devices=2", "trainer.max_epochs=3", f"hydra.run.dir={tmp_path}/two"]

@@ -96,6 +96,7 @@ def test_of_a_strangers_checkpoint_only_the_librarys_are_computed(
     assert "metrics.wrong is left out" in caplog.text and "trust=" in caplog.text
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_same(tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """Of 5 images, 2 at a time, one rank gets 3, the other 2."""
     outcome = train(settings(tmp_path / "run", WRONG, KAPPA, "trainer.max_epochs=1", "test=false"), trust=OWN)
@@ -107,6 +108,7 @@ def test_two_ranks_give_the_same(tmp_path: Path, run: Callable[..., subprocess.C
         assert scores[key] == pytest.approx(outcome.metrics["val"][key], abs=1e-6), key
 
 
+@pytest.mark.slow
 def test_sweeps_and_reports_rank_by_it(tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     small = [o for o in SMALL if not o.startswith(("optimizer.lr", "trainer.max_epochs"))]
     monitored = ["monitor=val/wrong", "monitor_mode=min", "optimized_metric=val/wrong", "test=false"]
