@@ -63,7 +63,7 @@ def test_without_deepspeed_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(deepspeed, "find_spec", lambda _: None)
     monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(UserError, match=r"pip install \"pixelwise\[deepspeed\]\""):
+    with pytest.raises(UserError, match=r"pip install -e \"\.\[deepspeed\]\""):
         ZeroStrategy()
 
 

@@ -174,6 +174,6 @@ def test_classes_are_of_instances(tmp_path: Path) -> None:
 def test_without_pycocotools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     coco(tmp_path)
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    with pytest.raises(UserError, match=r'pip install "pixelwise\[coco\]"'):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[coco\]"'):
         Coco("train", str(tmp_path))
     Coco("train", str(tmp_path), "panoptic").read(0)

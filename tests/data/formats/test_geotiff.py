@@ -324,7 +324,7 @@ def test_splits_are_of_one_kind(tmp_path: Path, dtype: str, reason: str) -> None
 
 def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    with pytest.raises(UserError, match=r'pip install "pixelwise\[geo\]"'):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[geo\]"'):
         GeoTiff("train", str(tmp_path), LABELS)
 
 

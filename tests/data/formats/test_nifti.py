@@ -248,7 +248,7 @@ def test_a_truncated_gzip_is_named(tmp_path: Path) -> None:
 
 def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    with pytest.raises(UserError, match=r'pip install "pixelwise\[medical\]"'):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[medical\]"'):
         Nifti("train", str(tmp_path), LABELS)
 
 
