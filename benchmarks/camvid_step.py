@@ -24,6 +24,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 from benchmarks import camvid_rival as rival
 from src.cli.command import compose
+from src.config.settings import Settings
 from src.data.samplers import TrainingBatches
 from src.training.build import build_data, build_model, build_optimization
 
@@ -35,7 +36,7 @@ def ours(root: Path) -> Callable[[], None]:
     datamodule.prepare(("train",))
     source = datamodule.source("train")
     model = build_model(settings, source.label_set, source.channels, source.intensity).train()
-    optimizer, scheduler = build_optimization(settings).build(model.network, 1.0, total_steps=900)
+    optimizer, scheduler = build_optimization(Settings.of(settings)).build(model.network, 1.0, total_steps=900)
     loader = datamodule.train_dataloader()
     batches = loader.batch_sampler
     assert isinstance(batches, TrainingBatches)

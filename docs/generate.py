@@ -10,6 +10,7 @@ torch. A test compares the committed pages with what this makes.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import re
 import sys
@@ -24,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from docs.told import comments, described, flat, heading, read, shown, words  # noqa: E402  they lie in the project's folder
 from src.config import signatures  # noqa: E402
-from src.config.check import GIVEN_BY_CODE, OPTIMIZER, OURS, REFUSED, RESERVED, TOP_LEVEL, TRAINER  # noqa: E402
+from src.config.parts import types_of  # noqa: E402
+from src.config.schema import OURS, REFUSED, RESERVED, TOP_LEVEL, TYPES, given_by_code  # noqa: E402
 from src.sweep import plugins  # noqa: E402
 from src.sweep.launcher import NAMESPACE  # noqa: E402
 
@@ -96,7 +98,7 @@ def owner(path: str, node: Mapping[str, Any]) -> tuple[str, str]:
 
 def type_of(path: str, node: Mapping[str, Any], group: str) -> str:
     """What the check of a config holds the value at a path against."""
-    own = {"optimizer": OPTIMIZER, "trainer": TRAINER}.get(group, {}) | OURS.get(group, {})
+    own = {**TYPES.get(group, {}), **OURS.get(group, {})}
     if path in own:
         return words(own[path])
     target, key = owner(path, node)
@@ -114,14 +116,14 @@ def meaning_of(path: str, node: Mapping[str, Any]) -> str:
 def further(group: str, node: Mapping[str, Any]) -> list[str]:
     """Keys that a part takes and its file does not have: they are said with a `+`."""
     found: list[str] = []
-    own: dict[str, Any] = {"trainer": TRAINER}.get(group, {}) | OURS.get(group, {})
+    own = {**(TYPES["trainer"] if group == "trainer" else {}), **OURS.get(group, {})}
     found += [f"`+{group}.{key}`{_kind(words(kind))}" for key, kind in own.items() if key not in node]
     for where, part in [("", node), *((k, v) for k, v in node.items() if isinstance(v, Mapping))]:
         target = str(part.get("_target_", ""))
         if not target.startswith("src."):
             continue
         path = ".".join(filter(None, (group, where)))
-        known = {*part, *GIVEN_BY_CODE.get(path, ()), *RESERVED, *REFUSED.get(path, ())}
+        known = {*part, *given_by_code(path), *RESERVED, *REFUSED.get(path, ())}
         kinds = taken(target).items()
         found += [f"`+{path}.{name}`{_kind(words(kind))}" for name, kind in kinds if name not in known]
     return list(dict.fromkeys(found))
@@ -271,9 +273,12 @@ def tables_of(command: str) -> dict[str, Any]:
     if command == "train":
         return dict(TOP_LEVEL)
     module = importlib.import_module(f"src.{command}")
-    found: dict[str, Any] = dict(module._KEYS)
-    for part in ("data", "trainer"):
-        found |= {f"{part}.{key}": kind for key, kind in getattr(module, f"_{part.upper()}", {}).items()}
+    found: dict[str, Any] = {}
+    for it in vars(module).values():
+        if not (isinstance(it, type) and dataclasses.is_dataclass(it) and it.__module__ == module.__name__):
+            continue
+        part = {"Where": "trainer.", "ChosenData": "data."}.get(it.__name__, "")
+        found |= {f"{part}{key}": kind for key, kind in types_of(it).items()} if part or hasattr(it, "of") else {}
     return found
 
 

@@ -91,7 +91,8 @@ def words(kind: Any) -> str:
         return ", ".join(dict.fromkeys(f"`{value}`" for value in arguments))
     if origin in (typing.Union, types.UnionType):
         parts = [words(a) for a in arguments if getattr(a, "__name__", "") not in ("_NeverGiven", "_Unknown")]
-        return " or ".join(dict.fromkeys(part for part in parts if part))
+        # `int | str` and `str | int` are one type to Python, which gives either's order: the page keeps one of its own
+        return " or ".join(sorted({part for part in parts if part}, key=lambda part: (part == "null", part)))
     if origin in (list, tuple) or name in ("Sequence", "Iterable"):
         inner = words(arguments[0]) if arguments else ""
         return f"list ({inner})" if inner else "list"

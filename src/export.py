@@ -7,15 +7,17 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src.cli.command import plain, start
+from src.cli.command import start
 from src.config.check import check_keys
+from src.config.parts import Config, filled, types_of
 from src.errors import UserError, of_a_file
 
 if TYPE_CHECKING:  # a config error must not wait for torch
@@ -25,21 +27,39 @@ if TYPE_CHECKING:  # a config error must not wait for torch
     from src.models.base import Segmenter
 
 _log = logging.getLogger(__name__)
-_KEYS: dict[str, Any] = {
-    "ckpt": str, "output": str, "format": Literal["onnx", "pt2"],
-    "size": Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None,
-    "trust": list[str] | None,
-}  # fmt: skip
 # Odd, so that the padding to the network's stride is part of the graph; then sizes of either kind to try it with.
 _TRACED, _TRIED = (2, 70, 133), ((1, 96, 160), (3, 33, 101), (2, 70, 133))
 _CLOSE = 1e-3  # of the largest logit
 
 
-def check(config: Mapping[str, Any]) -> None:
-    check_keys(config, _KEYS)
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What an export is told.
+
+    Attributes:
+        ckpt: a checkpoint, or a run folder.
+        trust: packages that the checkpoint's config may name.
+        size: height and width; None takes images of any size.
+    """
+
+    ckpt: str
+    output: str
+    format: Literal["onnx", "pt2"]
+    size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None
+    trust: list[str] | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The export that a composed config asks for.
+
+        Raises:
+            UserError: the first thing that is wrong in it.
+        """
+        check_keys(config, types_of(cls))
+        return filled(cls, config)
 
 
-def export(settings: Mapping[str, Any]) -> float:
+def export(settings: Config | Export) -> float:
     """Writes the file, which takes raw images `image` [B, C, H, W] as training did (uint8, or float32 of raw values where
     the data are not 8 bit; normalising is inside) and gives `logits` float32 [B, K, H, W]. The label set goes with it,
     and how images were read (`images`: dtype, bands, window, spacing …).
@@ -50,18 +70,18 @@ def export(settings: Mapping[str, Any]) -> float:
     Raises:
         UserError: a bad checkpoint, a network that cannot be exported, or a file that gives something else.
     """
-    check(settings)
+    asked = settings if isinstance(settings, Export) else Export.of(settings)
     from src.data import trained_on
     from src.files.atomic import replacing
     from src.optional_packages import needs
     from src.storage import checkpoints
     from src.training import build
 
-    if settings["format"] == "onnx":
+    if asked.format == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             needs(package, "onnx")
-    file = checkpoints.find(settings["ckpt"])
-    model, config = build.model_from_checkpoint(file, settings.get("trust") or ())
+    file = checkpoints.find(asked.ckpt)
+    model, trained = build.model_from_checkpoint(file, asked.trust or ())
     if model.ema is not None:
         model.network, model.ema = model.ema.module, None  # what is evaluated
     noise = getattr(model, "noise", None)
@@ -71,24 +91,24 @@ def export(settings: Mapping[str, Any]) -> float:
         )
     about = {
         "label_set": json.dumps(model.label_set.to_dict()), "intensity": json.dumps(list(model.intensity)),
-        "images": json.dumps(trained_on.how_read(model.images, config)),
+        "images": json.dumps(trained_on.how_read(model.images, trained.dataset.node)),
     }  # fmt: skip
-    output = Path(settings["output"]).expanduser()
+    output = Path(asked.output).expanduser()
     if output.is_dir():
         raise UserError(f"output: {output} is a folder; name a file in it")
     with replacing(output) as partial:
         partial.touch()  # before the minutes that tracing takes
-        program = _traced(model, settings["size"])
+        program = _traced(model, asked.size)
         try:
-            run = (_onnx if settings["format"] == "onnx" else _pt2)(program, partial, about)
-            worst = _largest_difference(model, run, settings["size"])
+            run = (_onnx if asked.format == "onnx" else _pt2)(program, partial, about)
+            worst = _largest_difference(model, run, asked.size)
         except UserError:
             raise
         except Exception as error:  # of the exporter, or of the runtime that cannot run what it wrote
             if of_a_file(error) is not None:
                 raise
-            raise _not_exported(error, settings["size"]) from error
-    sizes = "images of any size and number" if settings["size"] is None else f"images of {settings['size']}"
+            raise _not_exported(error, asked.size) from error
+    sizes = "images of any size and number" if asked.size is None else f"images of {asked.size}"
     _log.info("%s: takes %s; its logits differ by at most %.1e", output, sizes, worst)
     return worst
 
@@ -181,9 +201,9 @@ def _random(model: Segmenter, batch: int, height: int, width: int) -> torch.Tens
     return values.round().to(torch.uint8) if model.intensity == (0.0, 255.0) else values
 
 
-def _task(config: DictConfig) -> None:
-    export(plain(config))
+def _task(asked: Export, _: DictConfig) -> None:
+    export(asked)
 
 
 if __name__ == "__main__":
-    start("export", _task, check)
+    start("export", _task, Export.of)

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src.cli.command import plain, start
+from src.cli.command import start
 from src.config.check import check_keys, check_node
+from src.config.parts import Config, Data, Node, filled, types_of
 from src.errors import UserError
 from src.storage.trust import OWN, STRANGER, Trust
 
@@ -24,17 +25,36 @@ if TYPE_CHECKING:
 
     from src.data.dataset import Source
 
-_KEYS: dict[str, Any] = {
-    "data": Any, "splits": list[Literal["train", "val", "test"]], "output": str | None, "samples": PositiveInt,
-}  # fmt: skip
 # What is said of a split that is not there at all, where training data are: they can be looked at alone.
 _NO_SPLIT = ("is missing; check", "says nothing of val", "No such file", "has no annotations of val", "the same images")
 _LISTED = 20  # problems that are printed
 
 
-def check(config: Mapping[str, Any]) -> None:
-    check_keys(config, _KEYS)
-    check_node("data", config["data"])
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What an inspection is told.
+
+    Attributes:
+        output: the file of the contact sheet; None writes none.
+        samples: of each split on it.
+    """
+
+    data: Data
+    splits: list[Literal["train", "val", "test"]]
+    output: str | None
+    samples: PositiveInt
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The inspection that a composed config asks for.
+
+        Raises:
+            UserError: the first thing that is wrong in it.
+        """
+        check_keys(config, {**types_of(cls), "data": Node})
+        asked = filled(cls, config)
+        check_node("data", asked.data.node)
+        return asked
 
 
 @dataclass
@@ -58,7 +78,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
 
-def inspect(settings: Mapping[str, Any], trust: Trust = STRANGER) -> list[str]:
+def inspect(settings: Config | Inspection, trust: Trust = STRANGER) -> list[str]:
     """Reads every sample of the splits, prints a table and writes the contact sheet.
 
     Args:
@@ -71,7 +91,7 @@ def inspect(settings: Mapping[str, Any], trust: Trust = STRANGER) -> list[str]:
     Raises:
         UserError: a bad config, or a data set that cannot be opened at all.
     """
-    check(settings)
+    asked = settings if isinstance(settings, Inspection) else Inspection.of(settings)
     import numpy as np
     from PIL import Image
 
@@ -79,11 +99,11 @@ def inspect(settings: Mapping[str, Any], trust: Trust = STRANGER) -> list[str]:
     from src.files.atomic import replacing
     from src.training.build import build_data
 
-    datamodule = build_data(settings["data"], seed=0, trust=trust)
+    datamodule = build_data(asked.data, seed=0, trust=trust)
     problems: list[str] = []
     found: list[Findings] = []
     opened: dict[str, Source] = {}
-    for split in settings["splits"]:
+    for split in asked.splits:
         try:
             source = datamodule.source(split)
         except UserError as error:
@@ -110,11 +130,11 @@ def inspect(settings: Mapping[str, Any], trust: Trust = STRANGER) -> list[str]:
     absent = [name for k, name in enumerate(datamodule.label_set.names) if not any(f.images[k] for f in found)]
     if absent:
         print(f"note: no mask has a pixel of {', '.join(absent)}")
-    if settings["output"] is not None:
-        file = Path(settings["output"]).expanduser()
+    if asked.output is not None:
+        file = Path(asked.output).expanduser()
         with replacing(file) as partial:
             known = partial.suffix.lower() in Image.registered_extensions()
-            Image.fromarray(contact_sheet(opened, settings["samples"])).save(partial, None if known else "PNG")
+            Image.fromarray(contact_sheet(opened, asked.samples)).save(partial, None if known else "PNG")
         print(f"contact sheet: {file}")
     return problems
 
@@ -224,8 +244,8 @@ def _range(values: list[int]) -> str:
     return str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
 
 
-def _task(config: DictConfig) -> None:
-    problems = inspect(plain(config), trust=OWN)
+def _task(asked: Inspection, _: DictConfig) -> None:
+    problems = inspect(asked, trust=OWN)
     for line in problems[:_LISTED]:
         print(f"error: {line}", file=sys.stderr)
     if len(problems) > _LISTED:
@@ -235,4 +255,4 @@ def _task(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    start("inspect", _task, check)
+    start("inspect", _task, Inspection.of)

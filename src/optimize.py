@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt, PositiveFloat
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src.cli.command import plain, start
+from src.cli.command import start
 from src.config.check import check_keys, check_node
+from src.config.parts import Config, Data, Node, filled, types_of
 from src.errors import UserError
 from src.optional_packages import needs
 from src.storage.trust import OWN, STRANGER, Trust
@@ -22,26 +24,49 @@ from src.storage.trust import OWN, STRANGER, Trust
 if TYPE_CHECKING:
     from src.data.dataset import Source
 
-_KEYS: dict[str, Any] = {
-    "data": Any, "splits": list[Literal["train", "val", "test"]], "output": str, "encoding": Literal["auto", "png", "raw"],
-    "chunk_mb": PositiveFloat, "shuffle": bool, "seed": NonNegativeInt,
-}  # fmt: skip
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What a conversion into chunks is told.
+
+    Attributes:
+        output: a folder that is not there yet.
+        encoding: of the samples; "auto" keeps the images' own files.
+        chunk_mb: size of a chunk, in MiB.
+        shuffle: whether training samples are written in random order.
+        seed: of that order.
+    """
+
+    data: Data
+    splits: list[Literal["train", "val", "test"]]
+    output: str
+    encoding: Literal["auto", "png", "raw"]
+    chunk_mb: PositiveFloat
+    shuffle: bool
+    seed: NonNegativeInt
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The conversion that a composed config asks for.
+
+        Raises:
+            UserError: the first thing that is wrong in it.
+        """
+        check_keys(config, {**types_of(cls), "data": Node})
+        asked = filled(cls, config)
+        check_node("data", asked.data.node)
+        if asked.data.labeled_fraction is not None:
+            raise UserError("data.labeled_fraction: is chosen when training, not here; leave it out")
+        return asked
 
 
-def check(config: Mapping[str, Any]) -> None:
-    check_keys(config, _KEYS)
-    check_node("data", config["data"])
-    if config["data"].get("labeled_fraction") is not None:
-        raise UserError("data.labeled_fraction: is chosen when training, not here; leave it out")
-
-
-def optimize(settings: Mapping[str, Any], trust: Trust = STRANGER) -> dict[str, int]:
+def optimize(settings: Config | Conversion, trust: Trust = STRANGER) -> dict[str, int]:
     """Writes the splits into `output`, which is there whole or not at all.
 
     Every sample is decoded again and compared before it is written, and every chunk is read again afterwards.
 
     Args:
-        settings: the whole config as plain containers.
+        settings: what the conversion is told, or the whole config as plain containers.
         trust: whose settings they are; of the user's own (`OWN`) any class is built.
 
     Returns:
@@ -50,7 +75,7 @@ def optimize(settings: Mapping[str, Any], trust: Trust = STRANGER) -> dict[str, 
     Raises:
         UserError: a bad config, a bad file, or `output` is there already.
     """
-    check(settings)
+    asked = settings if isinstance(settings, Conversion) else Conversion.of(settings)
     needs("litdata", "streaming")
     from filelock import FileLock
 
@@ -58,7 +83,7 @@ def optimize(settings: Mapping[str, Any], trust: Trust = STRANGER) -> dict[str, 
     from src.files.atomic import naming
     from src.training.build import build_data
 
-    output = Path(settings["output"]).expanduser()
+    output = Path(asked.output).expanduser()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"output: {output} is there already; remove it, or give another folder")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -66,19 +91,19 @@ def optimize(settings: Mapping[str, Any], trust: Trust = STRANGER) -> dict[str, 
     lock = partial.with_suffix(".lock")
     with naming(output):
         lock.touch()  # the lock itself would wait for ever where none can be made
-    datamodule = build_data(settings["data"], seed=0, trust=trust)
+    datamodule = build_data(asked.data, seed=0, trust=trust)
     about: dict[str, Any] = {"parts": PARTS, "splits": {}}
     with naming(output), FileLock(lock):
         shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
         try:
-            for split in settings["splits"]:
+            for split in asked.splits:
                 source = datamodule.source(split)
                 if source.split in about["splits"]:
                     print(f"{split}: the data has no {split} split, {source.split} stands for it")
                     continue
                 about |= {"label_set": source.label_set.to_dict(), "channels": source.channels}
                 about["intensity"] = list(source.intensity)
-                chunks = _write(source, partial / source.split, settings)
+                chunks = _write(source, partial / source.split, asked)
                 about["splits"][source.split] = {"samples": len(source), "chunks": chunks}
             (partial / DESCRIPTION).write_text(json.dumps(about), encoding="utf-8")
             partial.replace(output)
@@ -88,7 +113,7 @@ def optimize(settings: Mapping[str, Any], trust: Trust = STRANGER) -> dict[str, 
     return {split: part["samples"] for split, part in about["splits"].items()}
 
 
-def _write(source: Source, folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+def _write(source: Source, folder: Path, asked: Conversion) -> dict[str, str]:
     """Writes one split, in threads, with a progress bar on a terminal; the digests of its chunks.
 
     Raises:
@@ -106,21 +131,21 @@ def _write(source: Source, folder: Path, settings: Mapping[str, Any]) -> dict[st
     from src.seeding import derive
 
     order: Sequence[int] = range(len(source))
-    if settings["shuffle"] and source.split == "train":
-        generator = torch.Generator().manual_seed(derive(settings["seed"], "chunks"))
+    if asked.shuffle and source.split == "train":
+        generator = torch.Generator().manual_seed(derive(asked.seed, "chunks"))
         order = torch.randperm(len(source), generator=generator).tolist()
 
     def stored(index: int) -> list[bytes]:
         image, mask = source.read(index)
         files = files_of(source, index)
-        encoded = encode(image, mask, settings["encoding"], files[0] if files else None)
+        encoded = encode(image, mask, asked.encoding, files[0] if files else None)
         again = decode(*encoded, source.channels, source.name(index))
         if not all(torch.equal(a, b) for a, b in zip(again, (image, mask), strict=True)):
             raise UserError(f"{source.name(index)}: does not come back as it was stored; take encoding=raw")
         return [source.name(index).encode(), *encoded]
 
     folder.mkdir(parents=True)
-    writer = BinaryWriter(str(folder), chunk_bytes=int(settings["chunk_mb"] * 2**20))
+    writer = BinaryWriter(str(folder), chunk_bytes=int(asked.chunk_mb * 2**20))
     samples = in_order(stored, order)
     shown = track(samples, f"writing {source.split}", len(source), disable=not sys.stdout.isatty())
     for number, sample in enumerate(shown):
@@ -139,11 +164,11 @@ def _write(source: Source, folder: Path, settings: Mapping[str, Any]) -> dict[st
     return digests
 
 
-def _task(config: DictConfig) -> None:
-    counts = optimize(plain(config), trust=OWN)
-    print(f"{', '.join(f'{count} {split}' for split, count in counts.items())} samples in {config['output']}")
-    print(f"train with them: python -m src.train data=streaming data.root={config['output']}")
+def _task(asked: Conversion, _: DictConfig) -> None:
+    counts = optimize(asked, trust=OWN)
+    print(f"{', '.join(f'{count} {split}' for split, count in counts.items())} samples in {asked.output}")
+    print(f"train with them: python -m src.train data=streaming data.root={asked.output}")
 
 
 if __name__ == "__main__":
-    start("optimize", _task, check)
+    start("optimize", _task, Conversion.of)

@@ -8,16 +8,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Self
 
 from omegaconf import DictConfig
 from pydantic import Field
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src.cli.command import plain, start
-from src.config.check import TRAINER, check_keys, check_node
+from src.cli.command import start
+from src.config.check import check_keys, check_node
+from src.config.parts import Accelerator, Config, Dataset, Devices, Node, Precision, Share, Trainer, filled, types_of
+from src.config.rules import check_precision
 from src.data.windows import SIDE
 from src.errors import Interrupted, UserError, memory_ran_out, of_a_file
 from src.files.untrusted import shown
@@ -29,12 +31,6 @@ if TYPE_CHECKING:  # a config error must not wait for torch
 
 _log = logging.getLogger(__name__)
 _LINE = 1000  # characters of a message
-_KEYS: dict[str, Any] = {
-    "ckpt": str, "input": str, "output": str, "opacity": Annotated[float, Field(ge=0, le=1)], "device": str,
-    "uncertainty": bool, "recursive": bool, "window": Annotated[int, Field(ge=64, multiple_of=32)] | None,
-    "overlap": Annotated[int, Field(ge=0, multiple_of=32)], "trust": list[str] | None, "trainer": Any,
-}  # fmt: skip
-_TRAINER: dict[str, Any] = {key: TRAINER[key] | None for key in ("accelerator", "precision", "devices")}
 _MIXED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 # What writing says where the name is at fault (too long, taken by a folder, not allowed on this disk), not the disk.
 _OF_THE_NAME = (
@@ -42,39 +38,86 @@ _OF_THE_NAME = (
 )  # fmt: skip
 
 
-def check(config: Mapping[str, Any]) -> None:
-    check_keys(config, _KEYS)
-    window = config["window"] or SIDE
-    if config["overlap"] * 2 > window:
-        raise UserError(f"overlap: {config['overlap']} is more than half of window={window}; take less")
-    _check_trainer(config["trainer"], config["device"])
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Keys of `trainer` that bear on a prediction."""
+
+    accelerator: Accelerator | None = None
+    precision: Precision | None = None
+    devices: Devices | None = 1
 
 
-def _check_trainer(trainer: Mapping[str, Any], device: str) -> None:
-    """Checks what the group `trainer`, or a key of it, says of a prediction: one device, in a precision that is known here."""
-    if "_target_" in trainer:
-        check_node("trainer", trainer)
-    else:
-        check_keys(trainer, _TRAINER, "trainer")
-    devices, strategy = trainer.get("devices") or 1, trainer.get("strategy", "auto")
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a prediction is told.
+
+    Attributes:
+        ckpt: a checkpoint, or a run folder.
+        trust: packages that the checkpoint's config may name.
+        input: a file, a folder or a pattern.
+        opacity: of the colours in overlays.
+        window: side in pixels; None takes photos whole.
+        overlap: pixels that windows share.
+        device: in torch's words; "auto" where `trainer` says it, or the machine.
+    """
+
+    ckpt: str
+    input: str
+    output: str
+    opacity: Share
+    device: str
+    uncertainty: bool
+    recursive: bool
+    window: Annotated[int, Field(ge=64, multiple_of=32)] | None
+    overlap: Annotated[int, Field(ge=0, multiple_of=32)]
+    trainer: Node
+    trust: list[str] | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """The prediction that a composed config asks for.
+
+        Raises:
+            UserError: the first thing that is wrong in it.
+        """
+        check_keys(config, types_of(cls))
+        asked = filled(cls, config)
+        window = asked.window or SIDE
+        if asked.overlap * 2 > window:
+            raise UserError(f"overlap: {asked.overlap} is more than half of window={window}; take less")
+        if "_target_" in asked.trainer:
+            check_node("trainer", asked.trainer)
+        else:
+            check_keys(asked.trainer, types_of(Where), "trainer")
+        _check_where(Trainer.of(asked.trainer), asked.where, asked.device)
+        return asked
+
+    @property
+    def where(self) -> Where:
+        """What an option of the group `trainer`, or a key of it, says."""
+        return filled(Where, self.trainer)
+
+
+def _check_where(trainer: Trainer, where: Where, device: str) -> None:
+    """Checks what is said of a prediction's device and precision: one device, in a precision that is known here."""
+    devices, strategy = where.devices or 1, trainer.strategy
     one = devices in (1, "auto") or (isinstance(devices, list) and len(devices) == 1)
-    if not one or strategy != "auto" or trainer.get("num_nodes", 1) != 1:
+    if not one or strategy != "auto" or trainer.num_nodes != 1:
         raise UserError(
             f"trainer: {strategy if strategy != 'auto' else f'devices={devices}'} is for several devices, and predicting takes "
             "one; take trainer=gpu or trainer=cpu, and start a command with an input of its own for each further device"
         )
-    accelerator, precision = trainer.get("accelerator"), str(trainer.get("precision") or "32-true")
+    accelerator, precision = where.accelerator, str(where.precision or "32-true")
     if accelerator is not None and device != "auto":
         raise UserError(f"device: {shown(device)} and trainer.accelerator={accelerator} both say where; give one")
     if precision not in ("32-true", "32", *_MIXED):
         raise UserError(
             f"trainer.precision: predicting in {precision} is not possible; take 32-true, {', '.join(_MIXED)}"
         )
-    if precision == "16-mixed" and "cpu" in (accelerator, device):
-        raise UserError("trainer.precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
+    check_precision(precision, has_gpu="cpu" not in (accelerator, device))
 
 
-def predict(settings: Mapping[str, Any]) -> list[str]:
+def predict(settings: Config | Prediction) -> list[str]:
     """Writes the mask and a colour overlay of each input, and its uncertainty maps if asked for: of a photo as palette PNG,
     of a GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI. What a model with further tasks says of a photo
     (its depth, boundary probabilities) is written beside them as TIFF, float32. Every file is written whole or not
@@ -88,11 +131,11 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
         OSError: the output's folder cannot be made.
         Interrupted: Ctrl-C, or SIGTERM where `_task` turned it into that.
     """
-    check(settings)
+    asked = settings if isinstance(settings, Prediction) else Prediction.of(settings)
     from src.inference.inputs import OUTPUTS, find
 
-    output = Path(os.path.expanduser(settings["output"]))  # noqa: PTH111 (a Path's raises for no user)
-    inputs = find(settings["input"], output, settings["recursive"])
+    output = Path(os.path.expanduser(asked.output))  # noqa: PTH111 (a Path's raises for no user)
+    inputs = find(asked.input, output, asked.recursive)
     if inputs.skipped:
         _log.info("skipped: %s", inputs.told())
     import torch
@@ -101,15 +144,13 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
     from src.storage import checkpoints
     from src.training import build
 
-    model, config = build.model_from_checkpoint(checkpoints.find(settings["ckpt"]), settings.get("trust") or ())
-    dataset = (config.get("data") or {}).get("dataset") or {}
-    device = _device(_place(settings))
-    precision = _MIXED.get(str(settings["trainer"].get("precision")))
-    if precision == "float16" and device.type == "cpu":
-        raise UserError("trainer.precision: 16-mixed needs a GPU and there is none here; take bf16-mixed or 32-true")
+    model, trained = build.model_from_checkpoint(checkpoints.find(asked.ckpt), asked.trust or ())
+    device = _device(_place(asked))
+    check_precision(asked.where.precision, has_gpu=device.type != "cpu", here=True)
+    precision = _MIXED.get(str(asked.where.precision))
     computing = torch.autocast(device.type, getattr(torch, precision or "bfloat16"), enabled=precision is not None)
     model.to(device)
-    for folder in OUTPUTS[: 3 if settings["uncertainty"] else 2]:
+    for folder in OUTPUTS[: 3 if asked.uncertainty else 2]:
         (output / folder).mkdir(parents=True, exist_ok=True)
     failed = [shown(line, _LINE) for line in inputs.failed]
     done = 0
@@ -117,7 +158,7 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
         for name, file in track(inputs.files.items(), "predicting", disable=not sys.stdout.isatty()):
             try:
                 with computing:
-                    _segment(model, device, file, output, name, dataset, settings)
+                    _segment(model, device, file, output, name, trained.dataset, asked)
                 done += 1
             except Exception as error:
                 _log.debug("%s", shown(str(file)), exc_info=True)
@@ -133,24 +174,28 @@ def predict(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _segment(
-    model: Segmenter, device: torch.device, file: Path, output: Path, name: str, dataset: Mapping[str, Any],
-    settings: Mapping[str, Any],
-) -> None:  # fmt: skip
+    model: Segmenter, device: torch.device, file: Path, output: Path, name: str, dataset: Dataset, asked: Prediction
+) -> None:
     """Segments a photo, a raster or a volume, whichever the file is to this model."""
     from src.data.formats.nifti import SUFFIXES
     from src.inference.photos import segment_photo
     from src.inference.scenes import TRAINED_ON, is_georeferenced, segment_raster
     from src.inference.volumes import segment_volume
 
-    looks = {key: settings[key] for key in ("opacity", "uncertainty")}
-    takes_photos = (model.channels, model.intensity) == (3, (0.0, 255.0)) and dataset.get("_target_") != TRAINED_ON
-    side, overlap = settings["window"], settings["overlap"]
+    opacity, uncertainty = asked.opacity, asked.uncertainty
+    takes_photos = (model.channels, model.intensity) == (3, (0.0, 255.0)) and dataset.target != TRAINED_ON
+    side, overlap = asked.window, asked.overlap
     if file.is_dir() or file.name.lower().endswith(SUFFIXES):
-        segment_volume(model, device, file, output, name, dataset, **looks)
+        segment_volume(model, device, file, output, name, dataset, opacity=opacity, uncertainty=uncertainty)
     elif takes_photos and not is_georeferenced(file):
-        segment_photo(model, device, file, output, name, side=side, overlap=overlap, **looks)
+        segment_photo(
+            model, device, file, output, name, side=side, overlap=overlap, opacity=opacity, uncertainty=uncertainty
+        )
     else:
-        segment_raster(model, device, file, output, name, dataset, side=side or SIDE, overlap=overlap, **looks)
+        segment_raster(
+            model, device, file, output, name, dataset, side=side or SIDE, overlap=overlap, opacity=opacity,
+            uncertainty=uncertainty,
+        )  # fmt: skip
 
 
 def _fault(error: Exception, file: Path, output: Path) -> str:
@@ -179,16 +224,16 @@ def _fault(error: Exception, file: Path, output: Path) -> str:
     return f"{file}: could not be segmented ({type(error).__name__}: {what}); replace or remove it (hydra.verbose=true: more)"
 
 
-def _place(settings: Mapping[str, Any]) -> str:
+def _place(asked: Prediction) -> str:
     """The device's name in torch's words, of `device=` or of what Lightning calls an accelerator."""
-    accelerator, devices = settings["trainer"].get("accelerator"), settings["trainer"].get("devices")
+    accelerator, devices = asked.where.accelerator, asked.where.devices
     if accelerator is None:
-        return str(settings["device"])
+        return asked.device
     name = "cuda" if accelerator == "gpu" else str(accelerator)
     return f"{name}:{devices[0]}" if name == "cuda" and isinstance(devices, list) else name
 
 
-def _device(name: str) -> Any:
+def _device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
@@ -201,13 +246,13 @@ def _device(name: str) -> Any:
         ) from error
 
 
-def _stop(number: int, _: Any) -> None:
+def _stop(number: int, _: object) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def _task(config: DictConfig) -> None:
+def _task(asked: Prediction, _: DictConfig) -> None:
     signal.signal(signal.SIGTERM, _stop)  # what is half-written goes, as on Ctrl-C
-    failed = predict(plain(config))
+    failed = predict(asked)
     for line in failed:
         print(f"error: {line}", file=sys.stderr)
     if failed:
@@ -215,4 +260,4 @@ def _task(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    start("predict", _task, check)
+    start("predict", _task, Prediction.of)

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from PIL import Image
 
 from src.cli.command import compose
+from src.config.settings import Trained
 from src.errors import UserError
 from src.evaluate import evaluate, trainer_of
 from src.predict import predict
@@ -203,15 +204,15 @@ def test_options_of_trainer_mean_the_same(trained: Path, run: Run, tmp_path: Pat
 
 
 def test_what_an_evaluation_takes_of_a_trainer(trained: Path) -> None:
-    config = {"trainer": {"precision": "bf16-mixed", "limit_val_batches": 0.5, "max_epochs": 9}}
+    before = Trained.of({"trainer": {"precision": "bf16-mixed", "limit_val_batches": 0.5, "max_epochs": 9}})
     chosen = compose("evaluate", ["ckpt=x", "trainer=ddp_cpu", "trainer.limit_test_batches=2"])["trainer"]
-    taken = trainer_of(config, chosen, trained)
+    taken = trainer_of(before, chosen, trained).node
     assert (taken["accelerator"], taken["devices"], taken["strategy"]) == ("cpu", 2, "ddp")
     assert (taken["precision"], taken["limit_val_batches"], taken["timeout_minutes"]) == ("32-true", 0.5, 10)
     assert not {"max_epochs", "limit_test_batches", "accumulate_grad_batches"} & set(taken)
-    assert trainer_of(config, chosen, trained, ["trainer.limit_test_batches"])["limit_test_batches"] == 2
-    as_trained = trainer_of(config, compose("evaluate", ["ckpt=x"])["trainer"], trained)
-    assert (as_trained["precision"], as_trained["devices"]) == ("bf16-mixed", 1)
+    assert trainer_of(before, chosen, trained, ["trainer.limit_test_batches"]).limit_test_batches == 2
+    as_trained = trainer_of(before, compose("evaluate", ["ckpt=x"])["trainer"], trained)
+    assert (as_trained.precision, as_trained.devices) == ("bf16-mixed", 1)
 
 
 def test_options_of_trainer_in_a_prediction(trained: Path, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from src.cli.command import compose
+from src.cli.request import named
 from src.errors import UserError
-from src.report import named, report
+from src.report import report
 from tests.conftest import ROOT, environment
 from tests.reporting.folders import write
 from tests.reporting.test_compare import completed

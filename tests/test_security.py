@@ -21,7 +21,8 @@ import torch
 import yaml
 
 from src.cli.command import compose
-from src.config.check import GROUPS
+from src.cli.request import Request
+from src.config.schema import GROUPS
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.predict import predict
@@ -201,9 +202,9 @@ def test_a_strangers_run_folder_runs_nothing(trained: Path, tmp_path: Path, kind
     (tmp_path / "run/.hydra").mkdir(parents=True)
     (tmp_path / "run" / run_folder.CONFIG).write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=r"resume: .*/config\.yaml (wants to build|has the key)"):
-        _resume([f"resume={tmp_path}/run"])
+        _resume(Request.parse("train", [f"resume={tmp_path}/run"]))
     with pytest.raises(UserError, match=r"like: .*/config\.yaml (wants to build|has the key)"):
-        _like([f"like={tmp_path}/run"])
+        _like(Request.parse("train", [f"like={tmp_path}/run"]))
     assert not mark.exists()
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from src import inspect, optimize, report
 from src import train as command
-from src.cli.command import USER_ERROR_STATUS, compose, report_user_errors
+from src.cli.command import compose
+from src.cli.request import named
+from src.cli.user_errors import USER_ERROR_STATUS, report_user_errors
 from src.errors import UserError, absent_package, of_a_file
 from src.export import export
 from src.storage.trust import OWN
@@ -92,9 +94,9 @@ def test_names_that_are_too_long(key: str, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_a_report_of_a_name_that_is_too_long() -> None:
-    (argument,) = report.named([LONG])
+    (argument,) = named([LONG])
     assert argument.startswith("dir=") and LONG in argument
-    assert report.named([f"sort={LONG}"]) == [f"sort={LONG}"]
+    assert named([f"sort={LONG}"]) == [f"sort={LONG}"]
 
 
 @pytest.mark.parametrize(

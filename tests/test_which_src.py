@@ -56,7 +56,7 @@ def test_ours_runs_beside_another_and_so_do_its_processes(tmp_path: Path) -> Non
         "error: x: an override is key=value, e.g. seed=1 (--help lists the keys)\n",
     )
     code = (
-        "import os; from src.cli.command import report_user_errors; "
+        "import os; from src.cli.user_errors import report_user_errors; "
         "report_user_errors(lambda: print(os.environ['PYTHONSAFEPATH']))"
     )
     assert run("-P", "-c", code).stdout == "1\n"

@@ -34,7 +34,7 @@ class Adversary(L.Callback):
         self._said: list[str] = []
         self._in_a_row = 0  # validations in which one class was all that was predicted
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"losses": [float(loss) for loss in self._losses], "said": list(self._said), "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ class Adversary(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._losses = []
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         loss = trainer.callback_metrics.get("train/discriminator_loss")
         if loss is not None:
             self._losses.append(loss.detach())

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -20,6 +19,7 @@ from src.distributed.library_internals import set_schedule_position
 from src.errors import UserError
 from src.models.base import Segmenter
 from src.storage import resume
+from src.storage.checkpoint_states import Counts
 
 _log = logging.getLogger(__name__)
 _OF_SCHEDULE = ("optimizer.", "scheduler.", "trainer.max_", "trainer.accumulate_grad_batches", "data.batch_size")
@@ -34,13 +34,11 @@ class Changed(L.Callback):
     Args:
         run_dir: the run folder.
         values: each key that has changed since the checkpoint, with its value before and now.
-        before: the settings that the checkpoint was made with.
+        before: batches and steps of the run that the checkpoint is of.
         said: what the user says of them.
     """
 
-    def __init__(
-        self, run_dir: Path, values: Mapping[str, tuple[Any, Any]], before: Mapping[str, Any], said: Said
-    ) -> None:
+    def __init__(self, run_dir: Path, values: Mapping[str, tuple[object, object]], before: Counts, said: Said) -> None:
         self.run_dir, self.values, self.before, self.said = run_dir, values, before, said
         self._recorded = False
 
@@ -69,8 +67,7 @@ class Changed(L.Callback):
         batches = optimization.batches(trainer, data.batches_per_epoch())
         each = math.ceil(batches / optimization.accumulate)
         each_before = math.ceil(
-            optimization.batches(trainer, data.batches_per_epoch(int(self.before["data"]["batch_size"])))
-            / int(self.before["trainer"].get("accumulate_grad_batches", 1))
+            optimization.batches(trainer, data.batches_per_epoch(self.before.batch_size)) / self.before.accumulate
         )
         total = optimization.steps(trainer, data.batches_per_epoch())
         by_epochs = (trainer.max_epochs or 0) > 0 and total == (trainer.max_epochs or 0) * each

@@ -73,7 +73,7 @@ class RunCheckpoint(Checkpoint):
     def best(self) -> Path:
         return self.run_dir / run_folder.BEST
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         seconds = self.seconds_before + time.monotonic() - self._begun
         return {
             "best_score": self.best_score, "best_results": self.best_results, "seconds": seconds,
@@ -86,7 +86,9 @@ class RunCheckpoint(Checkpoint):
         self.seconds_before = state_dict["seconds"]
         self._stopped = state_dict.get("stopped", False)
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, object]
+    ) -> None:
         if self._between_batches:
             uncount_started_batch(checkpoint)
         elif self._cut_short(trainer):
@@ -111,7 +113,7 @@ class RunCheckpoint(Checkpoint):
             signal.signal(number, self._on_signal)
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Saves after the batch before, once that one's figures have been logged: a resumed run logs only later ones."""
         if batch_idx == 0:
@@ -143,7 +145,7 @@ class RunCheckpoint(Checkpoint):
             self._due = trainer.strategy.reduce_boolean_decision(late, all=False) or self._due
             self._stops = trainer.strategy.reduce_boolean_decision(stop, all=False)
 
-    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         if self._stop is not None and trainer.world_size == 1:
             raise Interrupted(self._stop)  # the last checkpoint is of before this validation
 

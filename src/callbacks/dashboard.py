@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import lightning as L
 import yaml
@@ -58,7 +57,7 @@ class Dashboard(L.Callback):
 
 
 @rank_zero_only
-def log_hparams(trainer: L.Trainer, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+def log_hparams(trainer: L.Trainer, settings: Mapping[str, object], metrics: Mapping[str, float]) -> None:
     """Fills the HPARAMS tab: what was chosen, and the best checkpoint's scores under `best/…`."""
     if isinstance(trainer.logger, TensorBoardLogger):
         shown = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
@@ -68,23 +67,23 @@ def log_hparams(trainer: L.Trainer, settings: Mapping[str, Any], metrics: Mappin
 
 def _layout(
     names: tuple[str, ...], adversarial: bool, tasks: Collection[str] = (), own: Collection[str] = ()
-) -> dict[str, Any]:
+) -> dict[str, dict[str, tuple[str, list[str]]]]:
     absent = set() if background(names) is not None else {DICE_FOREGROUND}
     overall = [f"val/{key}" for key, score in SCORES.items() if score.higher_is_better and key not in absent]
-    charts: dict[str, Any] = {
-        "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
-        "scores (dice is over all classes, dice_foreground without background)": ["Multiline", overall],
-        "IoU by class": ["Multiline", [f"^val/iou/{re.escape(name)}$" for name in names]],
-        "learning rates": ["Multiline", ["learning_rate/.*"]],
+    charts: dict[str, tuple[str, list[str]]] = {
+        "loss": ("Multiline", ["^train/loss$", "^val/loss$"]),
+        "scores (dice is over all classes, dice_foreground without background)": ("Multiline", overall),
+        "IoU by class": ("Multiline", [f"^val/iou/{re.escape(name)}$" for name in names]),
+        "learning rates": ("Multiline", ["learning_rate/.*"]),
     }
     for task in tasks:
-        charts[f"scores of {task}"] = [
+        charts[f"scores of {task}"] = (
             "Multiline", [f"val/{key}" for key, score in TASK_SCORES.items() if score.task == task]
-        ]  # fmt: skip
+        )  # fmt: skip
     if own:
-        charts["own metrics"] = ["Multiline", [f"val/{name}" for name in own]]
+        charts["own metrics"] = ("Multiline", [f"val/{name}" for name in own])
     if adversarial:
-        charts["adversaries"] = ["Multiline", ["^train/(generator|discriminator|adversarial)_loss$"]]
-        charts["discriminator on truth and maps"] = ["Multiline", ["^train/d_(real|fake)$"]]
-        charts["gradient norms"] = ["Multiline", ["^train/(discriminator_)?gradient_norm$"]]
+        charts["adversaries"] = ("Multiline", ["^train/(generator|discriminator|adversarial)_loss$"])
+        charts["discriminator on truth and maps"] = ("Multiline", ["^train/d_(real|fake)$"])
+        charts["gradient norms"] = ("Multiline", ["^train/(discriminator_)?gradient_norm$"])
     return {"training": charts}

@@ -33,7 +33,7 @@ class Monitor(L.Callback):
     def images_per_second(self) -> float | None:
         return self._images / self._seconds if self._seconds else None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"images": self._images, "seconds": self._seconds, "losses": [float(x) for x in self._losses]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ class Monitor(L.Callback):
         self._began, self._epoch_images, self._epoch_seconds, self._losses = None, 0, 0.0, []
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         now = time.perf_counter()
         if self._began is not None:

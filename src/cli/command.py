@@ -1,140 +1,139 @@
-"""How a command starts: Hydra composes, the config is checked, a user's mistake is one line and exit status 2."""
+"""How a command starts: Hydra composes its config once, the config is checked once, and the task gets it typed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 import src.which_src  # first: it ends where another src is in the way
-from src.cli.job_overrides import in_order, left_to_the_jobs, own_configs, search_path, split
-from src.cli.output import Steady, steady, was_read
-from src.cli.overrides import literal, parsed_as_text, with_paths_quoted
-from src.config.check import explain
-from src.config.class_values import classes_by_name
+from src.cli.job_overrides import left_to_the_jobs, own_configs, search_path, split
+from src.cli.overrides import parsed_as_text
+from src.cli.request import Request, as_typed, written_out
+from src.cli.user_errors import as_mistake, report_user_errors, shows_tracebacks
+from src.config.explain import explain
+from src.config.hydra_internals import run_composed, run_main
 from src.config.monitored import fill_monitor_mode
 from src.config.moved import with_new_names
+from src.config.parts import Config
 from src.distributed import rendezvous
-from src.errors import Interrupted, UserError, absent_package, of_a_file
-from src.files.untrusted import shown
+from src.errors import UserError
 from src.storage import run_folder
 
 CONFIG_DIR = src.which_src.CONFIG_DIR
 LIKE = "like"  # the name, among Hydra's configs, of one that was taken from a run folder
 _COMPLETION = Path(__file__).with_name("completion.bash")
-USER_ERROR_STATUS = 2
-_LONGEST = 4000  # characters of a message, some of which list all options
-INTERRUPTED_STATUS = 130
-# With one of these Hydra does more (or less) than run one job: the config is then not composed ahead.
-_HYDRA_FLAGS = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-m", "--multirun", "-i", "--info", "-sc",
-                "--shell-completion", "-cp", "--config-path", "-cn", "--config-name", "-p", "-r",
-                "--package", "--run", "--resolve", "--experimental-rerun")  # fmt: skip
-# A method chosen by the name of its node: `model.semi=fixmatch` keeps the node's other keys.
-_SHORT = {"model.semi": "model.semi.method", "launcher": "hydra/launcher", "sweep.dir": "hydra.sweep.dir",
-          "sweep.subdir": "hydra.sweep.subdir", "sweep/sampler": "hydra/sweeper/sampler",
-          "sweep/pruner": "hydra/sweeper/pruner"}  # fmt: skip
-# What the launchers and sweepers of Hydra are told.
-_SHORT_PREFIXES = {"launcher.": "hydra.launcher.", "sweep.": "hydra.sweeper."}
+T = TypeVar("T")
 
 
-like_arguments: list[str] = []  # of this process's `Like`, for the jobs of a sweep
+class Job(Generic[T]):
+    """What Hydra calls with the config of a job.
 
-
-@dataclass(frozen=True)
-class Like:
-    """What a run begins with instead of `conf/train.yaml`.
+    Args:
+        request: what the command line asks for; a sweep's launcher finds it here.
+        read: checks a config and makes it typed.
+        task: what is to be done, of the typed config and of the one that Hydra composed.
 
     Attributes:
-        config: plain data, known to have no interpolations but the program's own, nor anything that says how to compose.
-        arguments: what of the command line leads here again, in another process.
+        mistakes: the user's that tasks have met; they are told at the end, so that the other jobs of a sweep go on.
     """
 
-    config: Mapping[str, Any]
-    arguments: list[str]
+    def __init__(self, request: Request, read: Callable[[Config], T], task: Callable[[T, DictConfig], object]) -> None:
+        self.request, self._read, self._task = request, read, task
+        self._known: dict[str, T] = {}
+        self._full = shows_tracebacks()
+        self.mistakes: list[UserError] = []
 
-    def register(self) -> str:
-        """Makes the values known to Hydra, under the name that is returned: it merges them and reads no file of them."""
-        defaults = ["_self_", {"hydra": "default"}, {"sweep": "grid"}]
-        ConfigStore.instance().store(LIKE, {"defaults": defaults, **self.config})
-        like_arguments[:] = self.arguments
-        return LIKE
+    def know(self, config: Config, run_dir: str) -> None:
+        """Checks the config that the job in a folder will have, before the folder is made."""
+        self._known[run_dir] = self._read(config)
+
+    def __call__(self, config: DictConfig) -> object:
+        try:
+            known = self._known.get(HydraConfig.get().runtime.output_dir)
+            return self._task(self._read(plain(config)) if known is None else known, config)
+        except Exception as error:
+            mistake = as_mistake(error)
+            if self._full or mistake is None:
+                raise
+            self.mistakes.append(mistake)
+            return None
 
 
 def start(
-    config_name: str, task: Callable[[DictConfig], Any], check: Callable[[Mapping[str, Any]], None],
-    like: Like | None = None, prepare_sweep: Callable[[], None] = lambda: None,
+    command: str, task: Callable[[T, DictConfig], object], read: Callable[[Config], T], request: Request | None = None,
+    like: Config | None = None, prepare_sweep: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Runs `task` with the config that the command line composes from `conf/<config_name>.yaml`, or that it makes of `like`.
+    """Runs a task with the config that the command line composes from `conf/<command>.yaml`.
 
-    A plain run's config is checked before Hydra makes a folder, so that a bad one leaves nothing behind; other ways to
-    start (`-m`, `--config-name` …) are checked by the task itself. `prepare_sweep` is called first where `-m` is given.
+    A plain run's config is checked before its folder is made, so that a bad one leaves nothing behind; other ways to start
+    (`-m`, `--config-name` …) are checked by the job itself.
+
+    Args:
+        command: name of the command.
+        task: gets the typed config, and the composed one.
+        read: checks a config, plain containers with interpolations resolved, and makes it typed.
+        request: what is asked for; None reads this process's command line.
+        like: what a run begins with instead of `conf/`: plain data, known to have no interpolations but the program's own,
+            nor anything that says how to compose.
+        prepare_sweep: is called first where there is one.
     """
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    if like is not None:
-        config_name = like.register()
-    overrides = written_out(sys.argv[1:])
-    if any(o.startswith("sweep=") for o in overrides) and not {"-m", "--multirun", "hydra.mode=RUN"} & set(overrides):
-        overrides.insert(0, "-m")
-    overrides = in_order(overrides)  # anywhere for the user, first for argparse
-    sys.argv[1:] = overrides
-
-    def run() -> None:
-        own_configs(overrides)
-        if any(o.startswith("--experimental-rerun") for o in overrides):
-            raise UserError(
-                "--experimental-rerun: opens a pickle, which can run code; python -m src.train like=RUN_DIR does it"
-            )
-        if overrides[:1] in (["-sc"], ["--shell-completion"]) and overrides[1:] == ["install=bash"]:
-            print(_completion())  # Hydra's own knows no `python -m`
-            return
-        if {"-m", "--multirun"} & set(overrides):
-            prepare_sweep()
-        arguments = overrides
-        if {"-m", "--multirun"} & set(overrides) and like is None:
-            arguments = left_to_the_jobs(CONFIG_DIR, config_name, overrides)
-        if not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides):
-            composed = _composed(config_name, overrides, with_hydra=True)
-            check(
-                plain(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), output_dir="")
-            )
-            arguments = [*overrides, *_folder(config_name, overrides, composed)]
-        sys.argv[1:] = arguments
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
-        mistakes: list[UserError] = []
-
-        def job(config: DictConfig) -> Any:
-            sys.argv[1:] = [
-                *(like.arguments if like is not None else []),
-                *arguments,
-            ]  # for ranks that Lightning starts
-            try:
-                return task(config)
-            except Exception as error:  # told once, at the end; the other jobs of a sweep go on
-                mistake = error if isinstance(error, UserError) else of_a_file(error) or absent_package(error)
-                if full or mistake is None:
-                    raise
-                mistakes.append(mistake)
-                return None
-
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=config_name)(job)()
-        if mistakes:
-            raise mistakes[0]
-
-    sweeps = {"-m", "--multirun"} & set(overrides)
-    runs = config_name in ("train", LIKE) and (
-        sweeps or not any(o.partition("=")[0] in _HYDRA_FLAGS for o in overrides)
+    asked = Request.parse(command) if request is None else request
+    config_name = command
+    if like is not None:  # Hydra merges it and reads no file of it
+        config_name = LIKE
+        defaults = ["_self_", {"hydra": "default"}, {"sweep": "grid"}]
+        ConfigStore.instance().store(LIKE, {"defaults": defaults, **like})
+    job = Job(asked, read, task)
+    makes_runs = command == "train" and (asked.is_one_run or asked.sweeps)
+    report_user_errors(
+        lambda: _run(config_name, job, prepare_sweep), lambda error: _message(config_name, asked, error), not makes_runs
     )
-    report_user_errors(run, lambda error: _message(config_name, error), only_prints=not runs)
+
+
+def _run(config_name: str, job: Job[T], prepare_sweep: Callable[[], None]) -> None:
+    request, arguments = job.request, list(job.request.arguments)
+    own_configs(arguments)  # is there, or that is said
+    if any(argument.startswith("--experimental-rerun") for argument in arguments):
+        raise UserError(
+            "--experimental-rerun: opens a pickle, which can run code; python -m src.train like=RUN_DIR does it"
+        )
+    if arguments[:1] in (["-sc"], ["--shell-completion"]) and arguments[1:] == ["install=bash"]:
+        print(_completion())  # Hydra's own knows no `python -m`
+        return
+    if request.is_one_run:
+        _run_one(config_name, arguments, job)
+    else:
+        if request.sweeps:
+            prepare_sweep()
+            if config_name != LIKE:
+                arguments = left_to_the_jobs(config_name, arguments)
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
+        run_main(job, arguments, CONFIG_DIR, config_name)
+    if job.mistakes:
+        raise job.mistakes[0]
+
+
+def _run_one(config_name: str, arguments: Sequence[str], job: Job[T]) -> None:
+    """Runs one job, its config composed once and checked once."""
+    composed = _composed(config_name, arguments, with_hydra=True)
+    config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    wanted = _wanted_folder(arguments, composed)
+    run_dir = "" if wanted is None else str(wanted.absolute())
+    job.know(plain(config, output_dir=run_dir), run_dir)
+    _folder(config_name, arguments, composed)
+    with hydra.initialize_config_dir(str(CONFIG_DIR), config_name, version_base="1.3"):
+        run_composed(composed, job)
 
 
 def _completion() -> str:
@@ -143,104 +142,38 @@ def _completion() -> str:
     return _COMPLETION.read_text(encoding="utf-8").replace("@COMMANDS@", commands)
 
 
-def _folder(config_name: str, overrides: list[str], composed: DictConfig) -> list[str]:
-    """Overrides that name the run's folder: a new one of its own, also for runs that start in the same second, unless it is
-    given; and for all processes of torchrun or srun that of rank zero, which alone writes its config."""
-    if "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:  # started by rank zero, which gives it
-        return []
-    place, given = rendezvous.place(), any(o.startswith("hydra.run.dir=") for o in overrides)
+def _is_given(arguments: Sequence[str]) -> bool:
+    return any(argument.startswith("hydra.run.dir=") for argument in arguments)
+
+
+def _wanted_folder(arguments: Sequence[str], composed: DictConfig) -> Path | None:
+    """The run's folder; None where it is made of what Hydra knows only later."""
     try:
-        run_dir = Path(composed.hydra.run.dir)
+        return Path(composed.hydra.run.dir)
     except OmegaConfBaseException:
-        if (
-            given and place is None
-        ):  # made of what Hydra knows only later; the run itself takes no other's folder either
-            return []
+        if _is_given(arguments) and rendezvous.place() is None:
+            return None  # the run itself takes no other's folder either
         raise
+
+
+def _folder(config_name: str, arguments: Sequence[str], composed: DictConfig) -> None:
+    """Decides the run's folder: a new one of its own, also for runs that start in the same second, unless it is given; and
+    for all processes of torchrun or srun that of rank zero, which alone writes its config."""
+    if "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:  # started by rank zero, which gives it
+        return
+    place, given, run_dir = rendezvous.place(), _is_given(arguments), _wanted_folder(arguments, composed)
+    if run_dir is None:
+        return
     if place is None or place.rank == 0:
         if given and config_name in ("train", LIKE):
             run_folder.refuse_taken(run_dir)  # before Hydra writes its config there
         elif not given and run_dir != Path():
             run_dir = run_folder.make(run_dir)
-    if place is None:
-        return [] if given or run_dir == Path() else [f"hydra.run.dir={literal(str(run_dir))}"]
-    folder = f"hydra.run.dir={literal(rendezvous.agree(str(run_dir.resolve()), place))}"
-    return [folder] if place.rank == 0 else [folder, "hydra.output_subdir=null"]
-
-
-def written_out(overrides: list[str]) -> list[str]:
-    """Overrides with short keys in their long form, and paths in quotes."""
-    parts = [override.partition("=") for override in overrides]
-    long = [
-        classes_by_name(f"{_long(key)}{equals}{_listed(value) if key == 'trust' else value}")
-        for key, equals, value in parts
-    ]
-    return with_paths_quoted(long)
-
-
-def _listed(value: str) -> str:
-    """`a,b` as a list, which is not a sweep."""
-    return value if value.startswith("[") or value == "null" else f"[{value}]"
-
-
-def _long(key: str) -> str:
-    if key.startswith("metrics."):  # which has no keys yet
-        return f"++{key}"
-    if key in _SHORT or key == "sweep.resume":
-        return _SHORT.get(key, key)
-    prefix = next((short for short in _SHORT_PREFIXES if key.startswith(short)), "")
-    return _SHORT_PREFIXES.get(prefix, "") + key.removeprefix(prefix)
-
-
-def report_user_errors(
-    action: Callable[[], None], say: Callable[[Exception], str] = str, only_prints: bool = False
-) -> None:
-    """Runs `action`; an error that the user can mend is printed in words, without a traceback, and ends with status 2.
-
-    Output that cannot be written ends nothing. A reader that has gone (`| head`) has seen enough; any other cause is said.
-
-    Args:
-        only_prints: whether what is printed is what the command is for: lost, it ends with status 1.
-    """
-    src.which_src.hand_on()
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    with steady() as (out, _):
-        try:
-            action()
-            _say_if_lost(out, only_prints)
-        except SystemExit as end:  # of Hydra's, after --help
-            if not end.code:
-                _say_if_lost(out, only_prints)
-            raise
-        except (UserError, HydraException, OmegaConfBaseException) as error:
-            if full:
-                raise
-            print(f"error: {shown(say(error), _LONGEST)}", file=sys.stderr)
-            sys.exit(USER_ERROR_STATUS)
-        except Interrupted as stop:
-            print(f"interrupted ({stop})", file=sys.stderr)
-            sys.exit(INTERRUPTED_STATUS)
-        except Exception as error:
-            told = of_a_file(error) or absent_package(error)
-            if full or told is None:
-                raise
-            print(f"error: {shown(str(told), _LONGEST)}", file=sys.stderr)
-            sys.exit(USER_ERROR_STATUS)
-        finally:
-            if not full:
-                os.environ.pop("HYDRA_FULL_ERROR", None)
-
-
-def _say_if_lost(out: Steady, only_prints: bool) -> None:
-    out.flush()
-    if not was_read(out):
-        print(
-            f"{'error' if only_prints else 'warning'}: what was printed is lost, since standard output cannot be written "
-            f"({getattr(out.lost, 'strerror', out.lost)}); all else is done",
-            file=sys.stderr,
-        )
-        if only_prints:
-            sys.exit(1)
+    agreed = str(run_dir) if place is None else rendezvous.agree(str(run_dir.resolve()), place)
+    with read_write(composed.hydra), open_dict(composed.hydra):
+        composed.hydra.run.dir = agreed.replace("${", "\\${")
+        if place is not None and place.rank > 0:
+            composed.hydra.output_subdir = None
 
 
 def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
@@ -248,9 +181,9 @@ def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
     return plain(_composed(config_name, overrides), output_dir="")
 
 
-def _composed(config_name: str, overrides: list[str], with_hydra: bool = False) -> DictConfig:
+def _composed(config_name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     given = split(overrides)[1]
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONFIG_DIR), config_name, version_base="1.3"):
         try:
             return hydra.compose(
                 config_name, [*search_path(overrides), *written_out(given)], return_hydra_config=with_hydra
@@ -262,27 +195,27 @@ def _composed(config_name: str, overrides: list[str], with_hydra: bool = False) 
             raise UserError(f"{group}: a group cannot be null; leave it out with ~{group}") from None
 
 
-def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, Any]:
+def plain(config: DictConfig, output_dir: str | None = None) -> dict[str, object]:
     """Plain containers with interpolations resolved; `output_dir` stands in for the run folder where there is none yet."""
     if output_dir is not None and "paths" in config and OmegaConf.is_interpolation(config.paths, "output_dir"):
-        OmegaConf.update(config, "paths.output_dir", output_dir)
+        OmegaConf.update(config, "paths.output_dir", output_dir.replace("${", "\\${"))
     fill_monitor_mode(config)
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in with_new_names(container).items()}
 
 
-def _message(config_name: str, error: Exception) -> str:
+def _message(config_name: str, request: Request, error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if (found := re.search(r"Could not override '(\w+)'\. No match in the defaults list", str(error))) is not None:
         return _not_taken(found[1], config_name)
 
     def compose(groups: list[str]) -> DictConfig:
-        beside = split(sys.argv[1:])[0] if own_configs(sys.argv[1:]) is not None else []
+        beside = request.options if own_configs(request.arguments) is not None else []
         return _composed(config_name, [*beside, *groups] if config_name != LIKE else [], with_hydra=True)
 
-    return in_words(error, sys.argv[1:], compose)
+    return in_words(error, request.arguments, compose)
 
 
 def _not_taken(group: str, config_name: str) -> str:
@@ -306,17 +239,9 @@ def in_words(error: Exception, overrides: Sequence[str], compose: Callable[[list
         compose: the config that such overrides as choose an option of a group make, to tell which keys there are.
     """
     if isinstance(error, HydraException) and (said := parsed_as_text(error)) is not None:
-        return _short(said)
-    try:
+        return as_typed(said)
+    keys: object = None
+    with contextlib.suppress(Exception):
         groups = [o for o in overrides if "=" in o and (CONFIG_DIR / o.partition("=")[0]).is_dir() and "," not in o]
-        keys: Any = OmegaConf.to_container(compose(groups), resolve=False)
-    except Exception:
-        keys = None
-    return _short(explain(error, keys))
-
-
-def _short(text: str) -> str:
-    """A message with the keys as the user wrote them."""
-    for short, long in _SHORT_PREFIXES.items():
-        text = text.replace(long, short).replace(f"{long.rstrip('.')}:", f"{short.rstrip('.')}:")
-    return text
+        keys = OmegaConf.to_container(compose(groups), resolve=False)
+    return as_typed(explain(error, keys if isinstance(keys, Mapping) else None))

@@ -19,13 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.cli.overrides import literal
 from src.errors import UserError
+from src.which_src import CONFIG_DIR
 
 _OF_SWEEP = ("sweep", "experiment", "debug")  # groups that may say something of the sweep itself
 _FOLDER = ("--config-dir", "-cd")
 _WITH_VALUE = (*_FOLDER, "--config-name", "-cn")
 
 
-def left_to_the_jobs(config_dir: Path, config_name: str, arguments: Sequence[str]) -> list[str]:
+def left_to_the_jobs(config_name: str, arguments: Sequence[str]) -> list[str]:
     """The command line of a sweep: as it is if the sweep's own config takes it, else with what is the jobs' for the jobs only.
 
     Raises:
@@ -39,10 +40,10 @@ def left_to_the_jobs(config_dir: Path, config_name: str, arguments: Sequence[str
     name = named.get("--config-name") or named.get("-cn") or config_name
     fixed = [o for o, p in zip(overrides, parsed, strict=True) if not p.is_sweep_override()]
     try:
-        with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
+        with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             hydra.compose(name, [*search_path(flags), *fixed], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError):
-        return [*flags, *(_for_jobs(config_dir, o, p) for o, p in zip(overrides, parsed, strict=True))]
+        return [*flags, *(_for_jobs(o, p) for o, p in zip(overrides, parsed, strict=True))]
     return list(arguments)
 
 
@@ -117,9 +118,9 @@ def _lone(flags: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def _for_jobs(config_dir: Path, override: str, parsed: Override) -> str:
+def _for_jobs(override: str, parsed: Override) -> str:
     key = parsed.key_or_group
-    of_all = parsed.is_hydra_override() or key in _OF_SWEEP or ("." not in key and not (config_dir / key).is_dir())
+    of_all = parsed.is_hydra_override() or key in _OF_SWEEP or ("." not in key and not (CONFIG_DIR / key).is_dir())
     if of_all or parsed.is_sweep_override() or parsed.is_delete():
         return override
     name, _, value = override.partition("=")

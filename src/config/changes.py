@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from src.errors import UserError
 
@@ -113,21 +112,21 @@ def _of(key: str, rules: Sequence[MayNot]) -> list[MayNot]:
     return [rule for rule in rules if any(fnmatchcase(key, pattern) for pattern in rule.keys)]
 
 
-def changed(before: Any, now: Any) -> dict[str, tuple[Any, Any]]:
+def changed(before: object, now: object) -> dict[str, tuple[object, object]]:
     """The keys that may change and did, from one config to another, with both values; None of one that has it not."""
     return {key: values for key, values in _differences(before, now, "").items() if may_change(key)}
 
 
-def _differences(before: Any, now: Any, path: str) -> dict[str, tuple[Any, Any]]:
+def _differences(before: object, now: object, path: str) -> dict[str, tuple[object, object]]:
     if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
         return {} if before == now else {path: (before, now)}
-    found: dict[str, tuple[Any, Any]] = {}
+    found: dict[str, tuple[object, object]] = {}
     for key in dict.fromkeys([*before, *now]):
         found |= _differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
     return found
 
 
-def check_place(values: Mapping[str, tuple[Any, Any]], epochs: int, batches: int, steps: int) -> None:
+def check_place(values: Mapping[str, tuple[object, object]], epochs: int, batches: int, steps: int) -> None:
     """Checks changes against where the run stands.
 
     Args:
@@ -153,7 +152,7 @@ def check_place(values: Mapping[str, tuple[Any, Any]], epochs: int, batches: int
             raise UserError(f"{key}: is to be {limit}, and the run is at {done} {what}; give as many or more")
 
 
-def check_values(values: Mapping[str, tuple[Any, Any]], run_dir: Path) -> None:
+def check_values(values: Mapping[str, tuple[object, object]], run_dir: Path) -> None:
     """Checks those changes that only some values allow.
 
     Raises:

@@ -2,89 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from src.config import signatures
-from src.config.monitored import check_direction
+from src.config.monitored import check_direction, check_metrics
+from src.config.parts import Trainer
+from src.config.rules import check_bounds, check_one_each, check_precision, check_sides, without_unlabeled
+from src.config.settings import Settings
+from src.config.shares import parse_share
 from src.errors import UserError
+from src.metrics.names import cannot_be
 
 
-def check_consistency(config: Mapping[str, Any]) -> None:
-    """Checks devices, sizes, classes, the monitored metric and the optimizer against one another.
+def check_together(settings: Settings) -> None:
+    """Checks devices, sizes, classes, metrics and ways to learn against one another.
 
     Raises:
         UserError: the first thing that does not fit, with the mend.
     """
-    _check_devices(config["trainer"])
-    _check_sizes(config)
-    _check_classes(config)
-    check_direction(config)
-    optimizer = config["optimizer"]
-    if optimizer.get("nesterov") and not optimizer.get("momentum"):
+    check_metrics(settings)
+    _check_devices(settings)
+    _check_sizes(settings)
+    _check_unlabeled(settings)
+    _check_adversary(settings)
+    _check_sharding(settings)
+    _check_classes(settings)
+    check_direction(settings)
+    if settings.optimizer.nesterov and not settings.optimizer.momentum:
         raise UserError("optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9")
+    if settings.trainer.max_epochs is None and settings.trainer.max_steps == -1:
+        raise UserError("trainer.max_epochs: without it and without trainer.max_steps a run never ends; give one")
 
 
-def _check_devices(trainer: Mapping[str, Any]) -> None:
-    devices, accelerator = trainer.get("devices"), trainer.get("accelerator", "auto")
-    if isinstance(devices, list):
-        if not devices or len(set(devices)) < len(devices):
-            raise UserError(f"trainer.devices: should name each device once, not {devices}; e.g. trainer.devices=[0,1]")
-        if accelerator == "cpu":
-            raise UserError(
-                f"trainer.devices: a list names GPUs; on the CPU take a number of processes: trainer.devices={len(devices)}"
-            )
-    if accelerator == "cpu" and devices == -1:
+def _check_devices(settings: Settings) -> None:
+    trainer, batch = settings.trainer, settings.data.batch_size
+    _check_names_of_devices(trainer)
+    if (count := trainer.processes) is not None and batch % count:
         raise UserError(
-            "trainer.devices: -1 means all GPUs; on the CPU take a number of processes, e.g. trainer.devices=2"
+            f"data.batch_size: {batch} is global and cannot be split evenly over {count} devices; "
+            f"take {-(-batch // count) * count}"
         )
-    if accelerator == "mps" and str(trainer.get("precision")).startswith("64"):
+    check_precision(trainer.precision, has_gpu=trainer.accelerator != "cpu")
+    if trainer.sync_batchnorm and trainer.accelerator == "cpu":
+        raise UserError("trainer.sync_batchnorm: torch synchronises batch norms on GPUs only; set it to false")
+    if trainer.accelerator == "mps" and str(trainer.precision).startswith("64"):
         raise UserError("trainer.precision: Apple's GPUs have no 64 bits; take 32-true")
 
 
-def _check_sizes(config: Mapping[str, Any]) -> None:
-    data, trainer, network = config["data"], config["trainer"], config["network"]
-    crop = data.get("crop")
-    if crop and len(crop) != 2:
-        raise UserError(f"data.crop: should be [height, width], not {crop}")
-    for part in ("augment", "strong"):
-        scale = (data.get(part) or {}).get("scale")
-        if scale and (len(scale) != 2 or scale[0] > scale[1]):
+def _check_names_of_devices(trainer: Trainer) -> None:
+    devices = trainer.devices
+    if isinstance(devices, list):
+        if not devices or len(set(devices)) < len(devices):
+            raise UserError(f"trainer.devices: should name each device once, not {devices}; e.g. trainer.devices=[0,1]")
+        if trainer.accelerator == "cpu":
             raise UserError(
-                f"data.{part}.scale: should be [smallest, largest], not {scale}; e.g. data.{part}.scale=[0.5,2]"
+                f"trainer.devices: a list names GPUs; on the CPU take a number of processes: trainer.devices={len(devices)}"
             )
-    devices = trainer.get("devices")
-    count = len(devices) if isinstance(devices, list) else devices
-    signature = signatures.read(network["_target_"])
-    pooled = signature.constants.get("POOLED_BATCH_NORM", ()) if signature else ()
-    if network["_target_"].rpartition(".")[2] in pooled and isinstance(count, int) and count > 0:
-        each = data["batch_size"] // (count * trainer.get("num_nodes", 1))
-        if each < 2 and config["model"].get("batch_norm") != "frozen" and not trainer.get("sync_batchnorm"):
+    if trainer.accelerator == "cpu" and devices == -1:
+        raise UserError(
+            "trainer.devices: -1 means all GPUs; on the CPU take a number of processes, e.g. trainer.devices=2"
+        )
+
+
+def _check_sizes(settings: Settings) -> None:
+    data, network, trainer = settings.data, settings.network, settings.trainer
+    signature = signatures.read(network.target)
+    constants = signature.constants if signature else {}
+    divisor = constants.get("SIZE_DIVISOR")
+    if data.crop:
+        check_sides("data.crop", data.crop)
+        if isinstance(divisor, int) and any(side % divisor for side in data.crop):
+            mend = [max(divisor, round(side / divisor) * divisor) for side in data.crop]
+            raise UserError(
+                f"data.crop: {data.crop} is no multiple of this network's stride {divisor}; take e.g. data.crop={mend}"
+            )
+    if data.augment is not None and data.augment.scale:
+        check_bounds("data.augment.scale", data.augment.scale)
+    pooled, count = constants.get("POOLED_BATCH_NORM"), trainer.processes
+    if isinstance(pooled, list | tuple) and network.name in pooled and count is not None:
+        each = data.batch_size // count
+        if each < 2 and settings.model.batch_norm != "frozen" and not trainer.sync_batchnorm:
             raise UserError(
                 "data.batch_size: this network's pooled branch has batch norm and needs 2 images on each device; take more, "
                 "or model.batch_norm=frozen"
             )
 
 
-def _check_classes(config: Mapping[str, Any]) -> None:
+def _check_unlabeled(settings: Settings) -> None:
+    """Checks what learning from unlabelled images needs."""
+    model, fraction = settings.model, settings.data.labeled_fraction
+    semi = model.semi
+    if fraction is not None:
+        parse_share(fraction)
+    elif model.uses_unlabeled:
+        raise without_unlabeled()
+    if semi is None:
+        return
+    if semi.method == "adversarial" and not (_has_judge(settings) and semi.discriminator_threshold is not None):
+        raise UserError(
+            "model.semi.method: adversarial asks a discriminator which predictions are labels; take model=gan with "
+            "model.adversarial_weight above 0 and model.semi.discriminator_threshold, e.g. 0.2"
+        )
+    if semi.method is None and (semi.adversarial_weight > 0 or semi.discriminator_threshold is not None):
+        raise UserError(
+            "model.semi: adversarial_weight and discriminator_threshold are for unlabelled images and none are used; take "
+            "model.semi.method=adversarial or fixmatch"
+        )
+
+
+def _has_judge(settings: Settings) -> bool:
+    return settings.discriminator is not None and settings.model.has_adversary
+
+
+def _check_adversary(settings: Settings) -> None:
+    """Checks what learning against a discriminator needs."""
+    model, judge = settings.model, settings.discriminator
+    noise = model.noise
+    if settings.tasks is not None and noise is not None and (noise.channels or noise.latent):
+        raise UserError("tasks: a generator with noise averages classes only; set model.noise.channels and latent to 0")
+    if model.has_adversary and judge is None:
+        raise UserError(
+            "discriminator: the model's adversarial keys need one; take model=gan and e.g. discriminator=small"
+        )
+    if judge is not None and not _takes_discriminator(model.target):
+        raise UserError("discriminator: this model has none; take model=gan")
+    if _has_judge(settings) and settings.trainer.needs_gpu:
+        raise UserError(
+            "trainer.precision: with model=gan 16-mixed would scale two optimizers' gradients by one factor; take "
+            "bf16-mixed or 32-true"
+        )
+    if model.feature_minmax and not (judge is not None and judge.spectral_norm):
+        raise UserError(
+            "model.feature_minmax: unbounded without spectral norm; take discriminator.spectral_norm=true with it"
+        )
+    if judge is not None and judge.norm == "batch" and model.r1_weight > 0:
+        raise UserError(
+            "model.r1_weight: a penalty on each image's gradient does not fit batch norm; take discriminator.norm=instance"
+        )
+
+
+def _takes_discriminator(model: str) -> bool:
+    signature = signatures.read(model)
+    return signature is None or signature.takes_any or "discriminator" in signature.parameters
+
+
+def _check_sharding(settings: Settings) -> None:
+    """Checks what the strategies that cut a model into shards can do."""
+    trainer = settings.trainer
+    why = {
+        "fsdp": "fsdp cannot shard a discriminator, which sees two batches in a step",
+        "deepspeed": "DeepSpeed has one optimizer, and an adversary needs a second",
+    }.get(trainer.strategy)
+    if why is not None and settings.model.has_adversary:
+        raise UserError(f"trainer.strategy: {why}; take trainer=ddp")
+    if trainer.strategy == "fsdp" and settings.tasks is not None:
+        raise UserError("trainer.strategy: fsdp cannot shard tasks, whose weights the loss reads too; take trainer=ddp")
+    if trainer.strategy == "deepspeed":
+        if str(trainer.precision) not in ("32-true", "32", "bf16-mixed"):
+            raise UserError("trainer.precision: with deepspeed take 32-true or bf16-mixed")
+        return
+    for key in ("zero_stage", "offload"):
+        if key in trainer.node:
+            raise UserError(f"trainer.{key}: is DeepSpeed's; take trainer=deepspeed, or leave it out")
+
+
+def _check_classes(settings: Settings) -> None:
     """The classes are in the config for some data sets only; for the others the run says the same once it knows them."""
-    dataset = config["data"].get("dataset") or {}
-    names = dataset.get("names")
+    dataset = settings.data.dataset
+    names = dataset.names
     if not isinstance(names, list):
         return
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"data.dataset.names: {twice!r} is there twice; name each class once")
-    if len(names) == 1 and str(dataset.get("_target_")).endswith(".Folder"):
+    if len(names) == 1 and dataset.name == "Folder":
         names = ["background", *names]  # as `Folder` does
     if not 2 <= len(names) <= 254:
         raise UserError(f"data.dataset.names: {len(names)} classes; a mask of 8 bits can hold 2 to 254")
-    colors, weights = dataset.get("colors"), config["model"].get("class_weights")
-    for key, values in (("data.dataset.colors", colors), ("model.class_weights", weights)):
-        if isinstance(values, list) and len(values) != len(names):
-            raise UserError(
-                f"{key}: {len(values)} for {len(names)} classes ({', '.join(names)}); give one for each class"
-            )
-    monitored = config["monitor"].removeprefix("val/iou/")
-    if monitored != config["monitor"] and monitored not in names:
-        raise UserError(f"monitor: no class is called {monitored!r}; classes: {', '.join(names)}")
+    weights = settings.model.class_weights
+    for key, values in (("data.dataset.colors", dataset.colors), ("model.class_weights", weights)):
+        if isinstance(values, list):
+            check_one_each(key, values, names)
+    if reason := cannot_be(settings.monitor.removeprefix("val/"), names):
+        raise UserError(f"monitor: {reason}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from src.config.parts import Config
+from src.config.settings import ModelSettings, Settings
 from src.config.suggest import suggest
 from src.errors import UserError
 from src.files.untrusted import shown
@@ -24,48 +25,59 @@ def fill_monitor_mode(config: DictConfig) -> None:
         OmegaConf.update(config, "monitor_mode", "min" if falls(key) else "max")
 
 
-def check_metrics(config: Mapping[str, Any]) -> None:
+def check_metrics(settings: Settings) -> None:
     """Checks that a run has the metrics that it monitors and that a sweep is told.
 
     Raises:
         UserError: it has not, with those that it has.
     """
-    _check_metric("monitor", config, ("val",))
-    optimized = config["optimized_metric"]
+    _check_metric("monitor", settings.monitor, settings, ("val",))
+    optimized = settings.optimized_metric
     if optimized != TRAIN_LOSS:
-        _check_metric("optimized_metric", config, ("val", "test"))
-    if optimized.startswith("test/") and not config["test"]:
+        _check_metric("optimized_metric", optimized, settings, ("val", "test"))
+    if optimized.startswith("test/") and not settings.test:
         raise UserError(f"optimized_metric: {optimized} needs test=true")
 
 
-def check_direction(config: Mapping[str, Any]) -> None:
+def check_direction(settings: ModelSettings) -> None:
     """Checks that the best checkpoint is not the worst.
 
     Raises:
         UserError: it would be, or nobody says which is best of a metric of the user's own.
     """
-    key, mode = config["monitor"].removeprefix("val/"), config["monitor_mode"]
+    key, mode = settings.monitor.removeprefix("val/"), settings.monitor_mode
     if find(key) is None:
         if mode is None:
             raise UserError(
-                f"monitor_mode: {config['monitor']} is a metric of your own; say which is best, monitor_mode=max or min"
+                f"monitor_mode: {settings.monitor} is a metric of your own; say which is best, monitor_mode=max or min"
             )
         return
     right = "min" if falls(key) else "max"
     if mode not in (None, right):
         raise UserError(
-            f"monitor_mode: {config['monitor_mode']} would keep the worst checkpoint by {config['monitor']}; take "
-            f"monitor_mode={right}"
+            f"monitor_mode: {mode} would keep the worst checkpoint by {settings.monitor}; take monitor_mode={right}"
         )
 
 
-def _check_metric(key: str, config: Mapping[str, Any], stages: tuple[str, ...]) -> None:
-    given = config[key]
+def check_own_direction(settings: ModelSettings, name: str, higher_is_better: bool | None) -> None:
+    """Checks that the best checkpoint by a metric of the user's own is not the worst, as its class says.
+
+    Raises:
+        UserError: it would be.
+    """
+    right = {True: "max", False: "min", None: None}[higher_is_better]
+    if right is not None and settings.monitor == f"val/{name}" and settings.monitor_mode != right:
+        raise UserError(
+            f"monitor_mode: {settings.monitor_mode} would keep the worst checkpoint by val/{name}, as its class says; "
+            f"take monitor_mode={right}"
+        )
+
+
+def _check_metric(key: str, given: str, settings: Settings, stages: tuple[str, ...]) -> None:
     stage, _, name = given.partition("/")
-    weights = (config.get("tasks") or {}).items()
-    tasks = [task for task, weight in weights if isinstance(weight, int | float) and weight > 0]
+    tasks = settings.tasks.learnt if settings.tasks is not None else []
     of_ours = {score.task for score in TASK_SCORES.values()}
-    own = [*own_metrics(config), *(f"{task}_*" for task in tasks if task not in of_ours)]
+    own = [*settings.metrics, *(f"{task}_*" for task in tasks if task not in of_ours)]
     score = find(name, own) if stage in stages else None
     if score is not None and (score.task is None or score.task in tasks):
         return
@@ -78,16 +90,12 @@ def _check_metric(key: str, config: Mapping[str, Any], stages: tuple[str, ...]) 
     raise UserError(f"{key}: no metric is called {given!r}{suggest(given, known)}; metrics: {', '.join(known)}{also}")
 
 
-def check_own_names(config: Mapping[str, Any]) -> None:
+def check_own_names(config: Config) -> None:
     """Checks that the user's own metrics have names of their own."""
-    for name in own_metrics(config):
+    metrics = config.get("metrics")
+    for name in metrics if isinstance(metrics, Mapping) else ():
         if not re.fullmatch(r"[A-Za-z]\w{0,49}", name) or find(name) is not None or name == "iou":
             raise UserError(
                 f"metrics.{shown(name)}: should be a word of letters, digits and _ that is no score's here, "
                 f"e.g. metrics.my_{shown(name[:20])}"
             )
-
-
-def own_metrics(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the metrics that the user added."""
-    return tuple(config.get("metrics") or {})

@@ -35,7 +35,7 @@ def renamed(target: str) -> str:
     return f"{MOVED[module]}{dot}{name}" if module in MOVED else target
 
 
-def with_new_names(content: Any) -> Any:
+def with_new_names(content: object) -> Any:
     """A copy of a config (plain containers) whose every `_target_` is as it is now."""
     if isinstance(content, dict):
         return {

@@ -32,7 +32,7 @@ class _Unknown:
     """Stands for a name that cannot be understood without importing; its values are not checked."""
 
 
-_KNOWN: dict[str, Any] = {
+_KNOWN: dict[str, object] = {
     **{t.__name__: t for t in (int, float, str, bool, list, dict, tuple, type(None), object)},
     **{n: getattr(typing, n) for n in ("Any", "Annotated", "Literal", "Optional", "Union")},
     **{n: getattr(typing, n) for n in ("List", "Dict", "Tuple", "Sequence", "Iterable", "Mapping")},
@@ -58,8 +58,8 @@ _KNOWN: dict[str, Any] = {
 _DEEPEST = 5  # imports that are followed to find a name
 
 
-class _Names(dict[str, Any]):
-    def __missing__(self, key: str) -> Any:
+class _Names(dict[str, object]):
+    def __missing__(self, key: str) -> object:
         return _Unknown
 
 
@@ -67,7 +67,7 @@ class _Names(dict[str, Any]):
 class Parameter:
     """One parameter: its annotation (None where it cannot be understood) and whether it must be given."""
 
-    annotation: Any
+    annotation: object
     required: bool
 
 
@@ -78,7 +78,7 @@ class Signature:
     parameters: Mapping[str, Parameter]
     takes_any: bool = False
     built: frozenset[str] = frozenset()
-    constants: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, object] = field(default_factory=dict)
 
 
 @functools.cache
@@ -150,9 +150,9 @@ def _of_function(tree: ast.Module, node: ast.FunctionDef, target: str) -> _Taken
     return parameters, built, arguments.kwarg is not None
 
 
-def _aliases(tree: ast.Module, depth: int = 0) -> dict[str, Any]:
+def _aliases(tree: ast.Module, depth: int = 0) -> dict[str, object]:
     """The names of types, `Share = Annotated[…]` say, that a module defines, or imports from another one of `src`."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
             found |= {t.id: _evaluate(node.value, {}) for t in node.targets if isinstance(t, ast.Name)}
@@ -186,13 +186,13 @@ def own_signature(target: str) -> Signature | None:
     return read(target) if found is not None else None
 
 
-def mismatch(annotation: Any, value: Any) -> str | None:
+def mismatch(annotation: Any, value: object) -> str | None:
     """Why `value` (plain YAML data) does not fit `annotation`, in words; None where it fits or cannot be judged."""
-    if annotation is _Unknown or annotation is Any or _is_open(annotation):
+    if annotation is _Unknown or annotation is object or _is_open(annotation):
         return None
     config = pydantic.ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
-        TypeAdapter[Any](annotation, config=config).validate_json(json.dumps(value), strict=True)
+        TypeAdapter[object](annotation, config=config).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         possible = [
             e["msg"] for e in error.errors() if "_NeverGiven" not in str(e["loc"]) and e["type"] != "none_required"
@@ -210,11 +210,11 @@ def _in_words(message: str) -> str:
     return f"a list of at {length[1]} {length[2]}" if length else message
 
 
-def _is_open(annotation: Any) -> bool:
+def _is_open(annotation: object) -> bool:
     """Whether the annotation has a part that was not understood, so that nothing can be said against a value."""
     if annotation is _Unknown:
         return True
-    arguments: Iterable[Any] = typing.get_args(annotation) if not isinstance(annotation, str) else ()
+    arguments: Iterable[object] = typing.get_args(annotation) if not isinstance(annotation, str) else ()
     return any(_is_open(a) for a in arguments if isinstance(a, type | UnionType) or typing.get_origin(a) is not None)
 
 
@@ -240,14 +240,14 @@ def _is_class(kind: ast.expr | None, module: str) -> bool:
     return found is not None and isinstance(found[1], ast.ClassDef)
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr) -> object:
     try:
         return ast.literal_eval(node)
     except ValueError:
         return None
 
 
-def _evaluate(node: ast.expr | None, aliases: Mapping[str, Any]) -> Any:
+def _evaluate(node: ast.expr | None, aliases: Mapping[str, object]) -> object:
     if node is None:
         return _Unknown
     if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader
 
+from src.config.rules import check_bounds, check_sides, without_unlabeled
 from src.config.shares import parse_share
 from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.augment.transforms import Augment, Strong
@@ -108,10 +109,10 @@ class SegmentationDataModule(L.LightningDataModule):
                     "data.download: this data set cannot be fetched; its file in conf/data/ says where to get it"
                 )
             self._make = functools.partial(self._make, download=True)
-        if crop is not None and len(crop) != 2:
-            raise UserError(f"data.crop: should be [height, width], not {list(crop)}")
-        if crop_sizes is not None and (len(crop_sizes) != 2 or crop_sizes[0] > crop_sizes[1]):
-            raise UserError(f"data.crop_sizes: should be [smallest, largest], not {list(crop_sizes)}")
+        if crop is not None:
+            check_sides("data.crop", crop)
+        if crop_sizes is not None:
+            check_bounds("data.crop_sizes", crop_sizes)
         for key, value in (("crop_sizes", crop_sizes), ("mix", mix)):
             if value is not None and crop is None:
                 raise UserError(f"data.{key}: needs data.crop, or samples differ in size; give one, e.g. [512, 512]")
@@ -208,9 +209,7 @@ class SegmentationDataModule(L.LightningDataModule):
         if not self.unlabeled_batch_size:
             return
         if self._unlabeled is None or not len(self._unlabeled):
-            raise UserError(
-                "model.semi.method: every training image is labelled; leave some without, e.g. data.labeled_fraction=1/8"
-            )
+            raise without_unlabeled()
         self._unlabeled = self._cached(self._unlabeled)
 
     def _cached(self, source: Source, split: Split | None = None) -> Source:

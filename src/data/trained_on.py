@@ -13,6 +13,8 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from src.config.parts import Node
+from src.config.settings import Trained
 from src.config.signatures import own_signature
 from src.data.dataset import Source, innermost
 from src.data.labels import LabelSet
@@ -168,21 +170,19 @@ def differences(trained: Mapping[str, Any], images: Images, dataset: Mapping[str
     """
     theirs = Images.of_checkpoint(trained)
     reason = theirs.contradiction(images) or theirs.doubt(images)
-    config = trained.get("config") or {}
-    before = (config.get("data") or {}).get("dataset") or {}
+    before = Trained.of(trained.get("config") or {}).dataset.node
     keys = getattr(get_object(dataset["_target_"]), "HOW_READ", ())
     _, _, otherwise = as_trained(dataset, before, keys, [f"data.dataset.{key}" for key in keys])
     return [*([f"the data have {reason}"] if reason else []), *otherwise]
 
 
-def how_read(images: Images, config: Mapping[str, Any]) -> dict[str, Any]:
+def how_read(images: Images, dataset: Node) -> dict[str, Any]:
     """What another program must know to give a checkpoint's network the images that it was trained on: their kind, and the
     keys by which they were read (window, spacing, bands …).
 
     Args:
-        config: the checkpoint's; may be a stranger's.
+        dataset: the checkpoint's `data.dataset`; may be a stranger's.
     """
-    dataset = (config.get("data") or {}).get("dataset") or {}
     target = dataset.get("_target_")
     keys: Sequence[str] = ()
     if isinstance(target, str) and target.startswith("src.data.") and own_signature(target) is not None:

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 
-def say(line: socket.socket, what: dict[str, Any]) -> None:
+def say(line: socket.socket, what: dict[str, object]) -> None:
     """Sends a message, if the other process is still there."""
     with contextlib.suppress(OSError):  # it may have gone
         line.sendall(json.dumps(what).encode() + b"\n")

@@ -63,7 +63,7 @@ class ZeroStrategy(DDPStrategy):
         (optimizer,) = self.optimizers
         self._groups = [list(group["params"]) for group in optimizer.param_groups]
         trained = [parameter for group in self._groups for parameter in group]
-        zero: dict[str, Any] = {"stage": self._stage}
+        zero: dict[str, object] = {"stage": self._stage}
         if self._offload:
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": self.root_device.type == "cuda"}
         device = self.root_device.index
@@ -84,22 +84,22 @@ class ZeroStrategy(DDPStrategy):
         )
         self.optimizers = [sharded]
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, *args: object, **kwargs: object) -> Any:
         assert self.lightning_module is not None
         broadcast_buffers(self.lightning_module)
         return super().training_step(*args, **kwargs)
 
-    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
+    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: object, **kwargs: object) -> Tensor:
         loss: Tensor = self._engine.backward(self._engine(closure_loss))
         return loss
 
     def optimizer_step(
         self,
         optimizer: Optimizer,
-        closure: Callable[[], Any],
+        closure: Callable[[], object],
         model: L.LightningModule | nn.Module | None = None,
-        **kwargs: Any,
-    ) -> Any:
+        **kwargs: object,
+    ) -> object:
         result = closure()
         self._engine.step()
         return result
@@ -113,7 +113,7 @@ class ZeroStrategy(DDPStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        state: dict[int, dict[str, Any]] = {}
+        state: dict[int, dict[str, object]] = {}
         for number, parameter, entries in self._entries(optimizer):
             state[number] = {
                 key: safe_get_full_optimizer_state(parameter, key).cpu() if _is_sharded(value) else deepcopy(value)
@@ -126,7 +126,7 @@ class ZeroStrategy(DDPStrategy):
         ]
         return {"state": {number: entries for number, entries in state.items() if entries}, "param_groups": groups}
 
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+    def load_model_state_dict(self, checkpoint: Mapping[str, object], strict: bool = True) -> None:
         super().load_model_state_dict(checkpoint, strict)
         if self._engine is not None:
             self._engine.optimizer.refresh_fp32_params()
@@ -155,7 +155,7 @@ class ZeroStrategy(DDPStrategy):
     def _numbers(self) -> Iterator[int]:
         return iter(range(sum(map(len, self._groups))))
 
-    def _entries(self, optimizer: Optimizer) -> Iterator[tuple[int, Parameter, dict[str, Any]]]:
+    def _entries(self, optimizer: Optimizer) -> Iterator[tuple[int, Parameter, dict[str, object]]]:
         """Each parameter's number, itself, and the states of its group's shard, of which DeepSpeed then knows its part."""
         numbers = self._numbers()
         for group, own in zip(optimizer.param_groups, self._groups, strict=True):
@@ -187,6 +187,6 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _is_sharded(value: Any) -> bool:
+def _is_sharded(value: object) -> bool:
     """Whether an optimizer's state is cut as the weights are; a count of steps is not."""
     return isinstance(value, Tensor) and value.ndim > 0

@@ -37,7 +37,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 part.to(memory_format=torch.contiguous_format)  # all that can be cut
                 fully_shard(part, mesh=self.device_mesh["data_parallel"])
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, *args: object, **kwargs: object) -> Any:
         assert self.lightning_module is not None
         broadcast_buffers(self.lightning_module)
         return super().training_step(*args, **kwargs)
@@ -46,7 +46,7 @@ class ShardedStrategy(ModelParallelStrategy):
     def lightning_restore_optimizer(self) -> bool:
         return True
 
-    def lightning_module_state_dict(self) -> dict[str, Any]:
+    def lightning_module_state_dict(self) -> dict[str, object]:
         assert self.lightning_module is not None
         return {key: whole(value).cpu() for key, value in self.lightning_module.state_dict().items()}
 
@@ -59,7 +59,7 @@ class ShardedStrategy(ModelParallelStrategy):
         self.lightning_module.load_state_dict(given, strict=strict)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        state: dict[str, Any] = _all_whole(optimizer.state_dict())
+        state: dict[str, object] = _all_whole(optimizer.state_dict())
         return state
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
@@ -71,11 +71,11 @@ class ShardedStrategy(ModelParallelStrategy):
             }
             optimizer.load_state_dict({**state, "state": sharded})
 
-    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, object]:
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
 
-def whole(value: Any) -> Any:
+def whole(value: object) -> Any:
     """A sharded tensor put together (all devices have to call it), on every device; anything else as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
@@ -99,7 +99,7 @@ def _all_whole(value: Any) -> Any:
     return type(value)(map(_all_whole, value)) if type(value) in (list, tuple) else whole(value)
 
 
-def _like(value: Any, own: Tensor) -> Any:
+def _like(value: object, own: Tensor) -> object:
     """A whole tensor cut as `own`, of the same shape, is."""
     if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
         return distribute_tensor(value.to(own.device).contiguous(), own.device_mesh, own.placements)

@@ -68,7 +68,7 @@ def broadcast_coalesced(tensors: Sequence[Tensor]) -> None:
     dist._broadcast_coalesced(group, list(tensors), 2**25, 0)  # type: ignore[attr-defined]
 
 
-def lend_optimizer_state(parameter: nn.Parameter, shard: nn.Parameter, state: dict[str, Any]) -> None:
+def lend_optimizer_state(parameter: nn.Parameter, shard: nn.Parameter, state: dict[str, Tensor]) -> None:
     """Tells DeepSpeed which part of a shard's optimizer state belongs to a parameter, where this process has a part of it.
 
     DeepSpeed finds that out when it loads a checkpoint of its own, which we never do, and its public
@@ -128,7 +128,7 @@ def uncount_cut_epoch(checkpoint: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def before_each_operation(look: Callable[[tuple[Any, ...]], None]) -> Iterator[None]:
+def before_each_operation(look: Callable[[tuple[object, ...]], None]) -> Iterator[None]:
     """Within it, `look` is given the arguments of each operation of torch before it runs; what it raises stops that.
 
     The public `TorchFunctionMode` does not see what torch's own modules call from C++, the making of tensors among it. Test:
@@ -136,7 +136,7 @@ def before_each_operation(look: Callable[[tuple[Any, ...]], None]) -> Iterator[N
     """
 
     class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(self, function: Any, types: object, args: Any = (), kwargs: Any = None) -> object:
             look(args)
             return function(*args, **(kwargs or {}))
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 import lightning as L
 import torch.distributed as dist
@@ -242,7 +242,7 @@ class RankSupervisor(L.Callback):
         self._leave(1)
 
     @staticmethod
-    def _thread(function: Callable[..., None], *arguments: Any) -> None:
+    def _thread(function: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=function, args=arguments, daemon=True).start()
 
 

@@ -130,7 +130,7 @@ def read_lines(file: Path, limit: int = 1 << 30) -> list[str]:
     return lines
 
 
-def read_yaml(file: Path, limit: int = TEXT_LIMIT, links: bool = False, numbered: bool = False) -> Any:
+def read_yaml(file: Path, limit: int = TEXT_LIMIT, links: bool = False, numbered: bool = False) -> object:
     """A YAML file as plain data; see `plain_yaml`."""
     return plain_yaml(read_text(file, limit, links), str(file), numbered)
 
@@ -140,7 +140,7 @@ def read_json(file: Path, limit: int = TEXT_LIMIT, links: bool = False) -> Any:
     return plain_json(read_text(file, limit, links), str(file))
 
 
-def plain_yaml(text: str, of: str, numbered: bool = False) -> Any:
+def plain_yaml(text: str, of: str, numbered: bool = False) -> object:
     """YAML as dicts with text for keys, lists, text, numbers, booleans and None. An interpolation stays the text that it is.
 
     Args:
@@ -182,7 +182,7 @@ def plain_json(text: str, of: str) -> Any:
     return content
 
 
-def check_plain(content: Any, of: str, nodes: int | None = None) -> None:
+def check_plain(content: object, of: str, nodes: int | None = None) -> None:
     """Checks that a value is made of dicts with text for keys, lists, tuples, text, finite-sized numbers, booleans and None.
 
     Args:
@@ -239,9 +239,9 @@ def _count(node: yaml.Node, of: str, known: dict[int, int], open_: set[int]) -> 
     return known[id(node)]
 
 
-def _built(node: yaml.Node, of: str, numbered: bool) -> Any:
+def _built(node: yaml.Node, of: str, numbered: bool) -> object:
     if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
-        content: dict[str, Any] = {}
+        content: dict[str, object] = {}
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:str" and not (numbered and key.tag == "tag:yaml.org,2002:int"):
                 raise UserError(f"{of}: has the key {shown(str(key.value))}, which is no text; refused")

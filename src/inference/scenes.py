@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from src.config.check import check_node
+from src.config.parts import Dataset
 from src.data.readers.images import IMAGE_SUFFIXES
 from src.data.readers.raster import check_bands, georeference, opened, preview, read_window
 from src.data.windows import Part, parts
@@ -47,15 +48,15 @@ def is_georeferenced(file: Path) -> bool:
         return True
 
 
-def bands_of(dataset: Mapping[str, Any], channels: int, count: int, file: Path) -> list[int]:
+def bands_of(dataset: Dataset, channels: int, count: int, file: Path) -> list[int]:
     """The bands of a file with `count` bands that a model takes; `dataset` is what it was trained on.
 
     Raises:
         UserError: it cannot be told which.
     """
-    if dataset.get("_target_") == TRAINED_ON:
-        check_node("data.dataset", dataset)  # a stranger's checkpoint
-        return list(dataset.get("bands") or (1, 2, 3))
+    if dataset.target == TRAINED_ON:
+        check_node("data.dataset", dataset.node)  # a stranger's checkpoint
+        return dataset.bands or [1, 2, 3]
     if count == channels or (channels == 3 and count > 3):
         if count > channels:
             _log.warning("%s: has %d bands, and the model takes the first %d of them", file, count, channels)
@@ -64,7 +65,7 @@ def bands_of(dataset: Mapping[str, Any], channels: int, count: int, file: Path) 
 
 
 def segment_raster(
-    model: Predictor, device: torch.device, file: Path, output: Path, name: str, dataset: Mapping[str, Any], *,
+    model: Predictor, device: torch.device, file: Path, output: Path, name: str, dataset: Dataset, *,
     side: int, overlap: int, opacity: float, uncertainty: bool,
 ) -> None:  # fmt: skip
     """Writes masks/NAME.tif (uint8, the classes' colours, 255 without data), uncertainty/NAME_….tif, all with the CRS and
@@ -147,7 +148,7 @@ def as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _created(file: Path, source: Any) -> Iterator[Any]:
+def _created(file: Path, source: Any) -> Iterator[object]:
     """A new GeoTIFF of one band on the source's grid; it gets its name only once it is whole.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 
 from src.config.check import check_node
+from src.config.parts import Dataset
 from src.data.formats.dicom import open_series
 from src.data.formats.nifti import load_nifti, open_nifti
 from src.data.readers.slicing import Slicing
@@ -29,21 +29,22 @@ _log = logging.getLogger(__name__)
 _TRAINED_ON = ("src.data.formats.nifti.Nifti", "src.data.formats.dicom.Dicom")
 
 
-def slicing_of(dataset: Mapping[str, Any], file: Path) -> Slicing:
+def slicing_of(dataset: Dataset, file: Path) -> Slicing:
     """How a model that was trained on `dataset` takes the slices of a volume.
 
     Raises:
         UserError: it was not trained on volumes.
     """
-    if dataset.get("_target_") not in _TRAINED_ON:
+    if dataset.target not in _TRAINED_ON:
         raise UserError(f"{file}: is a volume and this model was not trained on volumes (data=nifti or data=dicom)")
-    check_node("data.dataset", dataset)  # a stranger's checkpoint
+    check_node("data.dataset", dataset.node)  # a stranger's checkpoint
     keys = ("axis", "neighbors", "window", "percentiles", "spacing")
-    return Slicing(**{"axis": "axial"} | {key: dataset[key] for key in keys if dataset.get(key) is not None})
+    node: dict[str, Any] = dict(dataset.node)
+    return Slicing(**{"axis": "axial"} | {key: node[key] for key in keys if node.get(key) is not None})
 
 
 def segment_volume(
-    model: Predictor, device: torch.device, file: Path, output: Path, name: str, dataset: Mapping[str, Any], *,
+    model: Predictor, device: torch.device, file: Path, output: Path, name: str, dataset: Dataset, *,
     opacity: float, uncertainty: bool,
 ) -> None:  # fmt: skip
     """Writes masks/NAME.nii.gz (class numbers, uint8) and uncertainty/NAME_….nii.gz in the voxels and with the affine of

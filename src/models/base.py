@@ -274,7 +274,7 @@ class Segmenter(L.LightningModule):
         factor on the learning rate."""
         return [("", self.network, 1.0)]
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Adds what is needed to predict from the file alone, as plain containers."""
         weights = getattr(self.loss, "class_weights", None)
         checkpoint[CHECKPOINT_KEY] = {

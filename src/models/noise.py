@@ -71,7 +71,7 @@ def _normal(shape: tuple[int, ...], like: Tensor, seed: int | None) -> Tensor:
     return torch.randn((1, *shape[1:]), generator=generator).to(like.device).expand(shape)
 
 
-def _add_latent(encoder: nn.Module, _: Any, features: Any) -> Any:
+def _add_latent(encoder: nn.Module, _: object, features: Any) -> object:
     """A hook that reads only from the module it is called with, so that it serves a copy of the network too."""
     given: Tensor | None = getattr(encoder, "_noise_shift", None)
     if given is None:  # a pass that nobody joined noise to, as the trial passes of building
@@ -91,9 +91,9 @@ def _deepest(features: Any) -> Tensor:
     return cast(Tensor, features[-1])
 
 
-def _trial(network: nn.Module, channels: int, module: nn.Module) -> Any:
+def _trial(network: nn.Module, channels: int, module: nn.Module) -> object:
     """What `module` gives in a pass of zeros through the network."""
-    seen: list[Any] = []
+    seen: list[object] = []
     handle = module.register_forward_hook(lambda _, inputs, output: seen.append(output))
     _pass_zeros(network, channels)
     handle.remove()

@@ -119,7 +119,7 @@ def upernet(
 
 
 def _build(
-    architecture: Any, num_classes: int, in_channels: int, encoder: str, encoder_weights: str | None, **own: Any
+    architecture: object, num_classes: int, in_channels: int, encoder: str, encoder_weights: str | None, **own: object
 ) -> SegmentationNetwork:
     name = _encoder_name(encoder)
     core = _core(architecture, encoder, encoder_name=name, in_channels=in_channels, classes=num_classes, **own)

@@ -68,7 +68,7 @@ def lraspp(num_classes: int, in_channels: int = 3, encoder_weights: str | None =
 
 
 def _build(
-    builder: Any, num_classes: int, in_channels: int, encoder: str, encoder_weights: str | None, **own: Any
+    builder: Any, num_classes: int, in_channels: int, encoder: str, encoder_weights: str | None, **own: object
 ) -> SegmentationNetwork:
     model = builder(weights=None, weights_backbone=None, num_classes=num_classes, **own)
     if encoder_weights is not None:

@@ -173,7 +173,7 @@ def _plain(key: str) -> str:
     return key.replace("_", ".")
 
 
-def _safetensors_load(file: Path, of: str) -> dict[str, Any]:
+def _safetensors_load(file: Path, of: str) -> dict[str, object]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

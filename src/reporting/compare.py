@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from src.reporting.read import Run
 
@@ -86,7 +86,7 @@ def by_seed(runs: Sequence[Run], different: Mapping[str, list[str]]) -> list[See
     ]
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """A config's value as one would write it in an override."""
     if isinstance(value, list):
         return f"[{','.join(map(text, value))}]"
@@ -97,13 +97,13 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def _own(run: Run) -> dict[str, Any]:
+def _own(run: Run) -> dict[str, object]:
     """A run's config without what says where it is."""
     here = str(run.folder.resolve())
     return {key: _without(here, value) for key, value in run.config.items() if key not in _LEFT_OUT}
 
 
-def _without(path: str, value: Any) -> Any:
+def _without(path: str, value: object) -> object:
     if isinstance(value, Mapping):
         return {str(k): _without(path, v) for k, v in value.items()}
     if isinstance(value, list):
@@ -111,7 +111,7 @@ def _without(path: str, value: Any) -> Any:
     return value.replace(path, "") if isinstance(value, str) else value
 
 
-def _leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(node: Mapping[str, object], path: str = "") -> Iterator[tuple[str, str]]:
     for key, value in node.items():
         where = f"{path}.{key}" if path else key
         if isinstance(value, Mapping) and value:

@@ -53,10 +53,10 @@ class Run:
     folder: Path
     name: str
     status: Status
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     overrides: Mapping[str, str]
-    choices: Mapping[str, Any]
-    metrics: Mapping[str, Any]
+    choices: Mapping[str, object]
+    metrics: Mapping[str, object]
     problems: list[str] = field(default_factory=list)
 
     @cached_property
@@ -161,7 +161,7 @@ def read(folder: Path, name: str) -> Run:
     )
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """A finite number, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -192,7 +192,7 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -200,7 +200,7 @@ def _is_evaluation(run: Run) -> bool:
     return "checkpoint" in run.metrics or "ckpt" in run.config
 
 
-def _load(folder: Path, name: str, problems: list[str]) -> Any:
+def _load(folder: Path, name: str, problems: list[str]) -> object:
     """A file of the folder as plain data; None where it is not there, and where it is refused, which `problems` then says."""
     try:
         file = untrusted.inside(folder, name)
@@ -215,12 +215,12 @@ def _load(folder: Path, name: str, problems: list[str]) -> Any:
     return _printable(content)
 
 
-def _leaves(value: Any) -> int:
+def _leaves(value: object) -> int:
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else None
     return 1 if inner is None else sum(_leaves(v) for v in inner)
 
 
-def _printable(value: Any) -> Any:
+def _printable(value: object) -> object:
     if isinstance(value, Mapping):
         return {shown(k, TEXT_LIMIT): _printable(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -228,5 +228,5 @@ def _printable(value: Any) -> Any:
     return shown(value, TEXT_LIMIT) if isinstance(value, str) else value
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}

@@ -63,7 +63,7 @@ def own_mode(runs: Sequence[Run], metric: str) -> str | None:
 def columns(runs: Sequence[Run], different: Mapping[str, Sequence[str]], metric: str) -> list[Column]:
     """What the table of runs shows."""
 
-    def of(key: str, title: str, values: Sequence[Any], form: str = "", descending: bool = False) -> Column:
+    def of(key: str, title: str, values: Sequence[object], form: str = "", descending: bool = False) -> Column:
         return Column(key, title, values, [_dash(v) or _shown(v, form) for v in values], descending)
 
     best_first = not falls(metric, own_mode(runs, metric))
@@ -151,7 +151,7 @@ def as_csv(
     for i, run in enumerate(runs):
         group = group_of[run.folder]
         found = [group.score("val", metric), group.score("test", metric)]
-        cells: list[Any] = [run.name, run.status, *(values[i] for values in different.values())]
+        cells: list[object] = [run.name, run.status, *(values[i] for values in different.values())]
         cells += [run.score("val", metric), run.score("test", metric), len(group.completed)]
         cells += [value for score in found for value in (score[:2] if score else (None, None))]
         cells += [run.epochs, run.seconds, run.images_per_second, run.memory, run.error]
@@ -160,7 +160,7 @@ def as_csv(
     return stream.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA) and _as_number(value) is None:
         return f"'{value}"
     return value
@@ -203,7 +203,7 @@ def _as_number(value: str) -> float | None:
         return None
 
 
-def _of(run: Run, stage: str) -> Mapping[str, Any]:
+def _of(run: Run, stage: str) -> Mapping[str, object]:
     scores = run.metrics.get(stage)
     return scores if isinstance(scores, Mapping) else {}
 
@@ -217,5 +217,5 @@ def _shown(value: Any, form: str) -> str:
     return f"{value:.4g}" if form and abs(value) >= _VAST else format(value, form)
 
 
-def _dash(value: Any) -> str:
+def _dash(value: object) -> str:
     return "–" if value is None else ""

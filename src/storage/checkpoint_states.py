@@ -10,12 +10,13 @@ import math
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from torch.optim import Optimizer
 
+from src.config.parts import Config
 from src.errors import UserError, memory_ran_out
 from src.files.untrusted import shown
 
@@ -23,7 +24,7 @@ _LARGEST = 2**53
 _RESTORES = "checkpoint_connector.py"  # Lightning's, which puts what was read where it belongs
 
 
-def misfit(own: Any, read: Any, at: str) -> str | None:
+def misfit(own: object, read: object, at: str) -> str | None:
     """Where and how a value that was read is of another kind than the program's own, or has another shape; None where it fits.
 
     Keys that only one of the two has are left to whoever uses them. What is empty or None on our side may hold plain values.
@@ -60,13 +61,13 @@ def misfit(own: Any, read: Any, at: str) -> str | None:
     return None if fits else f"{at} is {_told(read)}, not {_told(own)}"
 
 
-def batches_done(content: Mapping[str, Any], file: Path) -> int:
+def batches_done(content: Mapping[str, object], file: Path) -> int:
     """Training batches that were done when a checkpoint was written.
 
     Raises:
         UserError: it does not say.
     """
-    done: Any = content.get("loops")
+    done: object = content.get("loops")
     for key in ("fit_loop", "epoch_loop.batch_progress", "total", "processed"):
         done = done.get(key) if isinstance(done, Mapping) else None
     if not isinstance(done, int) or not 0 <= done < _LARGEST:
@@ -74,20 +75,30 @@ def batches_done(content: Mapping[str, Any], file: Path) -> int:
     return done
 
 
-def check_counts(config: Mapping[str, Any], file: Path) -> None:
-    """Checks the numbers by which the schedule of a run that has changed is planned from where it was.
+class Counts(NamedTuple):
+    """By what a schedule is planned: images of a batch, batches of a step."""
+
+    batch_size: int
+    accumulate: int
+
+
+def counts_of(config: Config, file: Path) -> Counts:
+    """The numbers by which the schedule of a run that has changed is planned from where it was.
 
     Raises:
-        UserError: a checkpoint's config has others.
+        UserError: a checkpoint's config has none such.
     """
+    found: list[int] = []
     for group, key in (("data", "batch_size"), ("trainer", "accumulate_grad_batches")):
         node = config.get(group)
         value = node.get(key, 1) if isinstance(node, Mapping) else None
         if not isinstance(value, int) or not 0 < value < _LARGEST:
             raise _no_fit(f"{group}.{key} of its config is {_told(value)}", file)
+        found.append(value)
+    return Counts(*found)
 
 
-def check_states(states: Mapping[str, Any], callbacks: Iterable[L.Callback], file: Path) -> None:
+def check_states(states: Mapping[str, object], callbacks: Iterable[L.Callback], file: Path) -> None:
     """Checks callbacks' saved states against those that they have now.
 
     Raises:
@@ -142,7 +153,7 @@ def told(error: BaseException, file: Path) -> UserError | None:
     return _no_fit(f"{type(error).__name__}: {shown(words)}", file)
 
 
-def _of_loops(trainer: L.Trainer, loops: Any) -> str | None:
+def _of_loops(trainer: L.Trainer, loops: object) -> str | None:
     read = loops.get("fit_loop") if isinstance(loops, Mapping) else None
     if not isinstance(read, Mapping):
         return "it does not say where training stood"
@@ -151,7 +162,7 @@ def _of_loops(trainer: L.Trainer, loops: Any) -> str | None:
     return bad or next((f"{at} is negative" for at, value in _numbers(read, "fit_loop") if value < 0), None)
 
 
-def _numbers(values: Mapping[Any, Any], at: str) -> Iterable[tuple[str, float]]:
+def _numbers(values: Mapping[object, object], at: str) -> Iterable[tuple[str, float]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{at}.{key}")
@@ -159,7 +170,7 @@ def _numbers(values: Mapping[Any, Any], at: str) -> Iterable[tuple[str, float]]:
             yield f"{at}.{key}", value
 
 
-def _of_optimizer(optimizer: Optimizer, read: Mapping[str, Any]) -> str | None:
+def _of_optimizer(optimizer: Optimizer, read: Mapping[str, object]) -> str | None:
     own = optimizer.state_dict()
     if "param_groups" not in own:  # DeepSpeed's: what does not fit it fails while it is restored
         return None
@@ -179,7 +190,7 @@ def _of_optimizer(optimizer: Optimizer, read: Mapping[str, Any]) -> str | None:
     if isinstance(optimizer, torch.optim.LBFGS):  # whose state is one vector of all parameters, and lists of them
         return None
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    of_kind: dict[bool, set[Any]] = {}
+    of_kind: dict[bool, set[object]] = {}
     for index, state in states.items():
         if not isinstance(index, int) or not 0 <= index < len(parameters) or not isinstance(state, Mapping):
             return "its optimizer has a state of no parameter"
@@ -193,7 +204,7 @@ def _of_optimizer(optimizer: Optimizer, read: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_of(value: Any, shape: Sequence[int]) -> bool:
+def _is_of(value: object, shape: Sequence[int]) -> bool:
     """Whether a value can belong to a parameter of that shape: a number, a tensor of its shape, or of its rows or columns."""
     if not isinstance(value, torch.Tensor):
         return value is None or (isinstance(value, int | float) and abs(value) < _LARGEST)
@@ -201,16 +212,16 @@ def _is_of(value: Any, shape: Sequence[int]) -> bool:
     return value.is_floating_point() and (value.numel() == 1 or alike)
 
 
-def _is_measure(value: Any) -> bool:
+def _is_measure(value: object) -> bool:
     """Whether a value of an optimizer's group is a number or some, unlike the switches that a new version may add."""
     return isinstance(value, float | tuple) or (isinstance(value, int) and not isinstance(value, bool))
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | float | str) or (isinstance(value, int) and abs(value) < _LARGEST)
 
 
-def _told(value: Any) -> str:
+def _told(value: object) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
     return shown(repr(value), 40) if _is_plain(value) else f"a {type(value).__name__}"

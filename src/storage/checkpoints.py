@@ -14,8 +14,9 @@ from lightning.pytorch import Callback
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator
 
 from src.config import signatures
-from src.config.check import GROUPS, check_node
+from src.config.check import check_node
 from src.config.moved import with_new_names
+from src.config.schema import GROUPS
 from src.data.labels import LabelSet
 from src.data.trained_on import CHECKPOINT_KEY as KEY
 from src.errors import UserError
@@ -38,8 +39,8 @@ class _About(BaseModel):
     """What a checkpoint says of its model."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
-    config: dict[str, Any]
-    label_set: dict[str, Any]
+    config: dict[str, object]
+    label_set: dict[str, object]
     channels: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)]
     intensity: list[float] | tuple[float, float]
     class_weights: list[NonNegativeFloat] | None = None
@@ -47,7 +48,7 @@ class _About(BaseModel):
 
     @field_validator("config")
     @classmethod
-    def _as_named_now(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _as_named_now(cls, value: dict[str, object]) -> dict[str, object]:
         return dict(with_new_names(value))
 
     @field_validator("intensity")
@@ -75,10 +76,10 @@ class _Progress(BaseModel):
     epoch: _Count = 0
     global_step: _Count = 0
     version: Annotated[str, Field(alias="pytorch-lightning_version", pattern=r"^\d+\.\d+(\.\w+)*(\+\w+)?$")] = "2.0"
-    callbacks: dict[str, Any] = {}
-    optimizer_states: list[dict[str, Any]] = []
-    lr_schedulers: list[dict[str, Any]] = []
-    loops: dict[str, Any] = {}
+    callbacks: dict[str, object] = {}
+    optimizer_states: list[dict[str, object]] = []
+    lr_schedulers: list[dict[str, object]] = []
+    loops: dict[str, object] = {}
     data: Annotated[_Place | None, Field(alias="SegmentationDataModule")] = None
     segmenter: Annotated[_About, Field(alias=KEY)]
 
@@ -87,7 +88,7 @@ class _Progress(BaseModel):
 class Description:
     """What a checkpoint says of its model, checked: the run's config, the classes and the images that it takes."""
 
-    config: dict[str, Any]
+    config: dict[str, object]
     label_set: LabelSet
     channels: int
     intensity: tuple[float, float]
@@ -107,11 +108,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.states = states
         self.callbacks = callbacks
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, object], path: str | Path, storage_options: object | None = None
+    ) -> None:
         write_atomically(Path(path), lambda stream: torch.save(checkpoint, stream))
 
     def load_checkpoint(
-        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+        self, path: str | Path, map_location: object = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         content = read(Path(path))
         if self.states is not None:
@@ -167,7 +170,7 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
-def describe(content: dict[str, Any], file: Path, trust: Trust, groups: Sequence[str]) -> Description:
+def describe(content: dict[str, object], file: Path, trust: Trust, groups: Sequence[str]) -> Description:
     """What a checkpoint says of its model, checked: of the config's groups that are named nothing else may be built than this
     program's own parts and what is trusted, and no path or URL is in them.
 
@@ -222,7 +225,7 @@ def _check_groups(config: dict[str, Any], file: Path) -> None:
             raise UserError(f"ckpt: {file}: data.dataset.{key}: {reason}, not {shown(repr(dataset and dataset[key]))}")
 
 
-def _check_weights(state: Any, file: Path) -> None:
+def _check_weights(state: object, file: Path) -> None:
     bad = UserError(f"ckpt: {file} is not a checkpoint of this program (its weights are no tensors by name)")
     if not isinstance(state, dict):
         raise bad

@@ -13,9 +13,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from src.errors import UserError
 from src.files.untrusted import inside, read_bytes, read_json
@@ -24,9 +22,12 @@ from src.storage import run_folder
 _BYTES, _URL = 32, "://"
 
 
-def sign(run_dir: Path, settings: Mapping[str, Any]) -> None:
-    """Leaves in a run's folder what its data's root is, signed. Without a place for the key nothing is left."""
-    given = settings["data"].get("root")
+def sign(run_dir: Path, given: str | None) -> None:
+    """Leaves in a run's folder what its data's root is, signed. Without a place for the key nothing is left.
+
+    Args:
+        given: `data.root` as the run was told it.
+    """
     with contextlib.suppress(OSError, UserError, RuntimeError):
         (run_dir / run_folder.ROOT).unlink(missing_ok=True)
         if given is None:
@@ -36,14 +37,13 @@ def sign(run_dir: Path, settings: Mapping[str, Any]) -> None:
         run_folder.write_text(run_dir / run_folder.ROOT, json.dumps({"root": resolved, "proof": proof}) + "\n")
 
 
-def root(checkpoint: Path, config: Mapping[str, Any]) -> str | None:
+def root(checkpoint: Path, given: object) -> str | None:
     """The root of the data that a checkpoint in its run folder was trained on; None where this user did not make it here, or
     the root is gone.
 
     Args:
-        config: the checkpoint's own, which must name the same root.
+        given: `data.root` of the checkpoint's own config, which must be the same.
     """
-    given = (config.get("data") or {}).get("root")
     run_dir = checkpoint.absolute().parent.parent
     with contextlib.suppress(OSError, UserError, RuntimeError, KeyError, TypeError):
         said = read_json(inside(run_dir, run_folder.ROOT))

@@ -6,22 +6,23 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from src.config.changes import LIMITS
+from src.config.parts import Trainer
 from src.errors import UserError
 from src.files import untrusted
 from src.storage import run_folder
 
 
-def nothing_left(run_dir: Path, settings: Mapping[str, Any], given: Collection[str]) -> str | None:
+def nothing_left(run_dir: Path, trainer: Trainer, test: bool, given: Collection[str]) -> str | None:
     """What to tell of a run that is complete, by whatever ended it; None of one that has something left to do: to train,
     because it was stopped or is asked to train longer, or to be tested.
 
     Args:
-        settings: the run's, with what is given.
+        trainer: the run's, with what is given.
+        test: whether the run is to be tested at its end.
         given: the keys that the user gives now.
 
     Raises:
@@ -32,11 +33,8 @@ def nothing_left(run_dir: Path, settings: Mapping[str, Any], given: Collection[s
     if status not in ("completed", "pruned"):
         return None
     epochs, steps = (int(value) if isinstance(value := metrics.get(key), int) else 0 for key in ("epochs", "steps"))
-    trainer = settings["trainer"]
-    most_epochs, most_steps = (
-        math.inf if limit in (None, -1) else int(limit)
-        for limit in (trainer.get("max_epochs"), trainer.get("max_steps"))
-    )
+    limits = (trainer.max_epochs, trainer.max_steps)
+    most_epochs, most_steps = (math.inf if limit in (None, -1) else int(limit) for limit in limits)
     if set(LIMITS) & set(given):
         if most_epochs < epochs or most_steps < steps:
             raise UserError(
@@ -45,7 +43,7 @@ def nothing_left(run_dir: Path, settings: Mapping[str, Any], given: Collection[s
             )
         if most_epochs > epochs and most_steps > steps:
             return None
-    if status == "completed" and settings["test"] and "test" not in metrics:
+    if status == "completed" and test and "test" not in metrics:
         return None
     longer = "trainer.max_steps" if steps >= most_steps else "trainer.max_epochs"
     now, most = (steps, most_steps) if steps >= most_steps else (epochs, most_epochs)
@@ -57,7 +55,9 @@ def nothing_left(run_dir: Path, settings: Mapping[str, Any], given: Collection[s
     )
 
 
-def record(run_dir: Path, values: Mapping[str, tuple[Any, Any]], config: str | None, epoch: int, step: int) -> None:
+def record(
+    run_dir: Path, values: Mapping[str, tuple[object, object]], config: str | None, epoch: int, step: int
+) -> None:
     """Adds a change to those in the run folder, with where it happened, and writes the config that holds from there on.
 
     Args:
@@ -82,7 +82,7 @@ def record(run_dir: Path, values: Mapping[str, tuple[Any, Any]], config: str | N
         run_folder.write_text(untrusted.inside(run_dir, run_folder.CONFIG), config)
 
 
-def _metrics(run_dir: Path) -> dict[str, Any]:
+def _metrics(run_dir: Path) -> dict[str, object]:
     try:
         metrics = untrusted.read_json(run_dir / run_folder.METRICS)
     except FileNotFoundError:

@@ -17,10 +17,11 @@ from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config.check import GROUPS, TOP_LEVEL
 from src.config.hydra_internals import apply_overrides
 from src.config.monitored import fill_monitor_mode
 from src.config.moved import with_new_names
+from src.config.schema import GROUPS, TOP_LEVEL
+from src.config.settings import Trained
 from src.errors import UserError
 from src.files.untrusted import inside, read_yaml, shown
 from src.storage import run_folder
@@ -40,7 +41,7 @@ _NO_PATHS = ("data.dataset.names.", "data.dataset.group", "monitor", "optimized_
 _HUB = "src.data.formats.huggingface.HuggingFace"
 
 
-def read_config(run_dir: Path, key: str) -> dict[str, Any]:
+def read_config(run_dir: Path, key: str) -> dict[str, object]:
     """The config that a run was started with, as plain data; left in it are the program's own interpolations.
 
     Args:
@@ -68,7 +69,7 @@ def read_config(run_dir: Path, key: str) -> dict[str, Any]:
     return settings
 
 
-def _maps(content: Mapping[str, Any], of: str) -> bool:
+def _maps(content: Mapping[str, object], of: str) -> bool:
     for group in GROUPS:
         if not isinstance(content.get(group), dict | None):
             raise UserError(f"{of} is damaged ({group} is a {type(content[group]).__name__})")
@@ -76,8 +77,8 @@ def _maps(content: Mapping[str, Any], of: str) -> bool:
 
 
 def settled(
-    config: Mapping[str, Any], run_dir: Path, trust: Trust, overrides: Sequence[str] = (), anew: bool = False
-) -> dict[str, Any]:
+    config: Mapping[str, object], run_dir: Path, trust: Trust, overrides: Sequence[str] = (), anew: bool = False
+) -> dict[str, object]:
     """A config as `read_config` gives it, with its output folder put in and the user's own overrides applied.
 
     Args:
@@ -110,7 +111,7 @@ def said_by(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(said))
 
 
-def _leaves(path: str, value: Any) -> list[str]:
+def _leaves(path: str, value: object) -> list[str]:
     if isinstance(value, dict):
         return [leaf for key, inner in value.items() for leaf in _leaves(f"{path}.{key}", inner)]
     text = value.text if isinstance(value, QuotedString) else value
@@ -130,7 +131,7 @@ def filled(settings: Mapping[str, Any], run_dir: Path, overrides: Sequence[str],
     return {str(key): _placed(value, str(run_dir)) for key, value in plain.items()}
 
 
-def overridden(settings: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+def overridden(settings: Mapping[str, object], overrides: Sequence[str]) -> DictConfig:
     """A config with overrides applied as Hydra would, its interpolations left as they are."""
     config = OmegaConf.create(dict(settings))
     OmegaConf.set_struct(config, True)
@@ -162,11 +163,11 @@ def check_places(settings: Mapping[str, Any], trust: Trust, run_dir: Path, anew:
             raise UserError(
                 f"{trust.of} names the file {shown(text)!r} ({path}), which is not in the run folder; {say}"
             )
-    data, trainer = settings.get("data") or {}, settings.get("trainer") or {}
-    for key, count in (("data.num_workers", data.get("num_workers")), ("trainer.devices", trainer.get("devices"))):
+    about = Trained.of(settings)
+    for key, count in (("data.num_workers", about.data.num_workers), ("trainer.devices", about.trainer.devices)):
         if isinstance(count, int) and count > _MOST_PROCESSES and key not in trust.said:
             raise UserError(f"{trust.of} asks for {count} processes ({key}); if that is right, say so: {key}={count}")
-    root = data.get("root") if (data.get("dataset") or {}).get("_target_") == _HUB else None
+    root = about.data.root if about.dataset.target == _HUB else None
     if isinstance(root, str) and "data.root" not in trust.said and not Path(root).expanduser().is_dir():
         raise UserError(
             f"{trust.of} names the data set {shown(root)!r} of a hub (data.root); if that is right, say so: "
@@ -174,7 +175,7 @@ def check_places(settings: Mapping[str, Any], trust: Trust, run_dir: Path, anew:
         )
 
 
-def check_writes(settings: Mapping[str, Any], trust: Trust, run_dir: Path) -> None:
+def check_writes(settings: Mapping[str, object], trust: Trust, run_dir: Path) -> None:
     """Checks that what writes files would write them into a folder only.
 
     Raises:
@@ -196,7 +197,7 @@ def _not_in_folder(trust: Trust, path: str, text: str) -> UserError:
     )
 
 
-def _places(settings: Mapping[str, Any], trust: Trust) -> Iterator[tuple[str, str]]:
+def _places(settings: Mapping[str, object], trust: Trust) -> Iterator[tuple[str, str]]:
     """Texts of a config that could be taken for places, those left out that the user's own command line has."""
     for path, text in texts(settings):
         is_said = any(path == key or path.startswith(f"{key}.") for key in trust.said)
@@ -204,7 +205,7 @@ def _places(settings: Mapping[str, Any], trust: Trust) -> Iterator[tuple[str, st
             yield path, text
 
 
-def without_own_interpolations(raw: Any, resolved: Any) -> Any:
+def without_own_interpolations(raw: object, resolved: Any) -> object:
     """A config as it is written down for later: what only the user's machine can resolve (`${oc.env:DATA}`) as the value that
     it had, what `read_config` understands as it was.
 
@@ -220,7 +221,7 @@ def without_own_interpolations(raw: Any, resolved: Any) -> Any:
     return raw if is_known or not isinstance(raw, str) or "${" not in raw else resolved
 
 
-def find_path(node: Any, path: str = "") -> tuple[str, str] | None:
+def find_path(node: object, path: str = "") -> tuple[str, str] | None:
     """The first text that leads out of the folder that it is taken to lie in, or is a URL, and its key."""
     for where, text in texts(node, path):
         if not where.startswith(_NO_PATHS) and (leads_away(text, None) or _URL.match(text)):
@@ -228,7 +229,7 @@ def find_path(node: Any, path: str = "") -> tuple[str, str] | None:
     return None
 
 
-def refuse_places(node: Mapping[str, Any], group: str, file: Path) -> None:
+def refuse_places(node: Mapping[str, object], group: str, file: Path) -> None:
     """Refuses a group of a checkpoint's config that names a path or a URL.
 
     Raises:
@@ -251,7 +252,7 @@ def leads_away(text: str, folder: Path | None) -> bool:
     return folder is None or not Path(text).expanduser().resolve().is_relative_to(folder.resolve())
 
 
-def _referred(value: Any, root: Mapping[str, Any], of: str) -> Any:
+def _referred(value: object, root: Mapping[str, object], of: str) -> object:
     """A value with references to other keys replaced by what stands there; the program's own interpolations stay."""
     if isinstance(value, dict):
         return {key: _referred(inner, root, of) for key, inner in value.items()}
@@ -272,8 +273,8 @@ def _referred(value: Any, root: Mapping[str, Any], of: str) -> Any:
     )
 
 
-def _looked_up(key: str, root: Mapping[str, Any], text: str, of: str) -> Any:
-    node: Any = root
+def _looked_up(key: str, root: Mapping[str, object], text: str, of: str) -> object:
+    node: object = root
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     if node is None or isinstance(node, Mapping) or (isinstance(node, list) and any(texts(node))):
@@ -281,7 +282,7 @@ def _looked_up(key: str, root: Mapping[str, Any], text: str, of: str) -> Any:
     return node
 
 
-def _placed(value: Any, run_dir: str) -> Any:
+def _placed(value: object, run_dir: str) -> object:
     if isinstance(value, dict):
         return {key: _placed(inner, run_dir) for key, inner in value.items()}
     if isinstance(value, list):
@@ -289,12 +290,12 @@ def _placed(value: Any, run_dir: str) -> Any:
     return value.replace(_HERE, run_dir) if isinstance(value, str) else value
 
 
-def is_so(config: Mapping[str, Any], override: str) -> bool:
+def is_so(config: Mapping[str, object], override: str) -> bool:
     """Whether an override says no more than what a config has."""
     (parsed,) = OverridesParser.create().parse_overrides([override])
     if parsed.is_delete() or parsed.is_sweep_override():
         return False
-    node: Any = config
+    node: object = config
     for part in parsed.key_or_group.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     value = parsed.value()

@@ -160,7 +160,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
+def write_metrics(run_dir: Path, metrics: Mapping[str, object]) -> None:
     """Writes metrics.json; numbers that JSON has no word for become null."""
     write_text(run_dir / METRICS, json.dumps(_plain(metrics), indent=2) + "\n")
 
@@ -187,7 +187,7 @@ def read_metrics(run_dir: Path) -> dict[str, Any] | None:
     return content
 
 
-def score(metrics: Mapping[str, Any], name: str) -> float | None:
+def score(metrics: Mapping[str, object], name: str) -> float | None:
     """A figure of metrics.json by its name, e.g. "val/miou"; None where there is none."""
     stage, _, key = name.partition("/")
     scores = metrics.get(stage)
@@ -195,7 +195,7 @@ def score(metrics: Mapping[str, Any], name: str) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, float):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 
@@ -17,7 +17,7 @@ _BLOCK = 4 << 20
 _FOLDER = 0x10
 
 
-def load(file: Path, of: str) -> Any:
+def load(file: Path, of: str) -> object:
     """What `torch.save` wrote, tensors on the CPU (`weights_only=True`), once every byte has been found as it was written.
 
     Torch's archives are zip files that keep a checksum of each member, and compress none; torch itself looks at neither.

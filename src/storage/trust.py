@@ -18,9 +18,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from src.config.check import GROUPS, OURS, TRAINER
+from src.config.schema import GROUPS, TYPES
 from src.errors import UserError
 from src.files.untrusted import read_yaml, shown
 from src.which_src import CONFIG_DIR
@@ -52,8 +51,8 @@ _HARMLESS = {
 # Of Lightning's Trainer a stranger may set what bears on the training; other keys load plugins or send models away.
 _KEYS = {
     "trainer": {
-        "_target_", *TRAINER, *OURS["trainer"], "sync_batchnorm", "benchmark", "enable_model_summary", "detect_anomaly",
-        "inference_mode", "max_time", "enable_progress_bar", "min_epochs", "min_steps",
+        "_target_", *TYPES["trainer"], "enable_model_summary", "detect_anomaly", "inference_mode", "max_time",
+        "enable_progress_bar",
     },
 }  # fmt: skip
 
@@ -72,7 +71,7 @@ class Trust:
     packages: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
 
-    def check(self, slot: str, node: Mapping[str, Any]) -> None:
+    def check(self, slot: str, node: Mapping[str, object]) -> None:
         """Checks a node's keys and the text of its target, before what it names is imported.
 
         Raises:
@@ -97,7 +96,7 @@ class Trust:
                 f"there; if you trust it, name its package: {_said_again(target, self.packages)}"
             )
 
-    def check_object(self, slot: str, target: str, found: Any) -> None:
+    def check_object(self, slot: str, target: str, found: object) -> None:
         """Checks what a target's text turned out to name.
 
         Raises:
@@ -131,7 +130,7 @@ class Trust:
         ours = target.startswith("src.") or (target.startswith("lightning.") and public in _HARMLESS["callbacks.*"])
         return ours or self.covers(target)
 
-    def _allows(self, slot: str, target: Any) -> bool:
+    def _allows(self, slot: str, target: object) -> bool:
         if not isinstance(target, str):
             return False
         family = _family(slot)
@@ -145,7 +144,7 @@ def _family(slot: str) -> tuple[re.Pattern[str], str, str] | None:
     return _FAMILIES.get(re.sub(r"^metrics\.[^.]+$", "metrics.*", slot))
 
 
-def _said_again(target: Any, packages: Sequence[str]) -> str:
+def _said_again(target: object, packages: Sequence[str]) -> str:
     """`trust=…` with, where a target is of a package that this machine's user wrote, its name and the whole command again. Of
     Python's own modules and of installed libraries no name is offered: a stranger's file would choose what is typed."""
     package = str(target).partition(".")[0]
@@ -159,7 +158,7 @@ def _said_again(target: Any, packages: Sequence[str]) -> str:
     if not places or any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places):
         return "trust=…"
     trusted = f"trust={','.join(dict.fromkeys([*packages, package]))}"
-    started = sys.orig_argv[1:]  # before Hydra's options were put in order
+    started = sys.orig_argv[1:]
     if "-m" not in started or not started[started.index("-m") + 1 :][0].startswith("src."):
         return trusted
     given = [a for a in started if not a.startswith("trust=")]
@@ -184,7 +183,7 @@ def split_packages(given: str | Sequence[str] | None) -> tuple[str, ...]:
     return named
 
 
-def check_targets(settings: Mapping[str, Any], trust: Trust, at: str = "") -> None:
+def check_targets(settings: Mapping[str, object], trust: Trust, at: str = "") -> None:
     """Checks everything that would be built of a config, before anything is; `src.training.build.make` checks it again.
 
     Args:
@@ -198,7 +197,7 @@ def check_targets(settings: Mapping[str, Any], trust: Trust, at: str = "") -> No
         trust.check(slot, node)
 
 
-def nodes(value: Any, slot: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def nodes(value: object, slot: str) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Every node that names a target or says how it is called, with its slot: `data.augment` say."""
     if isinstance(value, Mapping):
         if "_target_" in value or any(str(key).startswith("_") for key in value):
@@ -256,7 +255,7 @@ def own_interpolations() -> frozenset[str]:
     return frozenset(found)
 
 
-def texts(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def texts(node: object, path: str = "") -> Iterator[tuple[str, str]]:
     """Every text in plain containers, with the path of its keys."""
     if isinstance(node, str):
         yield path, node

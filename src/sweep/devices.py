@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
-from typing import Any
 
+from src.config.parts import Trainer
 from src.errors import UserError
 
 
@@ -48,21 +47,21 @@ class DeviceQueue:
         if per_job is not None and per_job > len(self._all):
             raise UserError(f"launcher.devices_per_job: {per_job}, and there are {len(self._all)} (launcher.devices)")
 
-    def wanted(self, trainer: Mapping[str, Any]) -> int:
+    def wanted(self, trainer: Trainer) -> int:
         """How many devices a job with these settings of `trainer` gets.
 
         Raises:
             UserError: more than there are, or not what the job would use.
         """
-        asked = trainer.get("devices", 1)
-        if not self._all or (trainer.get("accelerator") == "cpu" and not self._given):
+        asked = trainer.devices
+        if not self._all or (trainer.accelerator == "cpu" and not self._given):
             return 0
         if isinstance(asked, list):
             raise UserError(
                 f"trainer.devices: {asked}; which devices a job of a sweep gets is launcher.devices' to say, how many "
                 f"is trainer.devices={len(asked)}'s"
             )
-        if asked in (-1, "auto"):
+        if asked == "auto" or asked == -1:
             return self._per_job or len(self._all)
         if self._per_job not in (None, asked):
             raise UserError(
@@ -109,9 +108,9 @@ class ClusterQueue(DeviceQueue):
         super().__init__([], None, jobs or _ALL_AT_ONCE)
         self._per_job = per_job
 
-    def wanted(self, trainer: Mapping[str, Any]) -> int:
-        asked = trainer.get("devices", 1)
-        if trainer.get("accelerator") == "cpu":
+    def wanted(self, trainer: Trainer) -> int:
+        asked = trainer.devices
+        if trainer.accelerator == "cpu":
             return 0
         if asked in (-1, "auto") and self._per_job is None:
             raise UserError(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString, RangeSweep
@@ -19,7 +18,7 @@ from hydra.errors import HydraException
 
 from src.cli.command import CONFIG_DIR
 from src.config import hydra_internals
-from src.config.check import GROUPS, TOP_LEVEL
+from src.config.schema import GROUPS, TOP_LEVEL
 from src.errors import UserError
 from src.files.untrusted import shown
 
@@ -143,7 +142,7 @@ def _check_of_sweep(override: Override, text: str, of: str) -> None:
         raise _refused(of, text, "decides what Hydra does")
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     return hydra_internals.written(value) if isinstance(value, list | dict) else str(value)
 
 
@@ -156,7 +155,7 @@ def _parsed(text: str, of: str) -> Override:
         raise UserError(f"{of} has {shown(repr(text))}, which is no override; refused") from None
 
 
-def _values(override: Override) -> Iterator[Any]:
+def _values(override: Override) -> Iterator[object]:
     """The value, or, of a sweep, each that is listed; of a range or an interval nothing, for they are numbers."""
     value = override.value()
     if isinstance(value, ChoiceSweep):
@@ -174,13 +173,13 @@ def _count(override: Override) -> int:
     return max(1, len(value.list)) if isinstance(value, ChoiceSweep) else 1
 
 
-def _inside(value: Any) -> Iterator[Any]:
+def _inside(value: object) -> Iterator[object]:
     yield value
     for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
         yield from _inside(inner)
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def _leaves(value: object) -> Iterator[object]:
     for inner in _inside(value):
         if isinstance(inner, Mapping):
             yield from inner

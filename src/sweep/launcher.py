@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -17,12 +16,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from src.cli.command import LIKE, like_arguments, plain
+from src.cli.command import LIKE, plain
 from src.cli.job_overrides import as_given
 from src.cli.overrides import literal
-from src.config.check import RESERVED, check, check_keys
+from src.cli.request import Request
+from src.config.check import check_keys, checked
+from src.config.schema import RESERVED
 from src.errors import UserError
-from src.sweep import resume
 from src.sweep.console import SweepConsole
 from src.sweep.devices import DeviceQueue
 from src.sweep.plan import Plan, Refused
@@ -30,7 +30,7 @@ from src.sweep.process import JobProcess, Running, Start, outcome
 from src.sweep.record import DONE, Job, Record
 
 NAMESPACE = "hydra_plugins.pixelwise"  # where Hydra looks for plugins; see plugins.py
-KEYS: dict[str, Any] = {
+KEYS: dict[str, object] = {
     "devices": list[NonNegativeInt | str] | None,
     "devices_per_job": PositiveInt | None,
     "jobs": PositiveInt | None,
@@ -68,7 +68,7 @@ class ProcessLauncher(Launcher):
     """
 
     __module__ = NAMESPACE
-    keys: Mapping[str, Any] = KEYS
+    keys: Mapping[str, object] = KEYS
 
     def __init__(
         self,
@@ -85,11 +85,12 @@ class ProcessLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config = config
+        self.request: Request = getattr(task_function, "request", Request("train"))
         given = {k: v for k, v in plain(config.hydra.launcher).items() if k not in RESERVED}
         check_keys(given, self.keys, "launcher")
         self.queue = self._queue()
         self.record = self._open()
-        self.plan = Plan(hydra_context.config_loader, config, self.record, self._resumed)
+        self.plan = Plan(hydra_context.config_loader, config, self.record, self.request if self._resumed else None)
         self._console = SweepConsole(self.record)
 
     def _queue(self) -> DeviceQueue:
@@ -133,7 +134,7 @@ class ProcessLauncher(Launcher):
     def _config_flags(self) -> list[str]:
         hydra = self.config.hydra
         if hydra.job.config_name == LIKE:
-            return list(like_arguments)
+            return self.request.origin
         named = [] if hydra.job.config_name == "train" else ["--config-name", str(hydra.job.config_name)]
         sources = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
         return [*(part for path in sources for part in ("--config-dir", path)), *named]
@@ -171,9 +172,7 @@ class ProcessLauncher(Launcher):
     def mistake_in(self, job: Job) -> UserError | None:
         """What is wrong with a job's config; also fills in its folder."""
         try:
-            settings = self.plan.settings(job)
-            check(settings)
-            self.queue.wanted(settings["trainer"])
+            self.queue.wanted(checked(self.plan.config(job)).trainer)
         except Refused:
             raise
         except UserError as error:
@@ -219,7 +218,7 @@ class ProcessLauncher(Launcher):
 
     def _wanted(self, job: Job) -> int:
         try:
-            return self.queue.wanted(self.plan.settings(job)["trainer"])
+            return self.queue.wanted(self.plan.trainer(job))
         except UserError:
             return 0  # its own process will say what is wrong
 
@@ -246,13 +245,13 @@ class ProcessLauncher(Launcher):
             self.record.changes,
             self.queue.names(job.devices),
             self.trial(job),
-            resume.trusted,
+            list(self.request.trust),
             self.queue.threads(self._ranks(job)),
         )
 
     def _ranks(self, job: Job) -> int:
         try:
-            asked = self.plan.settings(job)["trainer"].get("devices", 1)
+            asked = self.plan.trainer(job).devices
         except UserError:
             return 1
         return len(job.devices) or (asked if isinstance(asked, int) and asked > 0 else 1)

@@ -83,10 +83,10 @@ class SubmititLauncher(ProcessLauncher):
     """
 
     __module__ = NAMESPACE
-    keys: Mapping[str, Any] = {
+    keys: Mapping[str, object] = {
         "cluster": Literal["slurm", "local"] | None,
         "timeout_min": PositiveInt,
-        "parameters": dict[str, Any],
+        "parameters": dict[str, object],
         **{key: KEYS[key] for key in ("devices_per_job", "jobs", "grace_seconds")},
     }
 
@@ -94,7 +94,7 @@ class SubmititLauncher(ProcessLauncher):
         self,
         cluster: str | None = None,
         timeout_min: int = 1440,
-        parameters: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, object] | None = None,
         devices_per_job: int | None = None,
         jobs: int | None = None,
         grace_seconds: float = 60.0,
@@ -162,7 +162,7 @@ class RemoteJob:
         self._process = JobProcess(self.start)
         return run_to_end(self._process, lambda: self._stopped, self.grace_seconds)
 
-    def checkpoint(self) -> Any:
+    def checkpoint(self) -> object:
         """Called when the time is up, or the node is wanted back: the job saves, and goes on when it is queued again."""
         run_to_end(self._process, lambda: True, self.grace_seconds)
         again = RemoteJob(self.start, self.grace_seconds)

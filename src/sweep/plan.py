@@ -6,7 +6,6 @@ import copy
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
@@ -15,11 +14,12 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from src.cli.command import in_words, plain
+from src.cli.request import Request
+from src.config.parts import Config, Trainer
 from src.errors import UserError
 from src.files.untrusted import shown
 from src.storage.run_config import check_places
 from src.storage.trust import Trust, check_targets
-from src.sweep import resume
 from src.sweep.foreign_sweeps import interpolates
 from src.sweep.record import FILE, Job, Record
 
@@ -35,21 +35,32 @@ class Plan:
         loader: Hydra's.
         config: the sweep's own.
         record: the sweep.
-        resumed: whether the jobs come out of a folder, which may be a stranger's.
+        resumed: what the command line asks for where the jobs come out of a folder, which may be a stranger's.
     """
 
-    def __init__(self, loader: ConfigLoader, config: DictConfig, record: Record, resumed: bool) -> None:
+    def __init__(self, loader: ConfigLoader, config: DictConfig, record: Record, resumed: Request | None) -> None:
         self._loader, self._config, self._record, self._resumed = loader, config, record, resumed
-        self._composed: dict[int, dict[str, Any]] = {}
+        self._composed: dict[int, Config] = {}
 
-    def settings(self, job: Job) -> dict[str, Any]:
+    def trainer(self, job: Job) -> Trainer:
+        """What the job's config says of its devices.
+
+        Raises:
+            UserError: it says nothing.
+        """
+        node = self.config(job).get("trainer")
+        if not isinstance(node, Mapping):
+            raise UserError("trainer: nothing chosen; choose one, e.g. trainer=auto")
+        return Trainer.of(node)
+
+    def config(self, job: Job) -> Config:
         """The job's config, composed as its own process will; its folder is filled in.
 
         Raises:
             UserError: its overrides make no config.
         """
         if job.number not in self._composed:
-            if self._resumed:
+            if self._resumed is not None:
                 self._refuse_strangers_words(job)
             try:
                 self._composed[job.number] = self._compose(job)
@@ -61,7 +72,7 @@ class Plan:
                 raise (Refused if isinstance(error, MissingConfigException) else UserError)(said) from None
         return self._composed[job.number]
 
-    def _compose(self, job: Job) -> dict[str, Any]:
+    def _compose(self, job: Job) -> Config:
         config = self._loader.load_sweep_config(self._config, [*job.overrides, *self._record.changes])
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(job.number), job.number
@@ -75,8 +86,8 @@ class Plan:
             settings = plain(task, output_dir=str(self._record.folder / job.folder))
         finally:
             HydraConfig.instance().cfg = before
-        if self._resumed:
-            self._refuse_strangers_code(settings, self._record.folder / job.folder)
+        if self._resumed is not None:
+            self._refuse_strangers_code(settings, self._record.folder / job.folder, self._resumed)
         return settings
 
     def _refuse_strangers_words(self, job: Job) -> None:
@@ -89,9 +100,9 @@ class Plan:
                     f"{of} has {shown(override)!r} for job {job.number}, which decides what is composed; refused"
                 )
 
-    def _refuse_strangers_code(self, settings: Mapping[str, Any], folder: Path) -> None:
+    def _refuse_strangers_code(self, settings: Config, folder: Path, request: Request) -> None:
         of = f"sweep.resume: {self._record.folder / FILE}"
-        trust = Trust(of, tuple(resume.trusted), tuple(resume.said))
+        trust = Trust(of, request.trust, request.said)
         try:
             check_targets(settings, trust)
             check_places(settings, trust, folder, anew=True)

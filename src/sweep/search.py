@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
 
 from src.cli.command import plain
+from src.config.parts import Part
 from src.errors import UserError
 from src.metrics.names import falls, find
 from src.optional_packages import needs
 from src.seeding import derive
-from src.sweep import resume
 from src.sweep.launcher import NAMESPACE
 from src.sweep.record import DONE, Job
 from src.sweep.sweepers import GridSweeper, exit_unless_good
@@ -41,31 +41,31 @@ class OptunaSweeper(GridSweeper):
     """
 
     __module__ = NAMESPACE
-    keys: Mapping[str, Any] = {
+    keys: Mapping[str, object] = {
         "n": PositiveInt,
         "direction": Literal["minimize", "maximize"] | None,
         "seed": NonNegativeInt,
-        "sampler": dict[str, Any],
-        "pruner": dict[str, Any] | None,
-        "params": dict[str, Any] | None,
+        "sampler": dict[str, object],
+        "pruner": dict[str, object] | None,
+        "params": dict[str, object] | None,
     }
 
     def __init__(
         self,
-        sampler: Mapping[str, Any],
-        pruner: Mapping[str, Any] | None = None,
+        sampler: Mapping[str, object],
+        pruner: Mapping[str, object] | None = None,
         n: int = 20,
         direction: Literal["minimize", "maximize"] | None = None,
         seed: int = 42,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(params)
-        self.sampler = plain(OmegaConf.create(dict(sampler)))
-        self.pruner = None if pruner is None else plain(OmegaConf.create(dict(pruner)))
+        self.sampler = Part.of(plain(OmegaConf.create(dict(sampler))))
+        self.pruner = None if pruner is None else Part.of(plain(OmegaConf.create(dict(pruner))))
         self.n, self.direction, self.seed = n, direction, seed
-        for key, node in (("sampler", self.sampler), ("pruner", self.pruner)):
-            if node is not None and not re.fullmatch(rf"optuna\.{key}s\.[A-Z]\w*", str(node.get("_target_"))):
-                raise UserError(f"sweep.{key}._target_: should be one of optuna.{key}s, not {node.get('_target_')!r}")
+        for key, part in (("sampler", self.sampler), ("pruner", self.pruner)):
+            if part is not None and not re.fullmatch(rf"optuna\.{key}s\.[A-Z]\w*", part.target):
+                raise UserError(f"sweep.{key}._target_: should be one of optuna.{key}s, not {part.target!r}")
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Runs trials until there are n; ends with status 1 if one failed."""
@@ -82,7 +82,9 @@ class OptunaSweeper(GridSweeper):
         falls = self._falls(record.metric)
         self.study = open_study(record.folder, self.direction or ("minimize" if falls else "maximize"))
         self._fail_lost_trials()
-        self.launcher.trial = lambda job: trial_message(record.folder, job.trial, record.metric, self.pruner)
+        self.launcher.trial = lambda job: trial_message(
+            record.folder, job.trial, record.metric, None if self.pruner is None else self.pruner.node
+        )
         self.launcher.run(self._jobs(), self._tell)
         exit_unless_good(self.launcher)
         return []
@@ -102,7 +104,7 @@ class OptunaSweeper(GridSweeper):
     def _refuse_pickles(self) -> None:
         """Optuna's CMA-ES keeps its state in the study as a pickle, and a study that is there may be a stranger's."""
         kept = self.launcher.record.folder / FILE
-        if self.sampler["_target_"].endswith("CmaEsSampler") and kept.exists() and "optuna" not in resume.trusted:
+        if self.sampler.name == "CmaEsSampler" and kept.exists() and "optuna" not in self.launcher.request.trust:
             raise UserError(
                 f"sweep.sampler: this one reads pickles out of {kept}, which can run code; if the folder is yours: trust=optuna"
             )
@@ -146,10 +148,9 @@ class OptunaSweeper(GridSweeper):
             yield job
 
     def _ask(self, job: Job) -> Any:
-        made = {key: value for key, value in self.sampler.items() if key != "_target_"}
         seed = derive(self.seed, "trial", len(self.study.get_trials(deepcopy=False))) % 2**32
         try:
-            self.study.sampler = get_object(self.sampler["_target_"])(**made, seed=seed)
+            self.study.sampler = get_object(self.sampler.target)(**self.sampler.keys_but("_target_"), seed=seed)
         except (TypeError, ValueError, AttributeError, ImportError) as error:
             raise UserError(f"sweep.sampler: {error}") from None
         try:
@@ -158,7 +159,7 @@ class OptunaSweeper(GridSweeper):
             kept = self.launcher.record.folder / FILE
             raise UserError(f"{kept}: does not fit this search ({error}); take another sweep.dir") from None
 
-    def _overrides(self, values: Mapping[str, Any]) -> list[str]:
+    def _overrides(self, values: Mapping[str, object]) -> list[str]:
         return [*self.fixed, *(f"{key}={value}" for key, value in values.items())]
 
     def _tell(self, job: Job) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -17,8 +16,9 @@ from pydantic import PositiveInt
 
 from src.cli.command import plain
 from src.cli.job_overrides import as_given
-from src.config.check import RESERVED, check_keys
+from src.config.check import check_keys
 from src.config.hydra_internals import combinations
+from src.config.schema import RESERVED
 from src.errors import UserError
 from src.sweep.launcher import NAMESPACE, ProcessLauncher
 
@@ -31,9 +31,9 @@ class GridSweeper(Sweeper):
     """
 
     __module__ = NAMESPACE
-    keys: Mapping[str, Any] = {"params": dict[str, Any] | None}
+    keys: Mapping[str, object] = {"params": dict[str, object] | None}
 
-    def __init__(self, params: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, params: Mapping[str, object] | None = None) -> None:
         self.params = dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -69,9 +69,9 @@ class SeedsSweeper(GridSweeper):
     """The same over n seeds, counted up from `seed`; with values of other keys, each combination over all seeds."""
 
     __module__ = NAMESPACE
-    keys: Mapping[str, Any] = {"params": dict[str, Any] | None, "n": PositiveInt}
+    keys: Mapping[str, object] = {"params": dict[str, object] | None, "n": PositiveInt}
 
-    def __init__(self, n: int = 5, params: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, n: int = 5, params: Mapping[str, object] | None = None) -> None:
         super().__init__(params)
         self.n = n
 

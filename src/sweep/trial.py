@@ -37,7 +37,7 @@ def open_study(folder: Path, direction: Literal["minimize", "maximize"]) -> Any:
         ) from None
 
 
-def trial_message(folder: Path, trial: int | None, metric: str, pruner: Mapping[str, Any] | None) -> str | None:
+def trial_message(folder: Path, trial: int | None, metric: str, pruner: Mapping[str, object] | None) -> str | None:
     """What a job gets in its environment; None where nothing would prune it."""
     if pruner is None:
         return None

@@ -6,6 +6,7 @@ import datetime
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from lightning.pytorch.loggers import Logger
 from torchmetrics import Metric
 
 from src.config import signatures
-from src.config.check import check_node, has_adversary
+from src.config.check import check_node
+from src.config.monitored import check_own_direction
+from src.config.parts import Config, Data, Node, Part, Trainer
+from src.config.rules import check_one_each
+from src.config.settings import ModelSettings, Settings, Trained
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Source, class_counts
 from src.data.labels import LabelSet
@@ -38,16 +43,17 @@ from src.storage.trust import STRANGER, Trust, check_targets, split_packages
 from src.tasks.multi_task import MultiTask
 from src.training.size_limit import no_larger_than
 
-Settings = Mapping[str, Any]
 _log = logging.getLogger(__name__)
-_OF_STEP = {"accumulate_grad_batches": "accumulate", "gradient_clip_val": "clip"}
-_OF_ZERO = {"zero_stage": "stage", "offload": "offload"}
+_OF_STEP = ("accumulate_grad_batches", "gradient_clip_val")
 _TO_PREDICT = ("network", "model", "tasks")
 _OF_GROUPS = ("lr", "weight_decay", "encoder_lr_factor", "decay_norm_and_bias")
 
 
+Parts = Mapping[str, Node | None]  # by name; null takes one out
+
+
 def make(
-    node: Settings, slot: str, *positional: Any, trust: Trust = STRANGER, later: bool = False, **given: Any
+    node: Node, slot: str, *positional: object, trust: Trust = STRANGER, later: bool = False, **given: object
 ) -> Any:
     """Calls a node's `_target_` with the node's keys, nodes inside it built first, and with what code gives.
 
@@ -62,18 +68,19 @@ def make(
     Raises:
         UserError: the node names nothing, or of this config no such thing is built there.
     """
-    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(target, str):
         raise UserError(f"{slot}: names nothing that can be built; say {slot}._target_=…, or choose one of its options")
     trust.check(slot, node)
-    function = get_object(node["_target_"])
-    trust.check_object(slot, node["_target_"], function)
+    function = get_object(target)
+    trust.check_object(slot, target, function)
     own = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     arguments = {key: _build(value, f"{slot}.{key}", trust) for key, value in own.items()} | given
     partial = later or node.get("_partial_")
     return functools.partial(function, *positional, **arguments) if partial else function(*positional, **arguments)
 
 
-def _build(value: Any, slot: str, trust: Trust) -> Any:
+def _build(value: object, slot: str, trust: Trust) -> object:
     if isinstance(value, Mapping):
         if "_target_" in value:
             return make(value, slot, trust=trust)
@@ -82,19 +89,20 @@ def _build(value: Any, slot: str, trust: Trust) -> Any:
 
 
 def build_data(
-    data: Settings, seed: int, use_unlabeled: bool = False, use_depth: bool = False, *, trust: Trust = STRANGER
+    data: Data | Node, seed: int, use_unlabeled: bool = False, use_depth: bool = False, *, trust: Trust = STRANGER
 ) -> SegmentationDataModule:
     """The datamodule; nothing is read yet."""
-    node = {key: value for key, value in data.items() if key != "dataset"}
+    data = data if isinstance(data, Data) else Data.of(data)
     datamodule: SegmentationDataModule = make(
-        node, "data", trust=trust, dataset=make(data["dataset"], "data.dataset", trust=trust, later=True),
+        data.keys_but("dataset"), "data", trust=trust,
+        dataset=make(data.dataset.node, "data.dataset", trust=trust, later=True),
         seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth,
     )  # fmt: skip
     return datamodule
 
 
 def build_model(
-    settings: Settings,
+    settings: ModelSettings | Config,
     label_set: LabelSet,
     channels: int,
     intensity: tuple[float, float],
@@ -102,45 +110,45 @@ def build_model(
     weights: torch.Tensor | None = None,
     trust: Trust = STRANGER,
 ) -> Segmenter:
-    """The segmenter that `settings` (groups model, network, loss and, to train, optimizer, scheduler, trainer,
-    discriminator) describe; without `loss` it has none, and predicts.
+    """The segmenter that `settings` describe; one that predicts has no loss, and only one of a run's `Settings` an optimizer.
 
     Each part is initialised from its own stream, so changing one never shifts another's draws.
     """
-    seed = int(settings.get("seed", 0))
+    if not isinstance(settings, ModelSettings):
+        settings = (Settings if "optimizer" in settings else ModelSettings).of(settings)
+    seed, model_node = settings.seed, settings.model.keys_but("class_weights")
     build = functools.partial(make, trust=trust)
-    tasks: MultiTask | None = build(settings["tasks"], "tasks", label_set=label_set) if settings.get("tasks") else None
+    tasks: MultiTask | None = None
+    if settings.tasks is not None:
+        tasks = build(settings.tasks.node, "tasks", label_set=label_set)
     outputs = label_set.num_classes + (tasks.channels if tasks is not None else 0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "network"))
-        network = build(settings["network"], "network", num_classes=outputs, in_channels=channels)
-    node = settings.get("loss")
-    if node is not None:
-        loss = build(node, "loss", ignore_index=label_set.ignore_index, class_weights=weights)
-    else:
-        loss = torch.nn.Identity()
-    optimization = build_optimization(settings, trust=trust) if "optimizer" in settings else None
-    node = {k: v for k, v in settings["model"].items() if k != "class_weights"}
+        network = build(settings.network.node, "network", num_classes=outputs, in_channels=channels)
+    loss: torch.nn.Module = torch.nn.Identity()
+    if settings.loss is not None:
+        loss = build(settings.loss.node, "loss", ignore_index=label_set.ignore_index, class_weights=weights)
+    optimization = build_optimization(settings, trust=trust) if isinstance(settings, Settings) else None
     given: dict[str, Any] = {"tasks": tasks} if tasks is not None else {}
-    if settings.get("metrics"):
+    if settings.metrics:
         given["metrics"] = build_metrics(settings, label_set, trust=trust)
-    if "discriminator" in settings and has_adversary(settings["model"]):
+    if settings.discriminator is not None and settings.model.has_adversary:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(seed, "discriminator"))
             given["discriminator"] = build(
-                settings["discriminator"], "discriminator", num_classes=label_set.num_classes, in_channels=channels
+                settings.discriminator.node, "discriminator", num_classes=label_set.num_classes, in_channels=channels
             )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "model"))
         model: Segmenter = build(
-            node, "model", network=network, loss=loss, label_set=label_set, channels=channels, intensity=intensity,
-            optimization=optimization, seed=seed, **given,
+            model_node, "model", network=network, loss=loss, label_set=label_set, channels=channels,
+            intensity=intensity, optimization=optimization, seed=seed, **given,
         )  # fmt: skip
-    model.config = dict(settings)
+    model.config = dict(settings.plain)
     return model
 
 
-def build_metrics(settings: Settings, label_set: LabelSet, *, trust: Trust = STRANGER) -> dict[str, Metric]:
+def build_metrics(settings: ModelSettings, label_set: LabelSet, *, trust: Trust = STRANGER) -> dict[str, Metric]:
     """The metrics that the user added, by name.
 
     Raises:
@@ -148,68 +156,66 @@ def build_metrics(settings: Settings, label_set: LabelSet, *, trust: Trust = STR
     """
     found: dict[str, Metric] = {}
     of_data: dict[str, Any] = {"num_classes": label_set.num_classes, "ignore_index": label_set.ignore_index}
-    for name, node in settings["metrics"].items():
+    for name, node in settings.metrics.items():
         if node is None:
             continue
-        signature = signatures.read(node["_target_"])
+        target = Part(node=node).target
+        signature = signatures.read(target)
         taken = of_data if signature is None else {k: v for k, v in of_data.items() if k in signature.parameters}
         metric = make(node, f"metrics.{name}", trust=trust, **taken)
         if not isinstance(metric, Metric):
-            raise UserError(f"metrics.{name}: {node['_target_']} is no torchmetrics.Metric; inherit from it")
-        right = {True: "max", False: "min", None: None}[metric.higher_is_better]
-        if right is not None and settings.get("monitor") == f"val/{name}" and settings["monitor_mode"] != right:
-            raise UserError(
-                f"monitor_mode: {settings['monitor_mode']} would keep the worst checkpoint by val/{name}, as its class says; "
-                f"take monitor_mode={right}"
-            )
+            raise UserError(f"metrics.{name}: {target} is no torchmetrics.Metric; inherit from it")
+        check_own_direction(settings, name, metric.higher_is_better)
         found[name] = metric
     return found
 
 
 def build_optimization(settings: Settings, *, trust: Trust = STRANGER) -> Optimization:
     """Optimizer, schedule and the trainer's keys of the optimizer's step as one."""
-    node = dict(settings["optimizer"])
-    groups = {key: node.pop(key) for key in _OF_GROUPS if key in node}
-    step = {name: settings["trainer"][key] for key, name in _OF_STEP.items() if key in settings["trainer"]}
+    optimizer, trainer = settings.optimizer, settings.trainer
     return Optimization(
-        optimizer=functools.partial(make, node, "optimizer", trust=trust),
-        scheduler=functools.partial(make, settings["scheduler"], "scheduler", trust=trust),
-        **groups,
-        **step,
+        optimizer=functools.partial(make, optimizer.keys_but(*_OF_GROUPS), "optimizer", trust=trust),
+        scheduler=functools.partial(make, settings.scheduler.node, "scheduler", trust=trust),
+        lr=optimizer.lr,
+        weight_decay=optimizer.weight_decay,
+        encoder_lr_factor=optimizer.encoder_lr_factor,
+        decay_norm_and_bias=optimizer.decay_norm_and_bias,
+        accumulate=trainer.accumulate_grad_batches,
+        clip=trainer.gradient_clip_val,
     )
 
 
-def build_trainer(settings: Settings, batches: int = 1, *more: Callback, trust: Trust = STRANGER) -> L.Trainer:
+def build_trainer(
+    trainer: Trainer, output_dir: str, callbacks: Parts, loggers: Parts, batches: int = 1, *more: Callback,
+    trust: Trust = STRANGER,
+) -> L.Trainer:  # fmt: skip
     """Lightning's Trainer, with our own order of the data and our own writing of checkpoints.
 
     Args:
-        settings: groups trainer, callbacks, logger, paths.
+        output_dir: the run folder.
+        callbacks, loggers: those of the config, by name.
         batches: of an epoch; short epochs are logged at least once.
         more: callbacks beside those of the config, called before them.
     """
-    node = {key: value for key, value in settings["trainer"].items() if key not in _OF_STEP}
-    timeout = node.pop("timeout_minutes", None)
-    zero = {key: node.pop(name) for name, key in _OF_ZERO.items() if name in node}
-    if node.get("strategy") == "fsdp":
+    node = trainer.keys_but(*_OF_STEP, *Trainer.OURS)
+    if trainer.strategy == "fsdp":
         node["strategy"] = ShardedStrategy()
-    elif node.get("strategy") == "deepspeed":
-        node["strategy"] = ZeroStrategy(**zero, clip=settings["trainer"].get("gradient_clip_val"))
-    node["log_every_n_steps"] = min(node.get("log_every_n_steps", 50), batches)
-    callbacks: list[Callback] = [*more]
-    for name, part in (settings.get("callbacks") or {}).items():
-        callbacks += [make(part, f"callbacks.{name}", trust=trust)] if part else []
-    named = (settings.get("logger") or {}).items()
-    loggers: list[Logger] = [make(part, f"logger.{name}", trust=trust) for name, part in named if part]
-    kept = None if trust.of is None else {c.state_key for c in callbacks if trust.keeps_state_of(c)}
-    trainer: L.Trainer = make(
-        node, "trainer", trust=trust, callbacks=callbacks, logger=loggers or False,
-        plugins=[checkpoints.AtomicCheckpointIO(kept, callbacks)],
-        use_distributed_sampler=False, enable_checkpointing=any("Checkpoint" in type(c).__name__ for c in callbacks),
-        default_root_dir=settings["paths"]["output_dir"],
+    elif trainer.strategy == "deepspeed":
+        node["strategy"] = ZeroStrategy(trainer.zero_stage, trainer.offload, trainer.gradient_clip_val)
+    node["log_every_n_steps"] = min(trainer.log_every_n_steps, batches)
+    called: list[Callback] = [*more]
+    called += [make(part, f"callbacks.{name}", trust=trust) for name, part in callbacks.items() if part]
+    written: list[Logger] = [make(part, f"logger.{name}", trust=trust) for name, part in loggers.items() if part]
+    kept = None if trust.of is None else {c.state_key for c in called if trust.keeps_state_of(c)}
+    made: L.Trainer = make(
+        node, "trainer", trust=trust, callbacks=called, logger=written or False,
+        plugins=[checkpoints.AtomicCheckpointIO(kept, called)],
+        use_distributed_sampler=False, enable_checkpointing=any("Checkpoint" in type(c).__name__ for c in called),
+        default_root_dir=output_dir,
     )  # fmt: skip
-    if timeout is not None:
-        set_timeout(trainer.strategy, datetime.timedelta(minutes=timeout))
-    return trainer
+    if "timeout_minutes" in trainer.node:
+        set_timeout(made.strategy, datetime.timedelta(minutes=trainer.timeout_minutes))
+    return made
 
 
 def class_weights(chosen: str | list[float] | None, source: Source, keep: Path | None = None) -> torch.Tensor | None:
@@ -233,8 +239,7 @@ def class_weights(chosen: str | list[float] | None, source: Source, keep: Path |
                 run_folder.write_text(keep, "\n".join(lines) + "\n")
         share = np.maximum(counts, 1) / counts.sum()
         return torch.tensor(np.where(counts > 0, np.median(share[counts > 0]) / share, 0.0), dtype=torch.float32)
-    if len(chosen) != len(names):
-        raise UserError(f"model.class_weights: {len(chosen)} weights for {len(names)} classes ({', '.join(names)})")
+    check_one_each("model.class_weights", chosen, names)
     return torch.tensor(chosen, dtype=torch.float32)
 
 
@@ -250,8 +255,8 @@ def _counted_before(keep: Path | None, classes: int) -> npt.NDArray[np.int64] | 
 
 def model_from_checkpoint(
     file: Path, packages: Sequence[str] = (), *, scored: bool = False
-) -> tuple[Segmenter, dict[str, Any]]:
-    """A segmenter that predicts, from nothing but a checkpoint, in evaluation mode on the CPU; and the run's config.
+) -> tuple[Segmenter, Trained]:
+    """A segmenter that predicts, from nothing but a checkpoint, in evaluation mode on the CPU; and what it was trained with.
 
     Args:
         packages: what the user trusts beside this program's own parts.
@@ -263,10 +268,11 @@ def model_from_checkpoint(
     """
     content = checkpoints.read(file)
     trust = Trust(f"ckpt: {file}", split_packages(packages))
-    about = checkpoints.describe(content, file, trust, [*_TO_PREDICT, *(["loss"] if scored else [])])
-    settings = without_weights({group: about.config.get(group) for group in _TO_PREDICT})
-    settings["loss"] = about.config["loss"] if scored else None
-    settings["metrics"] = _trusted_metrics(about.config.get("metrics") or {}, trust) if scored else None
+    groups = (*_TO_PREDICT, "loss") if scored else _TO_PREDICT
+    about = checkpoints.describe(content, file, trust, groups)
+    described = {group: about.config.get(group) for group in groups}
+    metrics = _trusted_metrics(about.config.get("metrics"), trust) if scored else {}
+    settings = replace(ModelSettings.of(described).without_weights(), metrics=metrics)
     weights = None if about.class_weights is None else torch.tensor(about.class_weights)
     state = content["state_dict"]
     try:
@@ -284,13 +290,13 @@ def model_from_checkpoint(
     except Exception as error:  # a stranger's description fails in as many ways as it can lie
         raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
     model.images = images
-    return model.eval(), about.config
+    return model.eval(), Trained.of(about.config)
 
 
-def _trusted_metrics(nodes: Settings, trust: Trust) -> dict[str, Any]:
+def _trusted_metrics(nodes: object, trust: Trust) -> dict[str, Node]:
     """Those of a checkpoint's own metrics that may be built; the scores do not depend on the others, which are named."""
-    allowed: dict[str, Any] = {}
-    for name, node in nodes.items():
+    allowed: dict[str, Node] = {}
+    for name, node in nodes.items() if isinstance(nodes, Mapping) else ():
         try:
             if isinstance(node, Mapping):
                 check_targets(node, trust, f"metrics.{name}")
@@ -304,9 +310,3 @@ def _trusted_metrics(nodes: Settings, trust: Trust) -> dict[str, Any]:
 def task_overrides() -> list[str]:
     """The overrides that this run was started with, where Hydra started it."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def without_weights(settings: Settings) -> dict[str, Any]:
-    """The weights come from the checkpoint: none are looked for elsewhere."""
-    network = settings["network"]
-    return {**settings, "network": {**network, "encoder_weights": None} if "encoder_weights" in network else network}

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.config.settings import Settings
 from src.data.labels import LabelSet
 from src.data.trained_on import CHECKPOINT_KEY, differences
 from src.errors import UserError
@@ -50,7 +51,7 @@ class Given:
     outputs: list[str] | None
 
 
-def start_from(given: str, model: Segmenter, settings: Mapping[str, Any], trust: Trust = OWN) -> list[str]:
+def start_from(given: str, model: Segmenter, settings: Settings, trust: Trust = OWN) -> list[str]:
     """Fills a model with what fits of a checkpoint, a run folder's best one, or a file of bare tensors.
 
     Args:
@@ -74,7 +75,7 @@ def start_from(given: str, model: Segmenter, settings: Mapping[str, Any], trust:
             about = content[CHECKPOINT_KEY]
             told = [
                 f"{file} was trained on other images: {difference}"
-                for difference in differences(about, model.images, settings["data"]["dataset"])
+                for difference in differences(about, model.images, settings.data.dataset.node)
             ]
     else:
         found = Given(_named(weights.tensors(content), model.state_dict()), None)
@@ -108,7 +109,7 @@ def _of_checkpoint(content: Mapping[str, Any], file: Path) -> Given:
     return Given(kept | averaged, outputs_of(label_set.names, tasks))  # the average is what was evaluated
 
 
-def _fill(model: Segmenter, given: Given, file: Path, settings: Mapping[str, Any], trust: Trust) -> list[str]:
+def _fill(model: Segmenter, given: Given, file: Path, settings: Settings, trust: Trust) -> list[str]:
     own = {key: value for key, value in model.state_dict().items() if key.startswith(("network.", _DISCRIMINATOR))}
     outputs = outputs_of(model.label_set.names, model.tasks)
     same = given.outputs is None or given.outputs == outputs
@@ -177,13 +178,16 @@ def _rows(own: Tensor, there: Tensor, outputs: Sequence[str], theirs: Sequence[s
     return rows
 
 
-def _head(settings: Mapping[str, Any], model: Segmenter, trust: Trust) -> set[str]:
+def _head(settings: Settings, model: Segmenter, trust: Trust) -> set[str]:
     """Names of the tensors whose first dimension are the network's outputs: those that one output more would make longer."""
     outputs = model.label_set.num_classes + (model.tasks.channels if model.tasks is not None else 0)
     with torch.random.fork_rng(devices=[]):
-        node = build.without_weights(settings)["network"]
         wider = build.make(
-            node, "network", trust=trust, num_classes=outputs + 1, in_channels=model.channels
+            settings.without_weights().network.node,
+            "network",
+            trust=trust,
+            num_classes=outputs + 1,
+            in_channels=model.channels,
         ).state_dict()
     own = model.network.state_dict()
     longer = torch.Size([outputs + 1])

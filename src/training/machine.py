@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
+from src.config.parts import Trainer
+from src.config.rules import check_precision
 from src.errors import UserError
 
 
@@ -21,17 +21,16 @@ def is_main_process() -> bool:
     return int(environment.get("SLURM_PROCID", "0")) == 0
 
 
-def check_devices(trainer: Mapping[str, Any]) -> None:
+def check_devices(trainer: Trainer) -> None:
     """Checks the trainer's keys against the machine.
 
     Raises:
         UserError: more devices are asked for than there are, or a precision that they do not have.
     """
-    if str(trainer.get("precision")) == "16-mixed" and not torch.accelerator.is_available():
-        raise UserError("trainer.precision: 16-mixed needs a GPU and there is none here; take bf16-mixed or 32-true")
-    devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
+    check_precision(trainer.precision, has_gpu=torch.accelerator.is_available(), here=True)
+    devices, accelerator = trainer.devices, trainer.accelerator
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if on_gpu and str(trainer.get("precision")).startswith("bf16") and not torch.cuda.is_bf16_supported():
+    if on_gpu and str(trainer.precision).startswith("bf16") and not torch.cuda.is_bf16_supported():
         raise UserError(
             f"trainer.precision: {torch.cuda.get_device_name()} has no bfloat16; take 16-mixed (model=cnn) or 32-true"
         )

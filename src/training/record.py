@@ -79,7 +79,7 @@ class RunRecord:
             before = checkpoint.seconds_before if isinstance(checkpoint, RunCheckpoint) else 0.0
         return round(before + time.monotonic() - self._begun, 1)
 
-    def _training(self) -> dict[str, Any]:
+    def _training(self) -> dict[str, object]:
         if self._trained is None:
             return {}
         trainer, model = self._trained
@@ -108,7 +108,7 @@ def peak_memory() -> dict[str, float]:
     return peaks
 
 
-def _written(run_dir: Path) -> dict[str, Any]:
+def _written(run_dir: Path) -> dict[str, object]:
     try:
         return run_folder.read_metrics(run_dir) or {}
     except (OSError, ValueError):

@@ -17,7 +17,8 @@ from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.pruning import Pruning
 from src.config.changes import Said, changed, check_place
-from src.config.check import uses_depth, uses_unlabeled
+from src.config.parts import Node
+from src.config.settings import Settings
 from src.data.datamodule import SegmentationDataModule
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed import slurm
@@ -63,18 +64,16 @@ class Outcome:
     optimized: float | None = None
 
 
-def run(
-    settings: Mapping[str, Any], resume: bool = False, trust: Trust = STRANGER, said: Said | None = None
-) -> Outcome:
-    """Trains as `settings` (checked, plain) say, tests the best checkpoint, writes metrics.json, prints the table.
+def run(settings: Settings, resume: bool = False, trust: Trust = STRANGER, said: Said | None = None) -> Outcome:
+    """Trains as `settings` say, tests the best checkpoint, writes metrics.json, prints the table.
 
     Raises:
         UserError: the data or a file is bad, the disk is full, or the loss diverged; metrics.json then says "failed" and why,
             beside all that was achieved until then.
         Interrupted: a signal came while nothing was trained.
     """
-    run_dir = Path(settings["paths"]["output_dir"])
-    record = RunRecord(run_dir, int(settings["seed"]), resume)
+    run_dir = settings.run_dir
+    record = RunRecord(run_dir, settings.seed, resume)
     on = (
         _Start.of(run_dir, settings) if resume else None
     )  # or a mistake in what is to change, before anything is touched
@@ -106,66 +105,65 @@ def run(
 
 @dataclass(frozen=True)
 class _Start:
-    """What a run goes on from: a checkpoint, the config that it was made with, and what has changed of that since."""
+    """What a run goes on from: a checkpoint, the batches and steps it was made with, and what has changed since."""
 
     file: Path
-    before: dict[str, Any]
-    values: dict[str, tuple[Any, Any]]
+    before: checkpoint_states.Counts
+    values: dict[str, tuple[object, object]]
     batches: int
 
     @classmethod
-    def of(cls, run_dir: Path, settings: Mapping[str, Any]) -> _Start:
+    def of(cls, run_dir: Path, settings: Settings) -> _Start:
         file, content = _last_good(run_dir)
         before = content[CHECKPOINT_KEY]["config"]
-        checkpoint_states.check_counts(before, file)
-        values = changed(before, settings)
+        counts = checkpoint_states.counts_of(before, file)
+        values = changed(before, settings.plain)
         place = content.get("SegmentationDataModule") or {}
         check_place(values, int(place.get("epoch", 0)), int(place.get("consumed", 0)), int(content["global_step"]))
-        return cls(file, before, values, checkpoint_states.batches_done(content, file))
+        return cls(file, counts, values, checkpoint_states.batches_done(content, file))
 
 
 def _run(
-    settings: Mapping[str, Any], run_dir: Path, record: RunRecord, on: _Start | None, ranks: RankSupervisor, trust: Trust,
+    settings: Settings, run_dir: Path, record: RunRecord, on: _Start | None, ranks: RankSupervisor, trust: Trust,
     said: Said,
 ) -> Outcome:  # fmt: skip
     from_checkpoint = on.file if on is not None else None
     if machine.is_main_process():
         run_folder.clear(run_dir, resume=on is not None)
     quiet()
-    seed = int(settings["seed"])
-    torch.manual_seed(seed)
+    torch.manual_seed(settings.seed)
     torch.set_float32_matmul_precision("high")
-    machine.check_devices(settings["trainer"])
+    machine.check_devices(settings.trainer)
     datamodule = build.build_data(
-        settings["data"], seed, uses_unlabeled(settings["model"]), uses_depth(settings), trust=trust
+        settings.data, settings.seed, settings.model.uses_unlabeled, settings.use_depth, trust=trust
     )
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
     if machine.is_main_process():
-        ownership.sign(run_dir, settings)
-    of_trainer = settings if on is None else _logging_on(settings, on.batches)
+        ownership.sign(run_dir, settings.data.root)
+    loggers = settings.logger if on is None else _logging_on(settings.logger, on.batches)
     more: list[L.Callback] = [ranks] if on is None else [ranks, checkpoint_states.StateCheck(on.file)]
     if on is not None and (on.values or said != Said()):
         more.append(Changed(run_dir, on.values, on.before, said))
-    trainer = build.build_trainer(of_trainer, datamodule.batches_per_epoch(), *more, trust=trust)
+    trainer = build.build_trainer(
+        settings.trainer, str(run_dir), settings.callbacks, loggers, datamodule.batches_per_epoch(), *more, trust=trust
+    )
     if (trial := current_trial()) is not None:
         trainer.callbacks.append(Pruning(*trial))  # type: ignore[attr-defined]
     train_source = datamodule.source("train")
-    weights = build.class_weights(
-        settings["model"].get("class_weights"), train_source, run_dir / run_folder.CLASS_COUNTS
-    )
-    to_build = settings if from_checkpoint is None else build.without_weights(settings)  # they come from the checkpoint
+    weights = build.class_weights(settings.model.class_weights, train_source, run_dir / run_folder.CLASS_COUNTS)
+    to_build = settings if from_checkpoint is None else settings.without_weights()  # they come from the checkpoint
     with contextlib.nullcontext() if from_checkpoint is None else no_larger_than(from_checkpoint):
         model = build.build_model(
             to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, trust=trust
         )
     model.images = Images.of_source(train_source)
-    model.config = dict(settings)
+    model.config = dict(settings.plain)
     if isinstance(model, GANSegmenter):
         model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
-    if settings.get("init_from") is not None and from_checkpoint is None:
-        for line in start_from(settings["init_from"], model, settings, trust):
+    if settings.init_from is not None and from_checkpoint is None:
+        for line in start_from(settings.init_from, model, settings, trust):
             _say(f"init_from: {line}")
-    if settings["compile"]:
+    if settings.compile:
         model.network.compile()
     record.content["parameters"] = sum(p.numel() for p in model.network.parameters())
     _say(_headline(settings, datamodule, record.content["parameters"]))
@@ -193,7 +191,7 @@ def _run(
         ) from None
     if status == "completed" and isinstance(more[-1], Changed):
         more[-1].record(trainer)  # where there was nothing left to train
-    if status == "completed" and settings["test"]:
+    if status == "completed" and settings.test:
         try:
             record.content["test"] = test_best(trainer, model, datamodule)
         except UserError as error:
@@ -204,7 +202,7 @@ def _run(
     if trainer.is_global_zero:
         _finish(settings, run_dir, record.content, trainer, model, datamodule)
         slurm.requeue_after(stopped_by)
-    optimized = run_folder.score(record.content, settings["optimized_metric"])
+    optimized = run_folder.score(record.content, settings.optimized_metric)
     return Outcome(status, record.content, run_dir, trainer, model, datamodule, optimized)
 
 
@@ -236,19 +234,19 @@ def test_best(trainer: L.Trainer, model: Segmenter, datamodule: SegmentationData
 
 
 def _finish(
-    settings: Mapping[str, Any], run_dir: Path, record: dict[str, Any], trainer: L.Trainer, model: Segmenter,
+    settings: Settings, run_dir: Path, record: dict[str, Any], trainer: L.Trainer, model: Segmenter,
     datamodule: SegmentationDataModule,
 ) -> None:  # fmt: skip
     """Tells what came out, once it is written: nothing that goes wrong here changes how the run ended."""
     chosen = {
-        "model": settings["model"]["_target_"].rpartition(".")[2],
-        "network": settings["network"]["_target_"].rpartition(".")[2],
-        "loss": settings["loss"]["_target_"].rpartition(".")[2],
-        "data": settings["data"]["dataset"]["_target_"].rpartition(".")[2],
-        "lr": settings["optimizer"]["lr"],
-        "batch_size": settings["data"]["batch_size"],
-        "epochs": settings["trainer"]["max_epochs"],
-        "seed": settings["seed"],
+        "model": settings.model.name,
+        "network": settings.network.name,
+        "loss": settings.loss.name,
+        "data": settings.data.dataset.name,
+        "lr": settings.optimizer.lr,
+        "batch_size": settings.data.batch_size,
+        "epochs": settings.trainer.max_epochs,
+        "seed": settings.seed,
     }
     changed = {o.partition("=")[0].lstrip("+"): o.partition("=")[2] for o in build.task_overrides()}
     scores = {
@@ -265,9 +263,8 @@ def _finish(
             split = datamodule.source("test").split
             title = "test" if split == "test" else f"test (the data has no test split: {split})"
             print(score_table(record["test"], model.label_set, title))
-    loggers = settings.get("logger") or {}
     _log.info("%s after %.0f s; run folder: %s", record["status"], record["wall_seconds"], run_dir)
-    if "tensorboard" in loggers:
+    if "tensorboard" in settings.logger:
         _log.info("look at it: tensorboard --logdir %s   (or: make dashboard)", run_dir)
 
 
@@ -291,22 +288,21 @@ def _last_good(run_dir: Path) -> tuple[Path, dict[str, Any]]:
     raise UserError(f"resume: {run_dir} has no checkpoint to go on from; start the run anew")
 
 
-def _logging_on(settings: Mapping[str, Any], done: int) -> dict[str, Any]:
-    """Settings with which TensorBoard drops what was logged after so many batches: those are run again."""
-    loggers = {
-        name: {**node, "purge_step": done} if node and node["_target_"].endswith("TensorBoardLogger") else node
-        for name, node in (settings.get("logger") or {}).items()
+def _logging_on(loggers: Mapping[str, Node | None], done: int) -> dict[str, Node | None]:
+    """Loggers of which TensorBoard's drops what was logged after so many batches: those are run again."""
+    return {
+        name: {**node, "purge_step": done} if node and str(node["_target_"]).endswith("TensorBoardLogger") else node
+        for name, node in loggers.items()
     }
-    return {**settings, "logger": loggers}
 
 
-def _headline(settings: Mapping[str, Any], datamodule: SegmentationDataModule, parameters: int) -> str:
+def _headline(settings: Settings, datamodule: SegmentationDataModule, parameters: int) -> str:
     train, val = len(datamodule.source("train")), len(datamodule.source("val"))
     unlabeled = f", {len(datamodule.unlabeled)} unlabelled" if datamodule.unlabeled is not None else ""
     return (
-        f"{settings['model']['_target_'].rpartition('.')[2]} with {settings['network']['_target_'].rpartition('.')[2]} "
+        f"{settings.model.name} with {settings.network.name} "
         f"({parameters / 1e6:.2f} M parameters), {datamodule.label_set.num_classes} classes, "
-        f"{train} training and {val} validation samples{unlabeled}, seed {settings['seed']}"
+        f"{train} training and {val} validation samples{unlabeled}, seed {settings.seed}"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from src.distributed.library_internals import before_each_operation
 from src.errors import UserError
@@ -25,7 +24,7 @@ class _AtMost:
     def __init__(self, numbers: int, calls: int) -> None:
         self.numbers, self.calls = numbers, calls
 
-    def __call__(self, args: tuple[Any, ...]) -> None:
+    def __call__(self, args: tuple[object, ...]) -> None:
         if args and isinstance(args[0], list | tuple) and all(isinstance(side, int) for side in args[0]):
             self.numbers -= math.prod(args[0])  # of torch.empty and the like, before they make it
             self.calls -= 1

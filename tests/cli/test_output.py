@@ -14,8 +14,9 @@ from typing import TextIO
 import pytest
 import yaml
 
-from src.cli.command import CONFIG_DIR, report_user_errors
+from src.cli.command import CONFIG_DIR
 from src.cli.output import Steady, steady
+from src.cli.user_errors import report_user_errors
 from src.errors import UserError
 from tests.conftest import environment
 

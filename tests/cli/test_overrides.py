@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from src import evaluate, export, predict, report, train
-from src.cli.command import _composed, _long, compose, start
+from src.cli.command import _composed, compose, start
 from src.cli.overrides import PATHS, WRITTEN, literal, misread, path_text, quoted, with_paths_quoted
+from src.cli.request import long_key
+from src.config.parts import Config
 
 TEXTS = [
     "a b", "a,b", "a(1)", "it's", 'say "x"', "lr=0.1,seed=2", "Größe", "#1", "$HOME", "C:\\data\\new", "C:\\data\\", "{x}",
     "[1,2]", "~x", "a:b", "a;b&c|d", "épée (2)/x=1, y", "epoch=1-step=4.ckpt", "1", "1e3", "true", "100%", " a ", "a\\",
     "日本", "@x", "!", "^", "<>", "a=b=c", "(", "]", "'", '"', "*", "\u00a0",
 ]  # fmt: skip
+# What each command makes of its config.
+READS: dict[str, Callable[[Config], object]] = {
+    "evaluate": evaluate.Evaluation.of, "predict": predict.Prediction.of, "export": export.Export.of,
+    "report": report.Comparison.of,
+}  # fmt: skip
 # Each key, the command that has it, and what else that one needs.
 KEYS: list[tuple[str, str, list[str]]] = [
     ("data.root", "train", ["data=folder"]), ("data.root", "evaluate", ["ckpt=x"]), ("data.root", "inspect", ["data=voc"]),
@@ -59,7 +67,7 @@ def test_every_path_is_tried() -> None:
 def test_the_folders_of_runs_and_sweeps_too(tmp_path: Path, text: str) -> None:
     for key in ("hydra.run.dir", "sweep.dir"):
         composed = _composed("train", [f"{key}={tmp_path}/{text}"], with_hydra=True)
-        assert value_of(composed, _long(key)) == f"{tmp_path}/{text}"
+        assert value_of(composed, long_key(key)) == f"{tmp_path}/{text}"
     with_time = _composed("train", ["hydra.run.dir=my runs/${seed}"], with_hydra=True)
     assert with_time.hydra.run.dir == "my runs/42"
     at_home = _composed("train", ["hydra.run.dir=~/x y"], with_hydra=True)
@@ -143,7 +151,7 @@ def test_as_a_shell_gives_it(
     (tmp_path / "x.png").touch()
     name = command.__name__.rpartition(".")[2]
     with pytest.raises(SystemExit) as end:
-        train.main() if command is train else start(name, command._task, command.check)
+        train.main() if command is train else start(name, command._task, READS[name])
     said = capsys.readouterr().err
     assert end.value.code == 2 and text in said and "grammar" not in said and "mismatched" not in said
 

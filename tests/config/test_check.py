@@ -12,7 +12,8 @@ import yaml
 from hydra.errors import HydraException
 
 from src.cli.command import compose
-from src.config.check import check, explain
+from src.config.check import check
+from src.config.explain import explain
 from src.errors import UserError
 from tests.conftest import ROOT, SMALL
 

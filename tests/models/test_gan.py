@@ -12,6 +12,7 @@ import lightning as L
 import pytest
 import torch
 
+from src.config.parts import Trainer
 from src.errors import UserError
 from src.losses.adversarial import discriminator_loss, generator_loss, one_hot
 from src.models.gan import GANSegmenter
@@ -114,7 +115,7 @@ def test_one_backward_gives_each_part_the_gradient_of_its_own_loss(tmp_path: Pat
     datamodule.prepare()
     source = datamodule.source("train")
     model = build_model(given, source.label_set, source.channels, source.intensity)
-    trainer = build_trainer(given | {"callbacks": {}})
+    trainer = build_trainer(Trainer.of(given["trainer"]), str(tmp_path), {}, given["logger"])
     gradients = Gradients()
     trainer.callbacks.append(gradients)  # type: ignore[attr-defined]
     trainer.fit(model, datamodule=datamodule)
@@ -219,8 +220,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_checkpoint_predicts_from_the_file_alone(trained: Path) -> None:
     content = torch.load(trained / run_folder.BEST, weights_only=True)
-    model, config = model_from_checkpoint(trained / run_folder.BEST)
-    assert isinstance(model, GANSegmenter) and config["discriminator"]
+    model, trained_with = model_from_checkpoint(trained / run_folder.BEST)
+    assert isinstance(model, GANSegmenter) and trained_with.plain["discriminator"]
     assert not model.training
     assert model.discriminator is None and model.ema is not None
     assert_same(model.state_dict(), {k: v for k, v in content["state_dict"].items() if "discriminator" not in k})

@@ -20,8 +20,9 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from src.cli.command import compose
+from src.cli.request import named
 from src.errors import UserError
-from src.report import named, report
+from src.report import report
 from src.reporting import events, read
 from src.reporting.tables import as_csv
 from tests.reporting.folders import write

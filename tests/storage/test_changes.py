@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from src import train as command
-from src.cli.command import USER_ERROR_STATUS
+from src.cli.user_errors import USER_ERROR_STATUS
 from src.config.changes import MAY, PLACE, Said, changed, check_place, may_change, refusal
 from src.errors import Interrupted, UserError
 from src.storage import run_folder

@@ -19,7 +19,10 @@ import yaml
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from src.callbacks.monitor import Monitor
-from src.cli.command import CONFIG_DIR, compose, report_user_errors, written_out
+from src.cli.command import CONFIG_DIR, compose
+from src.cli.request import Request, written_out
+from src.cli.user_errors import report_user_errors
+from src.config.parts import Trainer
 from src.data.formats.voc import VOC
 from src.data.labels import LabelSet
 from src.errors import UserError
@@ -158,7 +161,7 @@ def test_a_strangers_run_folder(trained: Path, tmp_path: Path, kind: str, monkey
     before = sorted(tmp_path.rglob("*"))
     for key, use in (("resume", _resume), ("like", _like)):
         with pytest.raises(UserError, match=f"^{key}: .*({said})"):
-            use([f"{key}={tmp_path}/run"])
+            use(Request.parse("train", [f"{key}={tmp_path}/run"]))
     assert sorted(tmp_path.rglob("*")) == before
     assert not mark.exists()
 
@@ -180,7 +183,7 @@ def test_weights_to_start_from_are_not_taken_and_not_looked_for_where_a_run_goes
     (tmp_path / "run/.hydra").mkdir(parents=True)
     (tmp_path / "run" / run_folder.CONFIG).write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=f"^like: .*({said})"):
-        _like([f"like={tmp_path}/run"])
+        _like(Request.parse("train", [f"like={tmp_path}/run"]))
     run_config(tmp_path / "run", "resume")
 
 
@@ -194,7 +197,7 @@ def test_a_run_that_started_from_another_ones_weights_goes_on(
     train(start)
     (run_dir / ".hydra").mkdir()
     (run_dir / run_folder.CONFIG).write_text(yaml.safe_dump(start))
-    _resume([f"resume={run_dir}", "trainer.max_epochs=3"])
+    _resume(Request.parse("train", [f"resume={run_dir}", "trainer.max_epochs=3"]))
     assert (run_folder.read_metrics(run_dir) or {})["epochs"] == 3
 
 
@@ -361,7 +364,7 @@ def test_states_of_callbacks_that_delete_are_dropped(trained: Path, tmp_path: Pa
     torch.save(content, tmp_path / "stranger.ckpt")
     given = settings(tmp_path, "~logger")
     given["callbacks"]["stop"] = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/miou"}
-    trainer = build_trainer(given)
+    trainer = build_trainer(Trainer.of(given["trainer"]), str(tmp_path), given["callbacks"], {})
     read_by_it = trainer.strategy.checkpoint_io.load_checkpoint(tmp_path / "stranger.ckpt")
     assert known.state_key in read_by_it["callbacks"] and foreign.state_key not in read_by_it["callbacks"]
     assert not {"hyper_parameters", "hparams_name", "datamodule_hyper_parameters"} & read_by_it.keys()

@@ -125,36 +125,36 @@ def test_another_user_is_asked(made: Made, tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_key_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "conf"))
-    ownership.sign(tmp_path, {"data": {"root": str(tmp_path)}})
+    ownership.sign(tmp_path, str(tmp_path))
     key = tmp_path / "conf/pixelwise/key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     first = key.read_bytes()
-    assert ownership.root(tmp_path / run_folder.BEST, {"data": {"root": str(tmp_path)}}) == str(tmp_path)
-    ownership.sign(tmp_path, {"data": {"root": str(tmp_path)}})
+    assert ownership.root(tmp_path / run_folder.BEST, str(tmp_path)) == str(tmp_path)
+    ownership.sign(tmp_path, str(tmp_path))
     assert key.read_bytes() == first
     assert first.hex() not in (tmp_path / run_folder.ROOT).read_text()
-    ownership.sign(tmp_path, {"data": {"root": None}})
+    ownership.sign(tmp_path, None)
     assert not (tmp_path / run_folder.ROOT).exists()
 
 
 def test_a_run_goes_on_without_a_place_for_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
-    ownership.sign(tmp_path, {"data": {"root": str(tmp_path)}})
+    ownership.sign(tmp_path, str(tmp_path))
     assert not (tmp_path / run_folder.ROOT).exists()
 
 
 def test_a_url_of_ones_own_is_taken(tmp_path: Path) -> None:
-    config = {"data": {"root": "s3://bucket/chunks"}}
-    ownership.sign(tmp_path, config)
-    assert ownership.root(tmp_path / run_folder.BEST, config) == "s3://bucket/chunks"
-    assert ownership.root(tmp_path / run_folder.BEST, {"data": {"root": "s3://other"}}) is None
+    given = "s3://bucket/chunks"
+    ownership.sign(tmp_path, given)
+    assert ownership.root(tmp_path / run_folder.BEST, given) == "s3://bucket/chunks"
+    assert ownership.root(tmp_path / run_folder.BEST, "s3://other") is None
 
 
 def test_data_that_are_gone_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    config = {"data": {"root": str(tmp_path / "data")}}
-    ownership.sign(tmp_path, config)
-    assert ownership.root(tmp_path / run_folder.BEST, config) is not None
+    given = str(tmp_path / "data")
+    ownership.sign(tmp_path, given)
+    assert ownership.root(tmp_path / run_folder.BEST, given) is not None
     (tmp_path / "data").rmdir()
-    assert ownership.root(tmp_path / run_folder.BEST, config) is None
+    assert ownership.root(tmp_path / run_folder.BEST, given) is None

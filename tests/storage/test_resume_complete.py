@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from src import train as command
+from src.config.parts import Trainer
 from src.errors import UserError
 from src.storage import run_folder
 from src.storage.resume import nothing_left
@@ -94,11 +95,11 @@ def test_what_is_left(
 ) -> None:
     if metrics is not None:
         run_folder.write_metrics(tmp_path, metrics)
-    told = nothing_left(tmp_path, {"trainer": trainer, "test": True}, given)
+    told = nothing_left(tmp_path, Trainer.of(trainer), True, given)
     assert told is None if said is None else said in (told or "")
 
 
 def test_less_than_was_done_is_refused(tmp_path: Path) -> None:
     run_folder.write_metrics(tmp_path, DONE)
     with pytest.raises(UserError, match="has done 4 epochs and 24 steps already"):
-        nothing_left(tmp_path, {"trainer": {"max_epochs": 3}, "test": True}, ["trainer.max_epochs"])
+        nothing_left(tmp_path, Trainer.of({"max_epochs": 3}), True, ["trainer.max_epochs"])

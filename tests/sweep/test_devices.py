@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from src.config.parts import Trainer
 from src.errors import UserError
 from src.sweep.devices import ClusterQueue, DeviceQueue, visible_gpus
 
@@ -53,7 +54,7 @@ def test_how_many_run_at_once() -> None:
     ],
 )
 def test_what_a_job_gets(queue: DeviceQueue, trainer: dict[str, object], wanted: int) -> None:
-    assert queue.wanted(trainer) == wanted
+    assert queue.wanted(Trainer.of(trainer)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_what_a_job_gets(queue: DeviceQueue, trainer: dict[str, object], wanted:
 )
 def test_what_cannot_be_had_is_said(queue: DeviceQueue, devices: object, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        queue.wanted({"devices": devices, "accelerator": "gpu"})
+        queue.wanted(Trainer.of({"devices": devices, "accelerator": "gpu"}))
     assert said in str(caught.value)
 
 

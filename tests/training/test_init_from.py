@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from src.cli.command import compose
+from src.config.settings import Settings
 from src.data.labels import LabelSet
 from src.errors import UserError
 from src.models.base import Segmenter
@@ -24,9 +25,9 @@ OLD, NEW = ("background", "car", "road"), ("tree", "road", "background", "lake")
 COLORS = ((0, 0, 0), (9, 9, 9), (99, 99, 99), (199, 199, 199))
 
 
-def model_of(names: tuple[str, ...], *overrides: str, seed: int = 1) -> tuple[Segmenter, dict[str, Any]]:
+def model_of(names: tuple[str, ...], *overrides: str, seed: int = 1) -> tuple[Segmenter, Settings]:
     """A model with weights of its own."""
-    composed = compose("train", ["network=tiny", "trainer=cpu", f"seed={seed}", *overrides])
+    composed = Settings.of(compose("train", ["network=tiny", "trainer=cpu", f"seed={seed}", *overrides]))
     model = build.build_model(composed, LabelSet(names, COLORS[: len(names)]), 3, (0.0, 255.0))
     torch.manual_seed(seed)
     for value in model.network.parameters():  # biases and norms begin alike, whatever the seed

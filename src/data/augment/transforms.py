@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from src.config.rules import check_bounds
 from src.data.samples import Pixels
-from src.errors import UserError
 
 LEAST = 0.0015  # share of an image or crop that a class should have to be seen: DAFormer's 3000 pixels of Cityscapes
 _TRIES = 10  # crops drawn until one class's share is small enough, as in mmsegmentation's cat_max_ratio
@@ -51,8 +51,8 @@ class Augment:
         hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
         blur: Annotated[float, Field(ge=0, le=1)] = 0.0,
     ) -> None:
-        if scale is not None and (len(scale) != 2 or scale[0] > scale[1]):
-            raise UserError(f"data.augment.scale: should be [smallest, largest], not {list(scale)}")
+        if scale is not None:
+            check_bounds("data.augment.scale", scale)
         self.scale, self.max_class_share = scale, max_class_share
         self.flip, self.vertical_flip, self.photometric, self.blur = flip, vertical_flip, photometric, blur
         self._jitter = v2.ColorJitter(brightness, contrast, saturation, hue)

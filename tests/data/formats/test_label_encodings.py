@@ -91,7 +91,7 @@ class TestValues:
         config = compose(
             "inspect", ["data=folder", f"data.root={root}", "data.dataset.values={0: background, 255: crack}"]
         )
-        inspect.check(config)
+        inspect.Inspection.of(config)
         assert build_data(config["data"], seed=0).source("train").read(0)[1].unique().tolist() == [0, 1]
 
 
