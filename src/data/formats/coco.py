@@ -146,8 +146,11 @@ class Coco:
             if own.is_whole:
                 found = self._annotations.images
                 order = sorted(range(len(found)), key=lambda i: found[i])
-                drawn = splits.draw([found[i] for i in order], val_fraction, test_fraction or 0.0, split_seed, group)
-                self._chosen = np.array([order[i] for i in drawn[self.split]], np.int64)
+                keys = [found[i] for i in order]
+                shares = splits.draw(
+                    keys, val_fraction, test_fraction or 0.0, split_seed, splits.grouped(keys, group), "photos"
+                )
+                self._chosen = np.array([order[i] for i in shares[self.split]], np.int64)
         elif kind == "instances":
             self._annotations = Instances(folder, part, photos, classes, min_area if split == "train" else 0)
         elif kind == "panoptic":
@@ -155,6 +158,7 @@ class Coco:
         else:
             self._annotations = _Stuff(folder, part, str(photos))
         self.label_set = self._annotations.label_set
+        self.drawn = self._chosen is not None
 
     def __len__(self) -> int:
         return len(self._annotations.images) if self._chosen is None else len(self._chosen)

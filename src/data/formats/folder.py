@@ -131,7 +131,7 @@ class Folder:
         if split == "test" and not drawn["test"]:
             missing = draws if one_for_all else not _has(folder, place, "test", is_list=lists is not None)
             split = "val" if missing else "test"
-        self.split = split
+        self.split, self.drawn = split, draws
         self.label_set, has_colors, values = _classes(folder, names, colors, values)
         lies_in = "train" if drawn[split] else split
         where = _of(images, lies_in, "images"), _of(masks, lies_in, "masks"), mask_suffix
@@ -142,7 +142,9 @@ class Folder:
             found = pairs.read_list(folder, folder / _of(lists, lies_in, "lists"), *where, suffixes)
         if draws and lies_in == "train":
             found = sorted(found)
-            shares = splits.draw([pair.name for pair in found], drawn["val"], drawn["test"], split_seed, group)
+            keys = [pair.name for pair in found]
+            groups = splits.grouped(keys, group)
+            shares = splits.draw(keys, drawn["val"], drawn["test"], split_seed, groups, otherwise=splits.FOLDERS)
             found = [found[i] for i in shares[split]]
         self._names = FileList(folder, (pair.name for pair in found))
         self._images = FileList(folder, (pair.image for pair in found))

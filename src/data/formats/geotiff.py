@@ -10,8 +10,8 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.data.layout.splits import grouped
-from src.data.layout.volume_files import Pair, assign, find_pairs, split_folder
+from src.data.layout import splits
+from src.data.layout.volume_files import Pair, find_pairs, split_folder
 from src.data.notices import say_once
 from src.data.readers.images import HEIC_SUFFIXES, IMAGE_SUFFIXES
 from src.data.readers.label_values import LabelValues
@@ -112,12 +112,16 @@ class GeoTiff:
         )  # fmt: skip
         names = [pair.name for pair in pairs]
         self.group = group
-        known = dict(zip(names, grouped(names, group), strict=True)) if group is not None else {}
+        known = dict(zip(names, splits.grouped(names, group), strict=True)) if group is not None else {}
+        self.drawn = not folders and val is None and test is None
         if not folders:
-            groups = None if val or test else [known.get(name, name) for name in names]
-            of = assign(names, val, test, val_fraction, test_fraction, split_seed, "scenes", groups)
-            self.split = "val" if split == "test" and "test" not in of else split
-            pairs = [pair for pair, its in zip(pairs, of, strict=True) if its == self.split]
+            if self.drawn:
+                groups = [known.get(name, name) for name in names]
+                shares = splits.draw(names, val_fraction, test_fraction, split_seed, groups, "scenes", splits.FOLDERS)
+            else:
+                shares = splits.listed(names, val, test, "scenes", splits.FOLDERS)
+            self.split = "val" if split == "test" and not len(shares["test"]) else split
+            pairs = [pairs[i] for i in shares[self.split]]
         self._pairs = pairs
         self.groups = {known[pair.name]: pair.name for pair in pairs if pair.name in known}
         self.intensity = (0.0, 255.0) if intensity is None else (float(intensity[0]), float(intensity[1]))

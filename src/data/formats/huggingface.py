@@ -88,8 +88,9 @@ class HuggingFace:
         self._lookup[first : first + len(found)] = range(len(found))
         self._lookup[list(ignore or [])] = ignored
         self._indices = np.arange(len(rows))
+        self.drawn = bool(val_fraction)
         if val_fraction and self.split != "test":
-            self._indices = _drawn(len(rows), val_fraction, split_seed)[self.split]
+            self._indices = _draw(len(rows), val_fraction, split_seed)[self.split]
         encoded = library.Image(decode=False)
         self._images = rows.select_columns([image]).cast_column(image, encoded)
         if isinstance(rows.features[mask], library.Image):
@@ -142,9 +143,9 @@ class HuggingFace:
         return file
 
 
-def _drawn(count: int, val_fraction: float, seed: int) -> dict[str, npt.NDArray[np.int64]]:
+def _draw(count: int, val_fraction: float, seed: int) -> splits.Shares:
     """Rows of "train" and "val"."""
-    return splits.draw([f"{row:09}" for row in range(count)], val_fraction, 0.0, seed)
+    return splits.draw([f"{row:09}" for row in range(count)], val_fraction, 0.0, seed, what="rows")
 
 
 def _load(library: Any, root: str, config: str | None, revision: str | None) -> Mapping[str, Any]:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from src.data.layout.volume_files import assign, by_subject, find_pairs, split_folder, subjects
+from src.data.layout import splits
+from src.data.layout.volume_files import by_subject, find_pairs, split_folder, subjects
 from src.data.notices import say_once
 from src.data.readers.label_values import LabelValues
 from src.data.readers.slicing import Slicing
@@ -116,11 +117,16 @@ class VolumeSlices(ABC):
         self.group = group
         patients = [self.patient(pair.image) if group == "auto" else None for pair in pairs]
         known = subjects(names, group, patients)
-        if not folders and len(pairs) > 1:
-            groups = names if val or test else by_subject(names, known, "volumes")
-            of = assign(names, val, test, val_fraction, test_fraction, split_seed, "volumes", groups)
-            self.split = "val" if split == "test" and "test" not in of else split
-            pairs = [pair for pair, its in zip(pairs, of, strict=True) if its == self.split]
+        one = not folders and len(names) == 1
+        self.drawn = one or (not folders and val is None and test is None)
+        if not folders and not one:
+            if self.drawn:
+                groups = by_subject(names, known, "volumes")
+                shares = splits.draw(names, val_fraction, test_fraction, split_seed, groups, "volumes", splits.FOLDERS)
+            else:
+                shares = splits.listed(names, val, test, "volumes", splits.FOLDERS)
+            self.split = "val" if split == "test" and not len(shares["test"]) else split
+            pairs = [pairs[i] for i in shares[self.split]]
         self._names = [pair.name for pair in pairs]
         several = folders or (len(names) > 1 and len(set(known.values())) > 1)
         self.groups = {known[name]: name for name in self._names if name in known} if several else {}
@@ -132,12 +138,13 @@ class VolumeSlices(ABC):
         for image, mask in zip(self._images, self._masks, strict=True):
             check_same_grid(image, mask)
             chosen.append(np.arange(image.length(axis)))
-        if not folders and len(names) == 1:
+        if one:
             count = self._images[0].length(axis)
             blocks = [str(b) for b in range(-(-count // block))]
-            of = assign(blocks, None, None, val_fraction, test_fraction, split_seed, f"blocks of {block} slices")
-            self.split = "val" if split == "test" and "test" not in of else split
-            chosen = [_of_blocks(np.repeat(of, block)[:count], self.split, gap + 2 * neighbors)]
+            what = f"blocks of {block} slices"
+            shares = splits.draw(blocks, val_fraction, test_fraction, split_seed, what=what, otherwise=splits.FOLDERS)
+            self.split = "val" if split == "test" and not len(shares["test"]) else split
+            chosen = [_of_blocks(shares, block, count, self.split, gap + 2 * neighbors)]
         if skip_empty and self.split == "train":
             chosen = [self._labelled(volume, indices) for volume, indices in enumerate(chosen)]
         # Arrays, not lists of pairs: nothing per sample that worker processes would copy on reference.
@@ -235,10 +242,10 @@ class VolumeSlices(ABC):
         return np.array([i for i in indices.tolist() if np.isin(self._classes(volume, i), classes).any()], np.int64)
 
 
-def _of_blocks(of: npt.NDArray[np.str_], split: str, gap: int) -> npt.NDArray[np.int64]:
-    """Slices of a split, given each slice's; of two splits that meet, the one that learns from its slices gives way."""
-    own = of == split
-    stronger = {"train": ("val", "test"), "val": ("test",)}.get(split, ())
-    for at in np.flatnonzero(np.isin(of, stronger)).tolist():
-        own[max(0, at - gap) : at + gap + 1] = False
+def _of_blocks(shares: splits.Shares, block: int, count: int, split: str, gap: int) -> npt.NDArray[np.int64]:
+    """Slices of a split, given each one's blocks; of two splits that meet, the one that learns from its slices gives way."""
+    own = np.repeat(np.isin(np.arange(-(-count // block)), shares[split]), block)[:count]
+    for stronger in {"train": ("val", "test"), "val": ("test",)}.get(split, ()):
+        for first in (shares[stronger] * block).tolist():
+            own[max(0, first - gap) : min(first + block, count) + gap] = False
     return np.flatnonzero(own)

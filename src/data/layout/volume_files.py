@@ -12,7 +12,6 @@ from pathlib import Path
 from src.data.layout import not_read, splits
 from src.data.notices import say_once
 from src.errors import UserError
-from src.seeding import derive
 
 _LOOKED_AT = 1000  # files, where none fits
 _SUBJECT = re.compile(r"(?:^|[^A-Za-z0-9])(sub-[A-Za-z0-9]+)")  # BIDS
@@ -62,60 +61,6 @@ def split_folder(root: str, images: str, split: str) -> str:
     upto = next(i for i, part in enumerate(parts) if "{split}" in part) + 1
     there = any(Path(root).expanduser().glob("/".join(parts[:upto]).format(split="test")))
     return "val" if split == "test" and not there else split
-
-
-def assign(
-    names: Sequence[str], val: Sequence[str] | None, test: Sequence[str] | None, val_fraction: float,
-    test_fraction: float, seed: int, what: str, groups: Sequence[str] | None = None,
-) -> list[str]:  # fmt: skip
-    """The split of each name. Lists take the place of fractions.
-
-    A fraction takes the names whose hash with the seed is lowest, so that a data set that grows keeps most of its split.
-    With `groups` it takes those of whole groups, so that its share is met to within half a group.
-
-    Args:
-        what: the things that are split, for messages.
-        groups: that of each name.
-
-    Raises:
-        UserError: a listed name is unknown or in both lists, or nothing is left to train or validate on.
-    """
-    listed = val is not None or test is not None
-    for key, chosen in (("val", val), ("test", test)):
-        for name in chosen or ():
-            if name not in names:
-                raise UserError(
-                    f"data.dataset.{key}: there is no {name!r}; the data has {', '.join(names[:10])}"
-                    f"{' …' if len(names) > 10 else ''}"
-                )
-    if both := set(val or ()) & set(test or ()):
-        raise UserError(f"data.dataset.test: {min(both)!r} is in data.dataset.val too; take it out of one")
-    if listed:
-        of = dict.fromkeys(val or (), "val") | dict.fromkeys(test or (), "test")
-    else:
-        members: dict[str, list[str]] = {}
-        for name, group in zip(names, groups or names, strict=True):
-            members.setdefault(group, []).append(name)
-        rest = sorted(members, key=lambda group: derive(seed, "split", group))
-        of = {}
-        for split, fraction in (("test", test_fraction), ("val", val_fraction)):
-            share = max(1, round(fraction * len(names))) if fraction else 0
-            missing = share
-            while rest and missing > 0 and (missing == share or 2 * missing > len(members[rest[0]])):
-                taken = members[rest.pop(0)]
-                of |= dict.fromkeys(taken, split)
-                missing -= len(taken)
-    if groups is not None and len(set(groups)) < len(names):
-        what = f"{what} in {len(set(groups))} groups"
-    assigned = [of.get(name, "train") for name in names]
-    for split in ("train", "val"):
-        if split not in assigned:
-            mend = f"data.dataset.{'val' if listed else 'val_fraction'}"
-            raise UserError(
-                f"{mend}: of {len(names)} {what} none is left for the split {split!r}; change it, or give each split a "
-                f"folder with {{split}} in data.dataset.images and data.dataset.masks"
-            )
-    return assigned
 
 
 def subjects(names: Sequence[str], group: str | None, patients: Sequence[str | None]) -> dict[str, str]:

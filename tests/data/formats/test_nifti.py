@@ -17,7 +17,6 @@ import torch
 from src.cli.command import compose
 from src.config.check import check
 from src.data.formats.nifti import Nifti
-from src.data.layout.volume_files import assign
 from src.errors import UserError
 from src.train import train
 from tests.conftest import settings
@@ -163,13 +162,6 @@ def test_the_split_is_its_own_seeds(tmp_path: Path) -> None:
     train, val, test = (Nifti(split, root, LABELS, val=["case3"], **keys) for split in ("train", "val", "test"))
     assert (len(train), len(val), test.split) == (4 * SHAPE[2], SHAPE[2], "val")
     assert val.name(3) == "case3_003"
-
-
-def test_a_growing_data_set_keeps_most_of_its_split() -> None:
-    names = [f"case{i}" for i in range(100)]
-    before = assign(names[:90], None, None, 0.2, 0, 0, "volumes")
-    after = assign(names, None, None, 0.2, 0, 0, "volumes")[:90]
-    assert sum(a == b for a, b in zip(before, after, strict=True)) >= 86
 
 
 def test_empty_slices_and_other_values(tmp_path: Path) -> None:
