@@ -81,7 +81,7 @@ def evaluate(settings: Mapping[str, Any], typed: Collection[str] | None = None) 
 def _evaluate(
     settings: Mapping[str, Any], typed: Collection[str] | None, ranks: RankSupervisor
 ) -> dict[str, dict[str, float]]:
-    from src.data.trained_on import Images, check_classes
+    from src.data.trained_on import Images, check_classes, check_unseen
     from src.distributed.supervision import in_words
     from src.storage import checkpoints, ownership, run_folder
     from src.training import build, machine
@@ -112,6 +112,10 @@ def _evaluate(
         if doubt := model.images.doubt(given):
             _log.warning("the split %r has %s", split, doubt)
         check_classes(model.label_set, source.label_set, str(file))
+    if not is_own:
+        known = (checkpoints.read(file).get("SegmentationDataModule") or {}).get("samples") or {}
+        for note in check_unseen(datamodule.source, settings["splits"], known, str(file)):
+            _log.warning("%s", note)
     on = trainer_of(config, settings["trainer"], file, typed or ())
     trained_in = (config.get("trainer") or {}).get("precision")
     if machine.is_main_process() and trained_in not in (None, on.get("precision")):

@@ -131,7 +131,7 @@ class Folder:
         if split == "test" and not drawn["test"]:
             missing = draws if one_for_all else not _has(folder, place, "test", is_list=lists is not None)
             split = "val" if missing else "test"
-        self.split, self.drawn = split, draws
+        self.split = split
         self.label_set, has_colors, values = _classes(folder, names, colors, values)
         lies_in = "train" if drawn[split] else split
         where = _of(images, lies_in, "images"), _of(masks, lies_in, "masks"), mask_suffix
@@ -140,7 +140,8 @@ class Folder:
             found = pairs.match(folder, *where, suffixes)
         else:
             found = pairs.read_list(folder, folder / _of(lists, lies_in, "lists"), *where, suffixes)
-        if draws and lies_in == "train":
+        self.drawn = draws and lies_in == "train"
+        if self.drawn:
             found = sorted(found)
             keys = [pair.name for pair in found]
             groups = splits.grouped(keys, group)

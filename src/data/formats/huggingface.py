@@ -88,8 +88,8 @@ class HuggingFace:
         self._lookup[first : first + len(found)] = range(len(found))
         self._lookup[list(ignore or [])] = ignored
         self._indices = np.arange(len(rows))
-        self.drawn = bool(val_fraction)
-        if val_fraction and self.split != "test":
+        self.drawn = val_fraction is not None and self.split != "test"
+        if val_fraction and self.drawn:
             self._indices = _draw(len(rows), val_fraction, split_seed)[self.split]
         encoded = library.Image(decode=False)
         self._images = rows.select_columns([image]).cast_column(image, encoded)

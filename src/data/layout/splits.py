@@ -112,10 +112,10 @@ def listed(
 
 @runtime_checkable
 class Drawn(Protocol):
-    """What a source also has whose splits may be shares that are drawn.
+    """What a source also has whose split may be a share that is drawn.
 
     Attributes:
-        drawn: whether they are, so that another draw of the same samples would put some of train into val.
+        drawn: whether it is, so that by another draw of the same samples some of train would be in it.
     """
 
     drawn: bool
