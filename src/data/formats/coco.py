@@ -15,10 +15,10 @@ from src.data.fetch import Archive, fetch
 from src.data.formats import coco_layouts
 from src.data.formats.coco_instances import Instances, category_names
 from src.data.formats.coco_panoptic import Panoptic
-from src.data.formats.folder import existing
 from src.data.labels import LabelSet, voc_colors
 from src.data.layout import pairs, splits
 from src.data.layout.file_list import FileList
+from src.data.layout.patterns import existing
 from src.data.readers.images import NO_CLASS, read_index_mask, read_pair
 from src.errors import UserError
 

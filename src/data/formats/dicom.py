@@ -13,6 +13,7 @@ import numpy.typing as npt
 from src.data.formats import nifti
 from src.data.formats.nifti import is_nifti, open_nifti
 from src.data.formats.volume_slices import VolumeSlices
+from src.data.layout.patterns import Items
 from src.data.readers.images import INDEX_MODES, opened
 from src.data.readers.picture_limits import check_size
 from src.data.readers.volume import Array, Volume
@@ -51,45 +52,6 @@ _NO_SCANS = {
     "KO": "a selection of images, no scan",
 }
 _OF_UNITS = ("CT", "PT")  # modalities whose values are measures, however they are shown
-
-
-class Dicom(VolumeSlices):
-    """Slices of DICOM series; keys as in `VolumeSlices`.
-
-    `images` names folders of one series each, `masks` for each a NIfTI label volume or a folder of index PNGs, one for
-    each slice: of the same names as the slices' files, or else in the slices' order, which is that of their positions
-    along the normal of the slices (for axial slices with rows to the patient's left: from the feet to the head).
-    """
-
-    suffixes = nifti.SUFFIXES
-
-    def prepare(self) -> None:
-        needs("pydicom", "medical")
-        needs("nibabel", "medical")
-
-    def patient(self, image: Path) -> str | None:
-        files = _listed(image)
-        try:
-            with open_regular(files[0], links=True) as stream:
-                header = needs("pydicom", "medical").dcmread(
-                    stream, stop_before_pixels=True, specific_tags=["PatientID", "IssuerOfPatientID"]
-                )
-            named = [str(header.get(tag) or "").strip() for tag in ("PatientID", "IssuerOfPatientID")]
-        except Exception:  # damaged; opening the series says how
-            return None
-        return " of ".join(filter(None, named)) if named[0] else None
-
-    def is_image(self, path: Path) -> bool:
-        return path.is_dir() and bool(_listed(path))
-
-    def is_mask(self, path: Path) -> bool:
-        return is_nifti(path) or (path.is_dir() and any(p.suffix.lower() == ".png" for p in path.iterdir()))
-
-    def open_image(self, path: Path) -> Volume:
-        return open_series(path)
-
-    def open_mask(self, path: Path, image: Volume) -> Volume:
-        return open_nifti(path) if path.is_file() else _open_pngs(path, image)
 
 
 def is_series(folder: Path) -> bool:
@@ -355,3 +317,45 @@ def _newest(files: Sequence[Path]) -> int:
 
 def _first_line(error: Exception) -> str:
     return (shown(str(error)).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def _has_slices(path: Path) -> bool:
+    return path.is_dir() and bool(_listed(path))
+
+
+def _is_mask(path: Path) -> bool:
+    return is_nifti(path) or (path.is_dir() and any(p.suffix.lower() == ".png" for p in path.iterdir()))
+
+
+class Dicom(VolumeSlices):
+    """Slices of DICOM series; keys as in `VolumeSlices`.
+
+    `images` names folders of one series each, `masks` for each a NIfTI label volume or a folder of index PNGs, one for
+    each slice: of the same names as the slices' files, or else in the slices' order, which is that of their positions
+    along the normal of the slices (for axial slices with rows to the patient's left: from the feet to the head).
+    """
+
+    image_items = Items(nifti.SUFFIXES, _has_slices, flat=True, what="folders of a DICOM series")
+    mask_items = Items(nifti.SUFFIXES, _is_mask, flat=True, what="label volumes (NIfTI, or folders of PNGs)")
+
+    def prepare(self) -> None:
+        needs("pydicom", "medical")
+        needs("nibabel", "medical")
+
+    def patient(self, image: Path) -> str | None:
+        files = _listed(image)
+        try:
+            with open_regular(files[0], links=True) as stream:
+                header = needs("pydicom", "medical").dcmread(
+                    stream, stop_before_pixels=True, specific_tags=["PatientID", "IssuerOfPatientID"]
+                )
+            named = [str(header.get(tag) or "").strip() for tag in ("PatientID", "IssuerOfPatientID")]
+        except Exception:  # damaged; opening the series says how
+            return None
+        return " of ".join(filter(None, named)) if named[0] else None
+
+    def open_image(self, path: Path) -> Volume:
+        return open_series(path)
+
+    def open_mask(self, path: Path, image: Volume) -> Volume:
+        return open_nifti(path) if path.is_file() else _open_pngs(path, image)

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from src.data.labels import LabelSet, spread_colors
-from src.data.layout import class_lists, exports, pairs, splits
+from src.data.layout import class_lists, exports, pairs, patterns, splits
 from src.data.layout.class_file import read_classes
 from src.data.layout.file_list import FileList
 from src.data.readers.color_masks import ColorTable
@@ -102,7 +102,7 @@ class Folder:
         reduce_zero_label: bool = False,
         tolerance: Annotated[int, Field(ge=0, le=127)] = 0,
     ) -> None:
-        folder = existing(root)
+        folder = patterns.existing(root)
         if (layout := _layout(folder, images, masks, mask_suffix, lists)) is not None:
             images, masks, mask_suffix, lists = layout.images, layout.masks, layout.mask_suffix, layout.lists
             if layout.one_for_all and not (val_fraction or test_fraction):
@@ -134,12 +134,12 @@ class Folder:
         self.split = split
         self.label_set, has_colors, values = _classes(folder, names, colors, values)
         lies_in = "train" if drawn[split] else split
-        where = _of(images, lies_in, "images"), _of(masks, lies_in, "masks"), mask_suffix
-        suffixes = MASK_SUFFIXES + (JPEG_SUFFIXES if tolerance else ())
+        where = _of(images, lies_in, "images"), _of(masks, lies_in, "masks")
+        items = patterns.Items(MASK_SUFFIXES + (JPEG_SUFFIXES if tolerance else ()), tail=mask_suffix)
         if lists is None:
-            found = pairs.match(folder, *where, suffixes)
+            found = pairs.match(folder, *where, mask_items=items)
         else:
-            found = pairs.read_list(folder, folder / _of(lists, lies_in, "lists"), *where, suffixes)
+            found = pairs.read_list(folder, folder / _of(lists, lies_in, "lists"), *where, items)
         self.drawn = draws and lies_in == "train"
         if self.drawn:
             found = sorted(found)
@@ -190,7 +190,7 @@ class Folder:
     def _find_depths(self, root: Path, place: str | None) -> FileList | None:
         if place is None:
             return None
-        found = pairs.find(root, place, MASK_SUFFIXES)
+        found = patterns.find(root, place, pairs.MASKS)
         names = [self._names[i] for i in range(len(self._names))]
         missing = next((name for name in names if name not in found), None)
         if missing is not None:
@@ -218,18 +218,6 @@ class Folder:
             with opened(self._masks.path(0), "a mask") as image:
                 return image.mode in ("RGB", "RGBA")
         return mask_format == "rgb"
-
-
-def existing(root: str) -> Path:
-    """The data set's folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"data.root: there is no folder {folder}; give the data set's folder as data.root=…")
-    return folder
 
 
 def _layout(
@@ -317,7 +305,7 @@ def _has(root: Path, place: str | Mapping[Split, str], split: Split, is_list: bo
     pattern = place.replace("{split}", split) if isinstance(place, str) else place.get(split)
     if pattern is None:
         return False
-    return (root / pattern).is_file() if is_list else pairs.exists(root, pattern)
+    return (root / pattern).is_file() if is_list else patterns.exists(root, pattern)
 
 
 def _of(place: str | Mapping[Split, str], split: str, key: str) -> str:

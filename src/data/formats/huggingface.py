@@ -12,11 +12,12 @@ import numpy.typing as npt
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from src.data.formats.folder import Color, ProperShare, existing
+from src.data.formats.folder import Color, ProperShare
 from src.data.formats.huggingface_check import check_folder, check_reader, within
 from src.data.labels import LabelSet, spread_colors
 from src.data.layout import splits
 from src.data.layout.class_file import read_classes
+from src.data.layout.patterns import existing
 from src.data.readers.images import Encoded, index_lookup, look_up, read_index_mask, read_pair
 from src.errors import UserError
 from src.files.untrusted import read_json, shown

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from src.data.formats import labelme, labelstudio, supervisely, via
 from src.data.formats.annotated import Photo
-from src.data.formats.folder import existing
 from src.data.formats.painting import paint
 from src.data.labels import LabelSet, voc_colors
 from src.data.layout import splits
 from src.data.layout.class_lists import check_names
 from src.data.layout.exports import check_names_photos, contents, split_folders
+from src.data.layout.patterns import existing
 from src.data.readers.images import read_rgb
 from src.errors import UserError
 from src.files.untrusted import shown

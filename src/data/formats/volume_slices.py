@@ -12,7 +12,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from src.data.layout import splits
-from src.data.layout.volume_files import by_subject, find_pairs, split_folder, subjects
+from src.data.layout.pairs import match
+from src.data.layout.patterns import Items, existing, split_folder
+from src.data.layout.subjects import by_subject, subjects
 from src.data.notices import say_once
 from src.data.readers.label_values import LabelValues
 from src.data.readers.slicing import Slicing
@@ -71,7 +73,8 @@ class VolumeSlices(ABC):
         "spacing",
     )  # keys that belong to a model; see `trained_on`
     HOW_LABELLED = ("labels", "others", "ignore")
-    suffixes: tuple[str, ...] = ()  # cut off the names
+    image_items: Items  # what volumes and label volumes are on disk
+    mask_items: Items
     dtype: str | None = None  # values have a unit of their own, or are stretched
 
     def __init__(
@@ -106,16 +109,14 @@ class VolumeSlices(ABC):
         self.channels, self.intensity = self._slicing.channels, self._slicing.intensity
         self.split = split
         self._looked_at: set[int] = set()
-        folders = "{split}" in images
+        folder, folders = existing(root), "{split}" in images
         if folders:
-            self.split = split_folder(root, images, split)
-        pairs = find_pairs(
-            root, images.replace("{split}", self.split), masks.replace("{split}", self.split), self.suffixes,
-            self.is_image, self.is_mask,
-        )  # fmt: skip
+            self.split = split_folder(folder, images, split)
+        where = images.replace("{split}", self.split), masks.replace("{split}", self.split)
+        pairs = match(folder, *where, self.image_items, self.mask_items)
         names = [pair.name for pair in pairs]
         self.group = group
-        patients = [self.patient(pair.image) if group == "auto" else None for pair in pairs]
+        patients = [self.patient(folder / pair.image) if group == "auto" else None for pair in pairs]
         known = subjects(names, group, patients)
         one = not folders and len(names) == 1
         self.drawn = one or (not folders and val is None and test is None)
@@ -130,10 +131,12 @@ class VolumeSlices(ABC):
         self._names = [pair.name for pair in pairs]
         several = folders or (len(names) > 1 and len(set(known.values())) > 1)
         self.groups = {known[name]: name for name in self._names if name in known} if several else {}
-        self._images = [self.open_image(pair.image) for pair in pairs]
+        self._images = [self.open_image(folder / pair.image) for pair in pairs]
         self.modality = self._one_modality()
         self._say_doubts()
-        self._masks = [self.open_mask(pair.mask, image) for pair, image in zip(pairs, self._images, strict=True)]
+        self._masks = [
+            self.open_mask(folder / pair.mask, image) for pair, image in zip(pairs, self._images, strict=True)
+        ]
         chosen: list[npt.NDArray[np.int64]] = []
         for image, mask in zip(self._images, self._masks, strict=True):
             check_same_grid(image, mask)
@@ -142,7 +145,8 @@ class VolumeSlices(ABC):
             count = self._images[0].length(axis)
             blocks = [str(b) for b in range(-(-count // block))]
             what = f"blocks of {block} slices"
-            shares = splits.draw(blocks, val_fraction, test_fraction, split_seed, what=what, otherwise=splits.FOLDERS)
+            mend = f"a smaller data.dataset.block, or {splits.FOLDERS}"
+            shares = splits.draw(blocks, val_fraction, test_fraction, split_seed, what=what, otherwise=mend)
             self.split = "val" if split == "test" and not len(shares["test"]) else split
             chosen = [_of_blocks(shares, block, count, self.split, gap + 2 * neighbors)]
         if skip_empty and self.split == "train":
@@ -165,14 +169,6 @@ class VolumeSlices(ABC):
     def patient(self, image: Path) -> str | None:
         """Whom an image's header says it is of; None where it says nothing."""
         return None
-
-    @abstractmethod
-    def is_image(self, path: Path) -> bool:
-        """Whether a path is an image volume."""
-
-    @abstractmethod
-    def is_mask(self, path: Path) -> bool:
-        """Whether a path is a label volume."""
 
     @abstractmethod
     def open_image(self, path: Path) -> Volume:

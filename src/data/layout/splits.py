@@ -27,7 +27,7 @@ def draw(
 
     Groups stand in an order of their own (see `ordered`). One after the other goes to the first of test and val that it
     brings nearer to its share, else to train: a share is met to within half a group. A split that would be empty gets the
-    smallest group.
+    smallest group of one that has several.
 
     Args:
         names: samples; which go where does not depend on their order.
@@ -56,16 +56,18 @@ def draw(
         taken[split].append(group)
         if split in missing:
             missing[split] -= size
-    for split in missing:
-        if not taken[split] and taken["train"]:
-            smallest = min(taken["train"], key=lambda group: len(members[group]))
-            taken["train"].remove(smallest)
-            taken[split].append(smallest)
-    if (empty := next((split for split in (*missing, "train") if not taken[split]), None)) is not None:
+    wanted = [*missing, "train"]
+    while empty := next((split for split in wanted if not taken[split]), None):
+        donor = "train" if len(taken["train"]) > 1 else max(taken, key=lambda split: len(taken[split]))
+        if len(taken[donor]) > 1:
+            smallest = min(taken[donor], key=lambda group: len(members[group]))
+            taken[donor].remove(smallest)
+            taken[empty].append(smallest)
+            continue
         alone = len(members) == len(names)
         raise UserError(
             f"data.dataset.{'test' if empty == 'test' else 'val'}_fraction: of {len(names)} {what}"
-            f"{'' if alone else f' in {len(members)} groups'} none is left for the split {empty!r}; take other fractions, or "
+            f"{'' if alone else f' in {len(members)} groups'} none is left for the split {empty!r}; take "
             f"{f'more {what}' if alone else 'smaller groups'}{otherwise and f', or {otherwise}'}"
         )
     return {split: _ascending(index for group in its for index in members[group]) for split, its in taken.items()}

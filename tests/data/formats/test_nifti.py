@@ -214,7 +214,7 @@ GALLERY: dict[Callable[[Path], None], tuple[str, str]] = {
     _text: ("image.nii", "cannot be read as a NIfTI volume"),
     _four: ("image.nii", "is 4x4x4x2, not a volume of three dimensions"),
     _image_as_label: ("label.nii", "is no class index"),
-    _no_label: ("label.nii", "nothing fits"),
+    _no_label: ("label.nii", "is missing; check data.root"),
 }
 
 

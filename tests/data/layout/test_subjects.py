@@ -14,7 +14,7 @@ from src.data.formats.dicom import Dicom
 from src.data.formats.geotiff import GeoTiff
 from src.data.formats.nifti import Nifti
 from src.data.layout.splits import draw
-from src.data.layout.volume_files import by_subject, subjects
+from src.data.layout.subjects import by_subject, subjects
 from src.errors import UserError
 from src.training.build import build_data
 from tests.data.formats.test_geotiff import LABELS as OF_SCENES
