@@ -54,22 +54,28 @@ class Items:
         end = len(path) - len(suffix)
         return end - len(self.tail) if path.endswith(self.tail, 0, end) else None
 
-    def name(self, path: str, end: int, parts: Callable[[int], list[str]]) -> str:
+    def name(self, path: str, end: int, parts: Callable[[str, int], list[str]]) -> str:
         """The name made of what the wildcards stand for in a path, of which `end` is where its suffix begins."""
         if self.flat:
-            name = "_".join(parts(len(path)))
+            name = "_".join(parts(path, len(path)))
             name = name[: len(name) - len(self._suffix(name))]
         else:
-            name = "/".join(filter(None, parts(end)))
+            name = "/".join(filter(None, parts(path, end)))
         return unicodedata.normalize("NFC", name)  # macOS writes accents apart from their letters
 
     @functools.cached_property
-    def _longest_first(self) -> list[str]:
-        return sorted(self.suffixes, key=len, reverse=True)
+    def _by_last_part(self) -> dict[str, list[str]]:
+        """Suffixes, the longest first, by what follows their last dot: a million paths are looked up in a second."""
+        found: dict[str, list[str]] = {}
+        for suffix in sorted(self.suffixes, key=len, reverse=True):
+            found.setdefault(suffix.rpartition(".")[2], []).append(suffix)
+        return found
 
     def _suffix(self, path: str) -> str:
-        small = path.lower()
-        return next((suffix for suffix in self._longest_first if small.endswith(suffix)), "")
+        for suffix in self._by_last_part.get(path[path.rfind(".") + 1 :].lower(), ()):
+            if path.lower().endswith(suffix):
+                return suffix
+        return ""
 
     def __str__(self) -> str:
         what = self.what or f"{' or '.join(self.suffixes)} files"
@@ -138,7 +144,7 @@ def _by_name(root: Path, candidates: Iterable[_Candidate], items: Items) -> dict
     for path, parts in candidates:
         if (end := items.end(root, path)) is None:
             continue
-        name = items.name(path, end, functools.partial(parts, path))
+        name = items.name(path, end, parts)
         if name in found:
             first, second = sorted([found[name], path])
             raise UserError(f"{root / second}: has the same name as {first.rpartition('/')[2]}; keep one of them")
