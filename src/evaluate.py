@@ -173,7 +173,7 @@ def _with_trained(
     """
     from hydra.utils import get_object
 
-    from src.data.trained_on import as_trained, in_order
+    from src.data.trained_on import as_trained, labels_in_order
     from src.training import machine
 
     given, trained = chosen["dataset"], (config.get("data") or {}).get("dataset") or {}
@@ -185,7 +185,7 @@ def _with_trained(
     if not _is_plain({key: dataset[key] for key in dataset if key in trained and dataset[key] != given.get(key)}):
         raise UserError(f"ckpt: {file} has more than plain values in its data's settings; refused")
     if isinstance(dataset.get("labels"), Mapping):
-        dataset["labels"] = in_order(dataset["labels"], names)
+        dataset["labels"] = labels_in_order(dataset["labels"], names)
     data = {**chosen, "dataset": dataset}
     check_node("data", data)
     if machine.is_main_process():

@@ -151,12 +151,12 @@ def is_drawn(source: Source) -> bool:
 
 
 def check_unseen(
-    opened: Callable[[Split], Source], scored: Sequence[Split], known: Mapping[str, Sequence[Any]], checkpoint: str
+    source_of: Callable[[Split], Source], scored: Sequence[Split], known: Mapping[str, Sequence[Any]], checkpoint: str
 ) -> list[str]:
     """Checks that the splits that are scored, of a checkpoint's own data, hold nothing that the model was trained on.
 
     Args:
-        opened: gives the source of a split.
+        source_of: gives the source of a split.
         known: what the checkpoint knows of the run's "training" and "validation" data: how many samples, and a digest.
 
     Returns:
@@ -167,10 +167,10 @@ def check_unseen(
     """
     notes: list[str] = []
     for split in scored:
-        drawn = is_drawn(opened(split))
-        if not drawn and opened(split).split != "val":
+        drawn = is_drawn(source_of(split))
+        if not drawn and source_of(split).split != "val":
             continue  # a test split in a place of its own, of which no checkpoint knows
-        of_val = opened(split).split == "val" or is_drawn(opened("val"))
+        of_val = source_of(split).split == "val" or is_drawn(source_of("val"))
         part = "validation" if of_val else "training"
         if part not in known:
             if drawn:
@@ -179,7 +179,7 @@ def check_unseen(
                     "also some that it was trained on"
                 )
             continue
-        reason = other_samples(opened("val" if of_val else "train"), known[part])
+        reason = other_samples(source_of("val" if of_val else "train"), known[part])
         if reason is not None and drawn:
             raise UserError(
                 f"ckpt: the {part} data of {checkpoint} has {reason} in training, and the split {split!r} is drawn (by another "
@@ -254,7 +254,7 @@ def how_read(images: Images, config: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(images) | {key: dataset[key] for key in keys if key in dataset}
 
 
-def in_order(labels: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def labels_in_order(labels: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Label values by class, in the order of `names` where all of them are among these."""
     return {name: labels[name] for name in names if name in labels} if set(labels) <= set(names) else dict(labels)
 

@@ -78,16 +78,16 @@ def test_test_splits(tmp_path: Path) -> None:
     write(tmp_path, "train", count=10)
     write(tmp_path, "val")
 
-    def opened(**keys: Any) -> Any:
+    def source_of(**keys: Any) -> Any:
         return lambda split: Folder(split, str(tmp_path), NAMES, **keys)
 
     other = {"training": [8, "another digest"], "validation": [3, "another digest"]}
     with pytest.raises(
         UserError, match=r"the training data of x has other names than it had in training, and the split 'te"
     ):
-        check_unseen(opened(test_fraction=0.2), ["test"], other, "x")
-    (note,) = check_unseen(opened(test_fraction=0.2), ["test"], {}, "x")
+        check_unseen(source_of(test_fraction=0.2), ["test"], other, "x")
+    (note,) = check_unseen(source_of(test_fraction=0.2), ["test"], {}, "x")
     assert note.startswith("x does not say which images were its test data; they are drawn, and may be others now")
     write(tmp_path, "test", count=4)
-    assert check_unseen(opened(), ["test"], other, "x") == []
-    assert check_unseen(opened(), ["val", "test"], {}, "x") == []
+    assert check_unseen(source_of(), ["test"], other, "x") == []
+    assert check_unseen(source_of(), ["val", "test"], {}, "x") == []

@@ -14,7 +14,7 @@ from src.data.formats import nifti
 from src.data.formats.nifti import is_nifti, open_nifti
 from src.data.formats.volume_slices import VolumeSlices
 from src.data.layout.patterns import Items
-from src.data.readers.images import INDEX_MODES, opened
+from src.data.readers.images import INDEX_MODES, open_picture
 from src.data.readers.picture_limits import check_size
 from src.data.readers.volume import Array, Volume
 from src.errors import UserError
@@ -287,7 +287,7 @@ def _load_pngs(files: Sequence[Path], shape: tuple[int, int, int]) -> Array:
     """Label values [columns, rows, slices]."""
     planes: list[npt.NDArray[Any]] = []
     for file in files:
-        with opened(file, "a mask") as image:
+        with open_picture(file, "a mask") as image:
             mode, values = image.mode, np.asarray(image)
         if mode not in INDEX_MODES:
             raise UserError(f"{file}: mask is {mode}, not an index image (one value a pixel); convert it")

@@ -14,8 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from src.data.labels import LabelSet, spread_colors
-from src.data.layout import class_lists, exports, pairs, patterns, splits
-from src.data.layout.class_file import read_classes
+from src.data.layout import class_files, exports, pairs, patterns, splits
 from src.data.layout.file_list import FileList
 from src.data.readers.color_masks import ColorTable
 from src.data.readers.images import (
@@ -23,7 +22,7 @@ from src.data.readers.images import (
     JPEG_SUFFIXES,
     MASK_SUFFIXES,
     index_lookup,
-    opened,
+    open_picture,
     read_index_mask,
     read_pair,
 )
@@ -180,7 +179,7 @@ class Folder:
         if self._depths is None:
             return None
         file = self._depths.path(index)
-        with opened(file, "a depth map") as image:
+        with open_picture(file, "a depth map") as image:
             if image.mode not in INDEX_MODES:
                 raise UserError(f"{file}: depth map is {image.mode}, not one value a pixel; convert it to 16-bit PNG")
             values = np.array(image, np.float32)
@@ -202,7 +201,7 @@ class Folder:
             return read_index_mask(file, self._lookup)
         if self._by_color:
             return self._colors.read(file)
-        with opened(file, "a mask") as image:
+        with open_picture(file, "a mask") as image:
             reason = self._colors.contradicted_by(image)
         if reason is not None:
             raise UserError(f"{file}: {reason}; say which counts: data.dataset.mask_format=index or rgb")
@@ -215,7 +214,7 @@ class Folder:
                 "colours in the root"
             )
         if mask_format == "auto" and has_colors:
-            with opened(self._masks.path(0), "a mask") as image:
+            with open_picture(self._masks.path(0), "a mask") as image:
                 return image.mode in ("RGB", "RGBA")
         return mask_format == "rgb"
 
@@ -282,14 +281,14 @@ def _classes(
     if names is None and values is not None:
         names = list(values)
     if names is None:
-        described = read_classes(root) or class_lists.read_list(root)
+        described = class_files.described(root) or class_files.of_tool(root)
         if described is None:
             raise UserError(
                 "data.dataset.names: must be given; say data.dataset.names=[background,road,…], or put a classes.yaml with "
                 f"names and colours into {root}"
             )
-        names, colors = described[0], colors or described[1]
-        if isinstance(described, class_lists.Classes) and described.values is not None:
+        names, colors = described.names, colors or described.colors
+        if described.values is not None:
             values = dict(described.values)
             names = sorted(names, key=described.values.__getitem__)
     if len(names) == 1 and names != ["background"]:

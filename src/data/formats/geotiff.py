@@ -12,10 +12,10 @@ from torch import Tensor
 from src.data.layout import splits
 from src.data.layout.pairs import Pair, match
 from src.data.layout.patterns import Items, existing, split_folder
-from src.data.notices import say_once
 from src.data.readers.images import HEIC_SUFFIXES, IMAGE_SUFFIXES
 from src.data.readers.label_values import LabelValues
-from src.data.readers.raster import check_bands, check_same_grid, opened, read_window, usual_range
+from src.data.readers.raster import check_bands, check_same_pixels, open_raster, read_window, usual_range
+from src.data.warn_once import warn_once
 from src.data.windows import OVERLAP, Window, parts
 from src.errors import UserError
 from src.optional_packages import needs
@@ -132,7 +132,7 @@ class GeoTiff:
             _cut(*self._open(pair, intensity is None), tile, eval_window, eval_overlap, self.split) for pair in pairs
         ]
         if self._zeros and others == "background":
-            say_once(
+            warn_once(
                 f"label rasters declare 0 as no data ({self._zeros} of {len(pairs)} of the split {self.split!r}); it is read "
                 "as background, like every value that data.dataset.labels does not list (data.dataset.ignore=[0] ignores it)",
                 kind="label rasters declare 0",
@@ -153,9 +153,9 @@ class GeoTiff:
         """Image [bands, H, W] in the scene's own dtype and mask uint8 [H, W]."""
         pair = self._pairs[self._scene_of[index]]
         window, keep = self._part(index)
-        with opened(self._root / pair.image) as dataset:
+        with open_raster(self._root / pair.image) as dataset:
             image, empty = read_window(dataset, self._bands, window, self.intensity)
-        with opened(self._root / pair.mask) as dataset:
+        with open_raster(self._root / pair.mask) as dataset:
             read, unlabelled = read_window(dataset, [1], window, (0, 0))
             no_data = dataset.nodata
         values = read[0].numpy()
@@ -187,9 +187,9 @@ class GeoTiff:
     def _open(self, pair: Pair, eight_bits: bool) -> tuple[int, int]:
         """Checks a scene by its headers and gives its height and width."""
         scene, truth = self._root / pair.image, self._root / pair.mask
-        with opened(scene) as image, opened(truth) as label:
+        with open_raster(scene) as image, open_raster(truth) as label:
             check_bands(image, self._bands, scene, _KEY)
-            check_same_grid(image, label)
+            check_same_pixels(image, label)
             if label.count != 1:
                 raise UserError(f"{truth}: label raster has {label.count} bands; write one band of class numbers")
             self._zeros += label.nodata == 0 and 0 not in self._values.listed

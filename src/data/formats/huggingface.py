@@ -15,8 +15,7 @@ from torch import Tensor
 from src.data.formats.folder import Color, ProperShare
 from src.data.formats.huggingface_check import check_folder, check_reader, within
 from src.data.labels import LabelSet, spread_colors
-from src.data.layout import splits
-from src.data.layout.class_file import read_classes
+from src.data.layout import class_files, splits
 from src.data.layout.patterns import existing
 from src.data.readers.images import Encoded, index_lookup, look_up, read_index_mask, read_pair
 from src.errors import UserError
@@ -248,8 +247,8 @@ def _described(root: str, revision: str | None, first: int) -> list[str]:
     folder = Path(root).expanduser()
     file: Path | None = folder / _NAMES_FILE
     if folder.is_dir():
-        if described := read_classes(folder):
-            return described[0]
+        if (found := class_files.described(folder)) is not None:
+            return found.names
     else:
         hub = needs("huggingface_hub", "huggingface")
         try:

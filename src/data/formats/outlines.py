@@ -17,7 +17,7 @@ from src.data.formats.annotated import Photo
 from src.data.formats.painting import paint
 from src.data.labels import LabelSet, voc_colors
 from src.data.layout import splits
-from src.data.layout.class_lists import check_names
+from src.data.layout.class_files import check_names
 from src.data.layout.exports import check_names_photos, contents, split_folders
 from src.data.layout.patterns import existing
 from src.data.readers.images import read_rgb

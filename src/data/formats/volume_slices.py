@@ -15,10 +15,10 @@ from src.data.layout import splits
 from src.data.layout.pairs import match
 from src.data.layout.patterns import Items, existing, split_folder
 from src.data.layout.subjects import by_subject, subjects
-from src.data.notices import say_once
 from src.data.readers.label_values import LabelValues
 from src.data.readers.slicing import Slicing
-from src.data.readers.volume import Volume, check_same_grid
+from src.data.readers.volume import Volume, check_same_voxels
+from src.data.warn_once import warn_once
 from src.errors import UserError
 
 
@@ -139,7 +139,7 @@ class VolumeSlices(ABC):
         ]
         chosen: list[npt.NDArray[np.int64]] = []
         for image, mask in zip(self._images, self._masks, strict=True):
-            check_same_grid(image, mask)
+            check_same_voxels(image, mask)
             chosen.append(np.arange(image.length(axis)))
         if one:
             count = self._images[0].length(axis)
@@ -201,7 +201,7 @@ class VolumeSlices(ABC):
         if volume not in self._looked_at:
             self._looked_at.add(volume)
             if doubt := self._slicing.doubt(image):
-                say_once(f"{image.file}: is {doubt}", kind="no Hounsfield units")
+                warn_once(f"{image.file}: is {doubt}", kind="no Hounsfield units")
         mask = self._slicing.mask(self._classes(volume, at), image, resampled=self.split == "train")
         return self._slicing.image(image, at), mask
 
@@ -227,7 +227,7 @@ class VolumeSlices(ABC):
                 kinds.setdefault(doubt, []).append(image)
         for doubt, images in kinds.items():
             more = f" (and {len(images) - 1} more)" if len(images) > 1 else ""
-            say_once(f"{images[0].file}{more}: is {doubt}", kind=doubt)
+            warn_once(f"{images[0].file}{more}: is {doubt}", kind=doubt)
 
     def _classes(self, volume: int, at: int) -> npt.NDArray[np.uint8]:
         label = self._masks[volume]

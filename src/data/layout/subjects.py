@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from src.data.layout import splits
-from src.data.notices import say_once
+from src.data.warn_once import warn_once
 
 _SUBJECT = re.compile(r"(?:^|[^A-Za-z0-9])(sub-[A-Za-z0-9]+)")  # BIDS
 
@@ -37,7 +37,7 @@ def subjects(names: Sequence[str], group: str | None, patients: Sequence[str | N
 def by_subject(names: Sequence[str], of: Mapping[str, str], what: str) -> list[str]:
     """The group that each image is split with; each is one of its own where all are of one subject, which is said."""
     if len(names) > 1 and len(of) == len(names) and len(set(of.values())) == 1:
-        say_once(
+        warn_once(
             f"all {len(names)} {what} are of one subject ({names[0]} …), so the splits share it: scores say little about others"
         )
         return list(names)

@@ -166,7 +166,7 @@ def _ordinal(share: float) -> str:
     return f"{share:g}{ending}"
 
 
-def check_same_grid(image: Volume, label: Volume) -> None:
+def check_same_voxels(image: Volume, label: Volume) -> None:
     """Checks that two volumes, once in the same orientation, have the same voxels.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from src.cli.command import compose
-from src.data import notices
+from src.data import warn_once
 from src.data.formats.dicom import Dicom
 from src.data.formats.geotiff import GeoTiff
 from src.data.formats.nifti import Nifti
@@ -61,7 +61,7 @@ def test_as_the_user_says_and_as_older_runs_did(tmp_path: Path) -> None:
 
 
 def test_one_subject_alone_is_split_by_volume_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    notices._said.clear()
+    warn_once._said.clear()
     names = ["sub-1_ses-1", "sub-1_ses-2", "sub-1_ses-3"]
     assert by_subject(names, subjects(names, "auto", [None] * 3), "volumes") == names
     assert "all 3 volumes are of one subject (sub-1_ses-1 …)" in caplog.text
