@@ -21,12 +21,11 @@ from src.data.readers.images import (
     INDEX_MODES,
     JPEG_SUFFIXES,
     MASK_SUFFIXES,
-    index_lookup,
     open_picture,
     read_index_mask,
     read_pair,
 )
-from src.data.readers.label_values import tolerant, value_lookup
+from src.data.readers.label_values import class_lookup, tolerant
 from src.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -151,7 +150,7 @@ class Folder:
         self._masks = FileList(folder, (pair.mask for pair in found))
         self._depths = self._find_depths(folder, None if depths is None else _of(depths, lies_in, "depths"))
         self._depth_scale = depth_scale
-        self._lookup = _lookup(self.label_set, values, ignore or [], reduce_zero_label)
+        self._lookup = class_lookup(self.label_set, values, ignore or [], reduce_zero_label)
         if tolerance and mask_format != "rgb":
             self._lookup = tolerant(self._lookup, tolerance)
         self._by_color = self._goes_by_color(mask_format, has_colors)
@@ -246,29 +245,6 @@ def _layout(
     if found is None:
         exports.check_names_photos(root)
     return found
-
-
-def _lookup(
-    labels: LabelSet, values: Mapping[str, int | Sequence[int]] | None, ignore: Sequence[int], reduce_zero_label: bool
-) -> npt.NDArray[np.uint8]:
-    """The class of each mask value."""
-    if reduce_zero_label:
-        if values is not None:
-            raise UserError(
-                "data.dataset.reduce_zero_label: with data.dataset.values those say what 0 is; leave one out"
-            )
-        values = {name: k for k, name in enumerate(labels.names, 1)}
-        ignore = [0, *(value for value in ignore if value)]
-    if values is not None:
-        return value_lookup(labels.names, values, ignore, labels.ignore_index)
-    if (taken := next((value for value in ignore if value < labels.num_classes), None)) is not None:
-        shifted = ", ".join(f"{name}: {k}" for k, name in enumerate(labels.names, 1))
-        raise UserError(
-            f"data.dataset.ignore: {taken} is the value of class {labels.names[taken]}, which would never be learnt; if the "
-            "masks count from 1, say data.dataset.reduce_zero_label=true, else which value is what: data.dataset.values="
-            f"{{{shifted}}}"
-        )
-    return index_lookup(labels.num_classes, list(ignore), labels.ignore_index)
 
 
 def _classes(

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from src.data import warn_once
-from src.data.formats.dicom import Dicom, open_series
+from src.data.formats.dicom import Dicom
 from src.data.formats.nifti import Nifti
+from src.data.readers.dicom_series import open_series
 from src.errors import UserError
 from src.train import train
 from tests.conftest import settings

@@ -24,13 +24,13 @@ from PIL import Image
 
 from src.data.formats.chunks import Chunks
 from src.data.formats.coco import Coco
-from src.data.formats.dicom import open_series
 from src.data.formats.nifti import open_nifti
 from src.data.formats.sample_bytes import encode
 from src.data.formats.streaming import Streaming
 from src.data.layout.class_files import described
 from src.data.layout.pairs import read_list
 from src.data.readers import picture_limits
+from src.data.readers.dicom_series import open_series
 from src.data.readers.images import Encoded, index_lookup, read_index_mask, read_rgb
 from src.data.readers.raster import open_raster, preview
 from src.errors import UserError
