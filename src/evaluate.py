@@ -137,7 +137,7 @@ def evaluate(settings: Config | Evaluation, typed: Collection[str] | None = None
 
 
 def _evaluate(asked: Evaluation, typed: Collection[str] | None, ranks: RankSupervisor) -> dict[str, dict[str, float]]:
-    from src.data.trained_on import Images, check_classes
+    from src.data.trained_on import Images, check_classes, check_unseen
     from src.distributed.supervision import in_words
     from src.storage import checkpoints, run_folder
     from src.training import build, machine
@@ -167,6 +167,9 @@ def _evaluate(asked: Evaluation, typed: Collection[str] | None, ranks: RankSuper
         if doubt := model.images.doubt(given):
             _log.warning("the split %r has %s", split, doubt)
         check_classes(model.label_set, source.label_set, str(file))
+    if chosen is None:
+        for note in check_unseen(datamodule.source, asked.splits, checkpoints.samples_of(file), str(file)):
+            _log.warning("%s", note)
     on = trainer_of(trained, asked.trainer, file, typed or ())
     trained_in = trained.trainer.precision
     if machine.is_main_process() and trained_in != on.precision:
@@ -210,7 +213,7 @@ def _with_trained(chosen: Data, trained: Node, names: Sequence[str], typed: Coll
     """
     from hydra.utils import get_object
 
-    from src.data.trained_on import as_trained, in_order
+    from src.data.trained_on import as_trained, labels_in_order
     from src.training import machine
 
     given = chosen.dataset.node
@@ -222,7 +225,7 @@ def _with_trained(chosen: Data, trained: Node, names: Sequence[str], typed: Coll
     if not _is_plain({key: dataset[key] for key in dataset if key in trained and dataset[key] != given.get(key)}):
         raise UserError(f"ckpt: {file} has more than plain values in its data's settings; refused")
     if isinstance(labels := dataset.get("labels"), Mapping):
-        dataset["labels"] = in_order(labels, names)
+        dataset["labels"] = labels_in_order(labels, names)
     data = {**chosen.node, "dataset": dataset}
     check_node("data", data)
     if machine.is_main_process():

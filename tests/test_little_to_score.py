@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.data import notices
+from src.data import warn_once
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import Subset
 from src.data.formats.nifti import Nifti
@@ -34,7 +34,7 @@ OPTIONS = ["data=nifti", *TINY, *VOLUMES, "data.dataset.ignore=[9]"]
 
 
 def test_volumes_with_little_to_score_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    notices._said.clear()
+    warn_once._said.clear()
     root = volumes(tmp_path / "data", {"a": phantom()[1], "b": IGNORED, "c": EMPTY, "d": EMPTY})
     options = [*OPTIONS, f"data.root={root}", "trainer.limit_val_batches=1.0", "trainer.max_epochs=2"]
     outcome = train(settings(tmp_path / "run", *options, small=False))

@@ -29,7 +29,7 @@ from src.data.layout.splits import check_apart
 from src.data.mask_check import absent_classes, decode_some, nothing_to_learn, nothing_to_score
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
 from src.data.samples import Sample, collate
-from src.data.trained_on import check_alike
+from src.data.trained_on import check_alike, is_drawn
 from src.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -307,14 +307,17 @@ class SegmentationDataModule(L.LightningDataModule):
         """
         self._position = {"epoch": int(state_dict["epoch"]), "consumed": int(state_dict["consumed"])}
         now = self._all_samples()
+        mend = "put them back, or start anew from the run's weights: init_from=RUN_DIR"
+        if is_drawn(self.source("train")):  # those weights may have learnt from what is val now
+            mend = (
+                "put them back, or if it began with version 0.1, which drew splits by another rule, go on with that; or start "
+                "anew: python -m src.train like=RUN_DIR"
+            )
         for part, (count, names) in state_dict.get("samples", {}).items():
             if now.get(part) != [count, names]:
                 found = now.get(part, [0, ""])[0]
                 what = f"{found} samples where it had {count}" if found != count else "other names than it had"
-                raise UserError(
-                    f"data.root: the {part} data has {what} when the run began; put them back, or start anew from the run's "
-                    "weights: init_from=RUN_DIR"
-                )
+                raise UserError(f"data.root: the {part} data has {what} when the run began; {mend}")
 
     def _all_samples(self) -> dict[str, list[Any]]:
         """How many samples training and validation have, and a digest that tells others from them."""

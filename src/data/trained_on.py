@@ -1,28 +1,26 @@
-"""What a model was trained on, compared with what it is given: kind of image, how it was read, classes.
-
-A checkpoint holds both the images' kind (`Images`) and its data set's settings. Where a command is given other data, what bears
-on how images look to the network is taken from the checkpoint unless the user typed it, and what cannot fit is refused.
-"""
+"""Compares what a model was trained on with what it is given: kind of image, how it was read, samples, classes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import get_object
 
 from src.config.parts import Node
 from src.config.settings import Trained
 from src.config.signatures import own_signature
-from src.data.dataset import Source, innermost
+from src.data.dataset import Source, digest, innermost
 from src.data.labels import LabelSet
+from src.data.layout.splits import Drawn
 from src.data.readers.volume import OF_CT
 from src.errors import UserError
 from src.files.untrusted import shown
 
 CHECKPOINT_KEY = "segmenter"  # where a Lightning checkpoint holds what makes it a segmenter's
+Split = Literal["train", "val", "test"]
 _WORD = re.compile(r"[A-Za-z0-9]{1,16}")
 
 
@@ -130,6 +128,68 @@ def check_alike(sources: Mapping[str, Source]) -> None:
             raise UserError(f"data: the split {split!r} has {reason}; convert one, so that all splits are alike")
 
 
+def other_samples(source: Source, known: Sequence[Any]) -> str | None:
+    """Why a split is not the one that a checkpoint knows, in words that follow "it has"; None where it is.
+
+    Args:
+        known: how many samples that had, and their digest.
+    """
+    if [len(source), digest(source)] == list(known):
+        return None
+    return (
+        "other names than it had"
+        if len(source) == known[0]
+        else f"{len(source)} samples where it had {shown(str(known[0]), 20)}"
+    )
+
+
+def is_drawn(source: Source) -> bool:
+    inner = innermost(source)
+    return isinstance(inner, Drawn) and inner.drawn
+
+
+def check_unseen(
+    source_of: Callable[[Split], Source], scored: Sequence[Split], known: Mapping[str, Sequence[Any]], checkpoint: str
+) -> list[str]:
+    """Checks that the splits that are scored, of a checkpoint's own data, hold nothing that the model was trained on.
+
+    Args:
+        source_of: gives the source of a split.
+        known: what the checkpoint knows of the run's "training" and "validation" data: how many samples, and a digest.
+
+    Returns:
+        What is worth a word: the data merely changed, or it is not known what a drawn split was.
+
+    Raises:
+        UserError: a split that is drawn is another share than it was.
+    """
+    notes: list[str] = []
+    for split in scored:
+        drawn = is_drawn(source_of(split))
+        if not drawn and source_of(split).split != "val":
+            continue  # a test split in a place of its own, of which no checkpoint knows
+        of_val = source_of(split).split == "val" or is_drawn(source_of("val"))
+        part = "validation" if of_val else "training"
+        if part not in known:
+            if drawn:
+                notes.append(
+                    f"{checkpoint} does not say which images were its {split} data; they are drawn, and may be others now, "
+                    "also some that it was trained on"
+                )
+            continue
+        reason = other_samples(source_of("val" if of_val else "train"), known[part])
+        if reason is not None and drawn:
+            raise UserError(
+                f"ckpt: the {part} data of {checkpoint} has {reason} in training, and the split {split!r} is drawn (by another "
+                "rule before version 0.2), so it may hold images that the model learnt from; score it with the version and the "
+                "data of then, train anew (python -m src.train like=RUN_DIR), or give images that it has not seen: data=… "
+                "data.root=…"
+            )
+        if reason is not None:
+            notes.append(f"the {part} data of {checkpoint} has {reason} in training; its scores then were of those")
+    return notes
+
+
 def typed_keys(overrides: Sequence[str]) -> frozenset[str]:
     """The keys that a command line names: `data.dataset.window` of `data.dataset.window=[40,400]`."""
     return frozenset(override.partition("=")[0].lstrip("+~") for override in overrides)
@@ -138,7 +198,8 @@ def typed_keys(overrides: Sequence[str]) -> frozenset[str]:
 def as_trained(
     chosen: Mapping[str, Any], trained: Mapping[str, Any], keys: Sequence[str], typed: Collection[str]
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """A data set's settings with those of a checkpoint's that belong to the model, but for what the user typed.
+    """A data set's settings with those of a checkpoint's that belong to the model, since what bears on how images look to the
+    network is as it was trained, but for what the user typed.
 
     Args:
         chosen: the settings of `data.dataset`.
@@ -190,7 +251,7 @@ def how_read(images: Images, dataset: Node) -> dict[str, Any]:
     return asdict(images) | {key: dataset[key] for key in keys if key in dataset}
 
 
-def in_order(labels: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def labels_in_order(labels: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Label values by class, in the order of `names` where all of them are among these."""
     return {name: labels[name] for name in names if name in labels} if set(labels) <= set(names) else dict(labels)
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from src.data.formats import dicom, geotiff, nifti
+from src.data.formats import geotiff, nifti
 from src.data.layout import not_read
+from src.data.readers import dicom_series
 from src.data.readers.images import IMAGE_SUFFIXES
 from src.errors import UserError
 from src.files.untrusted import shown
@@ -141,7 +142,7 @@ class _Walk:
             if name.startswith("."):
                 self.skipped["hidden"] += 1
             elif holds_series and not os.path.isdir(folder / name):
-                if suffix and suffix not in dicom.SUFFIXES:
+                if suffix and suffix not in dicom_series.SUFFIXES:
                     self.skipped[suffix] += 1
             else:
                 yield from self._item(folder / name, above + name, chain | {at})
@@ -178,7 +179,7 @@ class _Walk:
 
 def _is_series(folder: Path) -> bool:
     try:
-        return dicom.is_series(folder)
+        return dicom_series.is_series(folder)
     except OSError:  # told where it is listed
         return False
 
@@ -214,7 +215,7 @@ def _check_one(file: Path) -> None:
     name, called = file.name.lower(), shown(str(file))
     if name.endswith(SUFFIXES):
         return
-    if name.endswith(dicom.SUFFIXES):
+    if name.endswith(dicom_series.SUFFIXES):
         raise UserError(
             f"input: {called} is a DICOM slice, and a series is taken as its folder; give {shown(str(file.parent))}"
         )
@@ -235,7 +236,7 @@ def _nothing(given: str, found: Inputs, recursive: bool) -> str:
     if found.skipped[_FOLDER] and not recursive:
         command = shlex.quote(f"input={shown(given)}")
         return f"{start}; to take those in its folders: python -m src.predict ckpt=… {command} output=… recursive=true"
-    if any(found.skipped[suffix] for suffix in dicom.SUFFIXES):
+    if any(found.skipped[suffix] for suffix in dicom_series.SUFFIXES):
         return f"{start}; a DICOM series is taken as its folder: give the folder that the slices are in"
     path = Path(os.path.expanduser(given))
     if instead := not_read.found_instead([path, *(path.iterdir() if os.path.isdir(path) else ())]):

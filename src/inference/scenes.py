@@ -18,7 +18,7 @@ from PIL import Image
 from src.config.check import check_node
 from src.config.parts import Dataset
 from src.data.readers.images import IMAGE_SUFFIXES
-from src.data.readers.raster import check_bands, georeference, opened, preview, read_window
+from src.data.readers.raster import check_bands, georeference, open_raster, preview, read_window
 from src.data.windows import Part, parts
 from src.errors import UserError
 from src.files.atomic import replacing
@@ -75,7 +75,7 @@ def segment_raster(
         UserError: the file cannot be read or does not fit the model.
     """
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(opened(file))
+        source = stack.enter_context(open_raster(file))
         bands = bands_of(dataset, model.channels, source.count, file)
         check_bands(source, bands, file, "the model")
         given = replace(model.images, dtype=str(np.result_type(*(source.dtypes[band - 1] for band in bands))))
@@ -103,7 +103,7 @@ def segment_raster(
         if doubt := seen.doubt():
             _log.warning("%s: %s", file, doubt)
         shown = as_picture(preview(source, bands, _OVERVIEW), model.intensity)
-    with opened(output / "masks" / f"{name}.tif") as mask:
+    with open_raster(output / "masks" / f"{name}.tif") as mask:
         blended = overlay(shown, preview(mask, [1], _OVERVIEW)[0], model.label_set, opacity)
     save_picture(Image.fromarray(blended), output / "overlays" / f"{name}.png")
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from src.config.check import check_node
 from src.config.parts import Dataset
-from src.data.formats.dicom import open_series
 from src.data.formats.nifti import load_nifti, open_nifti
+from src.data.readers.dicom_series import open_series
 from src.data.readers.slicing import Slicing
 from src.errors import UserError
 from src.files.atomic import replacing

@@ -10,8 +10,8 @@ from torchmetrics import MeanMetric, Metric
 
 from src.data.labels import LabelSet
 from src.data.mask_check import nothing_to_score
-from src.data.notices import say_once
 from src.data.samples import Batch
+from src.data.warn_once import warn_once
 from src.errors import UserError
 from src.metrics.confusion import ConfusionMatrix, scores
 from src.metrics.own import OwnMetrics
@@ -84,7 +84,7 @@ class Evaluation(nn.Module):
         if whole_split and not int(matrix.sum()):
             raise UserError(nothing_to_score(self.stage))
         for line in words(shown, self.names, self.stage) if whole_split and speaks else ():
-            say_once(line)
+            warn_once(line)
         loss: Tensor = self.mean_loss.compute()
         matrix = matrix.cpu()
         results = {"loss": float(loss), **scores(matrix, self.names)}

@@ -170,6 +170,17 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
+def samples_of(file: Path) -> dict[str, Sequence[object]]:
+    """What a checkpoint knows of the run's "training" and "validation" samples: their number and a digest of their names.
+
+    It may be a stranger's; what is no such pair is left out.
+    """
+    state = read(file).get("SegmentationDataModule")
+    samples = state.get("samples") if isinstance(state, dict) else None
+    known = samples.items() if isinstance(samples, dict) else ()
+    return {str(part): told for part, told in known if isinstance(told, list | tuple) and len(told) == 2}
+
+
 def describe(content: dict[str, object], file: Path, trust: Trust, groups: Sequence[str]) -> Description:
     """What a checkpoint says of its model, checked: of the config's groups that are named nothing else may be built than this
     program's own parts and what is trusted, and no path or URL is in them.

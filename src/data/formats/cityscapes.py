@@ -1,4 +1,4 @@
-"""Cityscapes: street scenes of 50 cities, 19 classes (Cordts et al. 2016), in the official layout."""
+"""`Cityscapes` reads street scenes of 50 cities, 19 classes (Cordts et al. 2016), in the official layout."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from src.data.formats.folder import existing
 from src.data.labels import LabelSet
 from src.data.layout.file_list import FileList
+from src.data.layout.patterns import existing
 from src.data.readers.images import read_index_mask, read_pair
 from src.errors import UserError
 

@@ -1,5 +1,4 @@
-"""COCO: everyday photos (Lin et al. 2014), with its instance, COCO-Stuff or panoptic annotations, in the official layout; and
-one's own photos with annotations in its format, as labelling tools export them."""
+"""`Coco` reads COCO's release (Lin et al. 2014), and one's own photos with annotations in its format."""
 
 from __future__ import annotations
 
@@ -15,10 +14,10 @@ from src.data.fetch import Archive, fetch
 from src.data.formats import coco_layouts
 from src.data.formats.coco_instances import Instances, category_names
 from src.data.formats.coco_panoptic import Panoptic
-from src.data.formats.folder import existing
 from src.data.labels import LabelSet, voc_colors
 from src.data.layout import pairs, splits
 from src.data.layout.file_list import FileList
+from src.data.layout.patterns import existing
 from src.data.readers.images import NO_CLASS, read_index_mask, read_pair
 from src.errors import UserError
 
@@ -146,8 +145,11 @@ class Coco:
             if own.is_whole:
                 found = self._annotations.images
                 order = sorted(range(len(found)), key=lambda i: found[i])
-                drawn = splits.draw([found[i] for i in order], val_fraction, test_fraction or 0.0, split_seed, group)
-                self._chosen = np.array([order[i] for i in drawn[self.split]], np.int64)
+                keys = [found[i] for i in order]
+                shares = splits.draw(
+                    keys, val_fraction, test_fraction or 0.0, split_seed, splits.grouped(keys, group), "photos"
+                )
+                self._chosen = np.array([order[i] for i in shares[self.split]], np.int64)
         elif kind == "instances":
             self._annotations = Instances(folder, part, photos, classes, min_area if split == "train" else 0)
         elif kind == "panoptic":
@@ -155,6 +157,7 @@ class Coco:
         else:
             self._annotations = _Stuff(folder, part, str(photos))
         self.label_set = self._annotations.label_set
+        self.drawn = self._chosen is not None
 
     def __len__(self) -> int:
         return len(self._annotations.images) if self._chosen is None else len(self._chosen)

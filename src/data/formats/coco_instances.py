@@ -1,4 +1,4 @@
-"""COCO's outlines of things, painted into one mask an image."""
+"""`Instances` paints COCO's outlines of things into one mask an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from src.data.formats.coco_check import check_annotations, check_segmentation, plain_name, read_annotations
 from src.data.formats.coco_layouts import Export, locate
 from src.data.labels import LabelSet, voc_colors
-from src.data.layout.class_lists import check_names
+from src.data.layout.class_files import check_names
 from src.data.layout.file_list import FileList
 from src.errors import UserError
 from src.files.untrusted import shown

@@ -1,4 +1,4 @@
-"""COCO's panoptic annotations: PNGs whose colours number segments, and a JSON that says what each segment is."""
+"""`Panoptic` reads COCO's PNGs whose colours number segments, and the JSON that says what each segment is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from src.data.formats.coco_check import plain_name, read_annotations
 from src.data.labels import LabelSet, voc_colors
 from src.data.layout.file_list import FileList
-from src.data.readers.images import opened
+from src.data.readers.images import open_picture
 from src.errors import UserError
 from src.files.untrusted import shown
 
@@ -66,7 +66,7 @@ class Panoptic:
 
     def read_mask(self, index: int) -> npt.NDArray[np.uint8]:
         file = self._masks.path(index)
-        with opened(file, "a panoptic mask") as image:
+        with open_picture(file, "a panoptic mask") as image:
             pixels = np.asarray(image.convert("RGB")).astype(np.uint32)
         numbers, places = np.unique(pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2], return_inverse=True)
         begin = self._ends[index - 1] if index else 0

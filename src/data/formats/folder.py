@@ -1,4 +1,4 @@
-"""Images and masks in folders: the format of most people's own data."""
+"""`Folder` reads images and masks in folders, the format of most people's own data."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from src.data.labels import LabelSet, spread_colors
-from src.data.layout import class_lists, exports, pairs, splits
-from src.data.layout.class_file import read_classes
+from src.data.layout import class_files, exports, pairs, patterns, splits
 from src.data.layout.file_list import FileList
 from src.data.readers.color_masks import ColorTable
 from src.data.readers.images import (
     INDEX_MODES,
     JPEG_SUFFIXES,
     MASK_SUFFIXES,
-    index_lookup,
-    opened,
+    open_picture,
     read_index_mask,
     read_pair,
 )
-from src.data.readers.label_values import tolerant, value_lookup
+from src.data.readers.label_values import class_lookup, tolerant
 from src.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -102,7 +100,7 @@ class Folder:
         reduce_zero_label: bool = False,
         tolerance: Annotated[int, Field(ge=0, le=127)] = 0,
     ) -> None:
-        folder = existing(root)
+        folder = patterns.existing(root)
         if (layout := _layout(folder, images, masks, mask_suffix, lists)) is not None:
             images, masks, mask_suffix, lists = layout.images, layout.masks, layout.mask_suffix, layout.lists
             if layout.one_for_all and not (val_fraction or test_fraction):
@@ -134,22 +132,25 @@ class Folder:
         self.split = split
         self.label_set, has_colors, values = _classes(folder, names, colors, values)
         lies_in = "train" if drawn[split] else split
-        where = _of(images, lies_in, "images"), _of(masks, lies_in, "masks"), mask_suffix
-        suffixes = MASK_SUFFIXES + (JPEG_SUFFIXES if tolerance else ())
+        where = _of(images, lies_in, "images"), _of(masks, lies_in, "masks")
+        items = patterns.Items(MASK_SUFFIXES + (JPEG_SUFFIXES if tolerance else ()), tail=mask_suffix)
         if lists is None:
-            found = pairs.match(folder, *where, suffixes)
+            found = pairs.match(folder, *where, mask_items=items)
         else:
-            found = pairs.read_list(folder, folder / _of(lists, lies_in, "lists"), *where, suffixes)
-        if draws and lies_in == "train":
+            found = pairs.read_list(folder, folder / _of(lists, lies_in, "lists"), *where, items)
+        self.drawn = draws and lies_in == "train"
+        if self.drawn:
             found = sorted(found)
-            shares = splits.draw([pair.name for pair in found], drawn["val"], drawn["test"], split_seed, group)
+            keys = [pair.name for pair in found]
+            groups = splits.grouped(keys, group)
+            shares = splits.draw(keys, drawn["val"], drawn["test"], split_seed, groups, otherwise=splits.FOLDERS)
             found = [found[i] for i in shares[split]]
         self._names = FileList(folder, (pair.name for pair in found))
         self._images = FileList(folder, (pair.image for pair in found))
         self._masks = FileList(folder, (pair.mask for pair in found))
         self._depths = self._find_depths(folder, None if depths is None else _of(depths, lies_in, "depths"))
         self._depth_scale = depth_scale
-        self._lookup = _lookup(self.label_set, values, ignore or [], reduce_zero_label)
+        self._lookup = class_lookup(self.label_set, values, ignore or [], reduce_zero_label)
         if tolerance and mask_format != "rgb":
             self._lookup = tolerant(self._lookup, tolerance)
         self._by_color = self._goes_by_color(mask_format, has_colors)
@@ -177,7 +178,7 @@ class Folder:
         if self._depths is None:
             return None
         file = self._depths.path(index)
-        with opened(file, "a depth map") as image:
+        with open_picture(file, "a depth map") as image:
             if image.mode not in INDEX_MODES:
                 raise UserError(f"{file}: depth map is {image.mode}, not one value a pixel; convert it to 16-bit PNG")
             values = np.array(image, np.float32)
@@ -187,7 +188,7 @@ class Folder:
     def _find_depths(self, root: Path, place: str | None) -> FileList | None:
         if place is None:
             return None
-        found = pairs.find(root, place, MASK_SUFFIXES)
+        found = patterns.find(root, place, pairs.MASKS)
         names = [self._names[i] for i in range(len(self._names))]
         missing = next((name for name in names if name not in found), None)
         if missing is not None:
@@ -199,7 +200,7 @@ class Folder:
             return read_index_mask(file, self._lookup)
         if self._by_color:
             return self._colors.read(file)
-        with opened(file, "a mask") as image:
+        with open_picture(file, "a mask") as image:
             reason = self._colors.contradicted_by(image)
         if reason is not None:
             raise UserError(f"{file}: {reason}; say which counts: data.dataset.mask_format=index or rgb")
@@ -212,21 +213,9 @@ class Folder:
                 "colours in the root"
             )
         if mask_format == "auto" and has_colors:
-            with opened(self._masks.path(0), "a mask") as image:
+            with open_picture(self._masks.path(0), "a mask") as image:
                 return image.mode in ("RGB", "RGBA")
         return mask_format == "rgb"
-
-
-def existing(root: str) -> Path:
-    """The data set's folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"data.root: there is no folder {folder}; give the data set's folder as data.root=…")
-    return folder
 
 
 def _layout(
@@ -258,29 +247,6 @@ def _layout(
     return found
 
 
-def _lookup(
-    labels: LabelSet, values: Mapping[str, int | Sequence[int]] | None, ignore: Sequence[int], reduce_zero_label: bool
-) -> npt.NDArray[np.uint8]:
-    """The class of each mask value."""
-    if reduce_zero_label:
-        if values is not None:
-            raise UserError(
-                "data.dataset.reduce_zero_label: with data.dataset.values those say what 0 is; leave one out"
-            )
-        values = {name: k for k, name in enumerate(labels.names, 1)}
-        ignore = [0, *(value for value in ignore if value)]
-    if values is not None:
-        return value_lookup(labels.names, values, ignore, labels.ignore_index)
-    if (taken := next((value for value in ignore if value < labels.num_classes), None)) is not None:
-        shifted = ", ".join(f"{name}: {k}" for k, name in enumerate(labels.names, 1))
-        raise UserError(
-            f"data.dataset.ignore: {taken} is the value of class {labels.names[taken]}, which would never be learnt; if the "
-            "masks count from 1, say data.dataset.reduce_zero_label=true, else which value is what: data.dataset.values="
-            f"{{{shifted}}}"
-        )
-    return index_lookup(labels.num_classes, list(ignore), labels.ignore_index)
-
-
 def _classes(
     root: Path,
     names: list[str] | None,
@@ -291,14 +257,14 @@ def _classes(
     if names is None and values is not None:
         names = list(values)
     if names is None:
-        described = read_classes(root) or class_lists.read_list(root)
+        described = class_files.described(root) or class_files.of_tool(root)
         if described is None:
             raise UserError(
                 "data.dataset.names: must be given; say data.dataset.names=[background,road,…], or put a classes.yaml with "
                 f"names and colours into {root}"
             )
-        names, colors = described[0], colors or described[1]
-        if isinstance(described, class_lists.Classes) and described.values is not None:
+        names, colors = described.names, colors or described.colors
+        if described.values is not None:
             values = dict(described.values)
             names = sorted(names, key=described.values.__getitem__)
     if len(names) == 1 and names != ["background"]:
@@ -314,7 +280,7 @@ def _has(root: Path, place: str | Mapping[Split, str], split: Split, is_list: bo
     pattern = place.replace("{split}", split) if isinstance(place, str) else place.get(split)
     if pattern is None:
         return False
-    return (root / pattern).is_file() if is_list else pairs.exists(root, pattern)
+    return (root / pattern).is_file() if is_list else patterns.exists(root, pattern)
 
 
 def _of(place: str | Mapping[Split, str], split: str, key: str) -> str:

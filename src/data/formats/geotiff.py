@@ -1,8 +1,7 @@
-"""Scenes of many bands and 8, 16 or 32 bits in GeoTIFF (or any raster that GDAL reads), cut into tiles."""
+"""`GeoTiff` cuts scenes of many bands and 8, 16 or 32 bits into tiles, in GeoTIFF or any raster that GDAL reads."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,17 +9,20 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from src.data.layout.splits import grouped
-from src.data.layout.volume_files import Pair, assign, find_pairs, split_folder
-from src.data.notices import say_once
+from src.data.layout import splits
+from src.data.layout.pairs import Pair, match
+from src.data.layout.patterns import Items, existing, split_folder
 from src.data.readers.images import HEIC_SUFFIXES, IMAGE_SUFFIXES
 from src.data.readers.label_values import LabelValues
-from src.data.readers.raster import check_bands, check_same_grid, opened, read_window, usual_range
+from src.data.readers.raster import check_bands, check_same_pixels, open_raster, read_window, usual_range
+from src.data.warn_once import warn_once
 from src.data.windows import OVERLAP, Window, parts
 from src.errors import UserError
 from src.optional_packages import needs
 
-SUFFIXES = (*(suffix for suffix in IMAGE_SUFFIXES if suffix not in HEIC_SUFFIXES), ".jp2")
+_TIFF = (".tif", ".tiff")
+SUFFIXES = (*_TIFF, ".jp2", *(suffix for suffix in IMAGE_SUFFIXES if suffix not in (*_TIFF, *HEIC_SUFFIXES)))
+_RASTERS = Items(SUFFIXES, flat=True)
 _KEY = "data.dataset.bands"
 
 
@@ -44,8 +46,8 @@ class GeoTiff:
         others: what label values are that `labels` does not list: the class background (which is put before the others
             unless listed), or ignored.
         ignore: label values that neither train nor count.
-        images, masks: a folder, or a pattern below root. `{split}` stands for the split's name; what `*` stands for is
-            the scene's name and pairs images with masks, e.g. `*_image.tif` with `*_label.tif`.
+        images, masks: a folder, or a pattern below root. `{split}` stands for the split's name; what `*`, `?`, `[…]` and
+            `**` stand for is the scene's name and pairs images with masks, e.g. `*_image.tif` with `*_label.tif`.
         bands: numbers from 1, in the order of the channels.
         intensity: the lowest and highest value that the model tells apart; None is [0, 255], for 8 bits only.
         tile: height and width of training tiles; None reads whole scenes.
@@ -103,21 +105,24 @@ class GeoTiff:
             raise UserError(
                 f"data.dataset.eval_overlap: {eval_overlap} is more than half of eval_window={eval_window}; take less"
             )
+        self._root = existing(root)
         folders = "{split}" in images
         if folders:
-            self.split = split_folder(root, images, split)
-        pairs = find_pairs(
-            root, images.replace("{split}", self.split), masks.replace("{split}", self.split), SUFFIXES, _is_raster,
-            _is_raster,
-        )  # fmt: skip
+            self.split = split_folder(self._root, images, split)
+        where = images.replace("{split}", self.split), masks.replace("{split}", self.split)
+        pairs = match(self._root, *where, _RASTERS, _RASTERS)
         names = [pair.name for pair in pairs]
         self.group = group
-        known = dict(zip(names, grouped(names, group), strict=True)) if group is not None else {}
+        known = dict(zip(names, splits.grouped(names, group), strict=True)) if group is not None else {}
+        self.drawn = not folders and val is None and test is None
         if not folders:
-            groups = None if val or test else [known.get(name, name) for name in names]
-            of = assign(names, val, test, val_fraction, test_fraction, split_seed, "scenes", groups)
-            self.split = "val" if split == "test" and "test" not in of else split
-            pairs = [pair for pair, its in zip(pairs, of, strict=True) if its == self.split]
+            if self.drawn:
+                groups = [known.get(name, name) for name in names]
+                shares = splits.draw(names, val_fraction, test_fraction, split_seed, groups, "scenes", splits.FOLDERS)
+            else:
+                shares = splits.listed(names, val, test, "scenes", splits.FOLDERS)
+            self.split = "val" if split == "test" and not len(shares["test"]) else split
+            pairs = [pairs[i] for i in shares[self.split]]
         self._pairs = pairs
         self.groups = {known[pair.name]: pair.name for pair in pairs if pair.name in known}
         self.intensity = (0.0, 255.0) if intensity is None else (float(intensity[0]), float(intensity[1]))
@@ -127,7 +132,7 @@ class GeoTiff:
             _cut(*self._open(pair, intensity is None), tile, eval_window, eval_overlap, self.split) for pair in pairs
         ]
         if self._zeros and others == "background":
-            say_once(
+            warn_once(
                 f"label rasters declare 0 as no data ({self._zeros} of {len(pairs)} of the split {self.split!r}); it is read "
                 "as background, like every value that data.dataset.labels does not list (data.dataset.ignore=[0] ignores it)",
                 kind="label rasters declare 0",
@@ -148,15 +153,15 @@ class GeoTiff:
         """Image [bands, H, W] in the scene's own dtype and mask uint8 [H, W]."""
         pair = self._pairs[self._scene_of[index]]
         window, keep = self._part(index)
-        with opened(pair.image) as dataset:
+        with open_raster(self._root / pair.image) as dataset:
             image, empty = read_window(dataset, self._bands, window, self.intensity)
-        with opened(pair.mask) as dataset:
+        with open_raster(self._root / pair.mask) as dataset:
             read, unlabelled = read_window(dataset, [1], window, (0, 0))
             no_data = dataset.nodata
         values = read[0].numpy()
         if no_data == 0 or no_data in self._values.listed:  # what it stands for, the table says
             unlabelled &= values != no_data
-        mask = self._values.mask(np.where(unlabelled, 0, values), pair.mask)
+        mask = self._values.mask(np.where(unlabelled, 0, values), self._root / pair.mask)
         mask[empty | unlabelled] = self.label_set.ignore_index
         kept = np.full_like(mask, self.label_set.ignore_index)
         top, left = keep.top - window.top, keep.left - window.left
@@ -181,22 +186,22 @@ class GeoTiff:
 
     def _open(self, pair: Pair, eight_bits: bool) -> tuple[int, int]:
         """Checks a scene by its headers and gives its height and width."""
-        with opened(pair.image) as image, opened(pair.mask) as label:
-            check_bands(image, self._bands, pair.image, _KEY)
-            check_same_grid(image, label)
+        scene, truth = self._root / pair.image, self._root / pair.mask
+        with open_raster(scene) as image, open_raster(truth) as label:
+            check_bands(image, self._bands, scene, _KEY)
+            check_same_pixels(image, label)
             if label.count != 1:
-                raise UserError(f"{pair.mask}: label raster has {label.count} bands; write one band of class numbers")
+                raise UserError(f"{truth}: label raster has {label.count} bands; write one band of class numbers")
             self._zeros += label.nodata == 0 and 0 not in self._values.listed
             dtype = str(np.result_type(*(image.dtypes[band - 1] for band in self._bands)))
             self.dtype = self.dtype or dtype
             if dtype != self.dtype:
-                raise UserError(
-                    f"{pair.image}: its bands are {dtype} but those of {self._pairs[0].image} are {self.dtype}; convert one"
-                )
+                first = self._root / self._pairs[0].image
+                raise UserError(f"{scene}: its bands are {dtype} but those of {first} are {self.dtype}; convert one")
             if eight_bits and dtype != "uint8":
                 low, high = usual_range(image, self._bands)
                 raise UserError(
-                    f"data.dataset.intensity: must be given, since {pair.image} is {dtype}; most of its values fit "
+                    f"data.dataset.intensity: must be given, since {scene} is {dtype}; most of its values fit "
                     f"data.dataset.intensity=[{low:.4g},{high:.4g}]"
                 )
             return image.height, image.width
@@ -221,7 +226,3 @@ def _tiles(length: int, size: int, equal: bool) -> list[tuple[int, int]]:
     if equal:
         return [(max(0, min(start, length - size)), min(size, length)) for start in starts]
     return [(start, min(size, length - start)) for start in starts]
-
-
-def _is_raster(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()

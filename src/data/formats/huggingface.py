@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, or saved by its `datasets` library: a column of images and one of masks."""
+"""`HuggingFace` reads a column of images and one of masks, from the hub or as its `datasets` library saved them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy.typing as npt
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from src.data.formats.folder import Color, ProperShare, existing
+from src.data.formats.folder import Color, ProperShare
 from src.data.formats.huggingface_check import check_folder, check_reader, within
 from src.data.labels import LabelSet, spread_colors
-from src.data.layout import splits
-from src.data.layout.class_file import read_classes
+from src.data.layout import class_files, splits
+from src.data.layout.patterns import existing
 from src.data.readers.images import Encoded, index_lookup, look_up, read_index_mask, read_pair
 from src.errors import UserError
 from src.files.untrusted import read_json, shown
@@ -88,8 +88,9 @@ class HuggingFace:
         self._lookup[first : first + len(found)] = range(len(found))
         self._lookup[list(ignore or [])] = ignored
         self._indices = np.arange(len(rows))
-        if val_fraction and self.split != "test":
-            self._indices = _drawn(len(rows), val_fraction, split_seed)[self.split]
+        self.drawn = val_fraction is not None and self.split != "test"
+        if val_fraction and self.drawn:
+            self._indices = _draw(len(rows), val_fraction, split_seed)[self.split]
         encoded = library.Image(decode=False)
         self._images = rows.select_columns([image]).cast_column(image, encoded)
         if isinstance(rows.features[mask], library.Image):
@@ -142,9 +143,9 @@ class HuggingFace:
         return file
 
 
-def _drawn(count: int, val_fraction: float, seed: int) -> dict[str, npt.NDArray[np.int64]]:
+def _draw(count: int, val_fraction: float, seed: int) -> splits.Shares:
     """Rows of "train" and "val"."""
-    return splits.draw([f"{row:09}" for row in range(count)], val_fraction, 0.0, seed)
+    return splits.draw([f"{row:09}" for row in range(count)], val_fraction, 0.0, seed, what="rows")
 
 
 def _load(library: Any, root: str, config: str | None, revision: str | None) -> Mapping[str, Any]:
@@ -246,8 +247,8 @@ def _described(root: str, revision: str | None, first: int) -> list[str]:
     folder = Path(root).expanduser()
     file: Path | None = folder / _NAMES_FILE
     if folder.is_dir():
-        if described := read_classes(folder):
-            return described[0]
+        if (found := class_files.described(folder)) is not None:
+            return found.names
     else:
         hub = needs("huggingface_hub", "huggingface")
         try:

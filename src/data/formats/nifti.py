@@ -1,4 +1,4 @@
-"""CT and MRI volumes in NIfTI files (.nii, .nii.gz) with label volumes."""
+"""`Nifti` reads slices of CT and MRI volumes in NIfTI files (.nii, .nii.gz) with label volumes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from src.data.formats.volume_slices import VolumeSlices
+from src.data.layout.patterns import Items
 from src.data.readers.volume import Array, Volume
 from src.errors import UserError
 from src.files.untrusted import open_regular, shown
@@ -28,7 +29,7 @@ _OFFSET = 256 << 20  # bytes of the header's extensions
 class Nifti(VolumeSlices):
     """Slices of NIfTI volumes; keys as in `VolumeSlices`."""
 
-    suffixes = SUFFIXES
+    image_items = mask_items = Items(SUFFIXES, flat=True)
 
     def prepare(self) -> None:
         needs("nibabel", "medical")
@@ -36,12 +37,6 @@ class Nifti(VolumeSlices):
     def files(self, index: int) -> tuple[Path, ...]:
         volume = int(self._volume_of[index])
         return self._images[volume].file, self._masks[volume].file
-
-    def is_image(self, path: Path) -> bool:
-        return is_nifti(path)
-
-    def is_mask(self, path: Path) -> bool:
-        return is_nifti(path)
 
     def open_image(self, path: Path) -> Volume:
         return open_nifti(path)

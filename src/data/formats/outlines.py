@@ -1,4 +1,4 @@
-"""Photos whose labels are shapes in a labelling tool's own files: labelme, Label Studio, Supervisely, VGG Image Annotator."""
+"""`Outlines` reads photos whose labels are shapes in a labelling tool's own files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from src.data.formats import labelme, labelstudio, supervisely, via
 from src.data.formats.annotated import Photo
-from src.data.formats.folder import existing
 from src.data.formats.painting import paint
 from src.data.labels import LabelSet, voc_colors
 from src.data.layout import splits
-from src.data.layout.class_lists import check_names
+from src.data.layout.class_files import check_names
 from src.data.layout.exports import check_names_photos, contents, split_folders
+from src.data.layout.patterns import existing
 from src.data.readers.images import read_rgb
 from src.errors import UserError
 from src.files.untrusted import shown
@@ -85,15 +85,17 @@ class Outlines:
         by_split: dict[str, list[Photo]] = {
             s: _below(everything, folder / name) for s, name in split_folders(folder).items()
         }
-        if by_split.get("train") and by_split.get("val"):
+        self.drawn = not (by_split.get("train") and by_split.get("val"))
+        if not self.drawn:
             self.split = split if by_split.get(split) else "val"
             chosen = by_split[self.split]
         else:
             self.split = split if split != "test" or test_fraction else "val"
             everything.sort(key=lambda photo: self._named(photo))
             keys = [self._named(photo) for photo in everything]
-            drawn = splits.draw(keys, val_fraction, test_fraction or 0.0, split_seed, group)
-            chosen = [everything[i] for i in drawn[self.split]]
+            groups = splits.grouped(keys, group)
+            shares = splits.draw(keys, val_fraction, test_fraction or 0.0, split_seed, groups, "photos")
+            chosen = [everything[i] for i in shares[self.split]]
         labels = sorted({label for photo in everything for label in photo.labels} - {*_BACKGROUND, *_IGNORED})
         taken = [name for name in (labels if names is None else names) if name not in _BACKGROUND]
         check_names(folder, taken)

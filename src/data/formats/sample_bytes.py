@@ -1,4 +1,4 @@
-"""How an image and its mask are stored as bytes, so that they come back to the bit."""
+"""Encodes an image and its mask as bytes, and decodes them to the same bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.data.readers.images import IMAGE_SUFFIXES, Encoded, opened, read_rgb
+from src.data.readers.images import IMAGE_SUFFIXES, Encoded, open_picture, read_rgb
 from src.errors import UserError
 from src.files.untrusted import shown
 
@@ -87,7 +87,7 @@ def _array(content: bytes, name: str) -> Tensor:
 
 
 def _gray(content: bytes, name: str) -> Tensor:
-    with opened(Encoded(name, content), "an image") as image:
+    with open_picture(Encoded(name, content), "an image") as image:
         if image.mode != "L":
             raise UserError(
                 f"{name}: is a picture of {image.mode}, not of one value of 8 bits a pixel; convert the data again"

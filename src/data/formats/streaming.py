@@ -1,4 +1,4 @@
-"""Data that `python -m src.optimize` wrote into chunks, read where they lie or streamed from an object store."""
+"""`Streaming` reads the chunks that `python -m src.optimize` wrote, where they lie or from an object store."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from src.data.formats.chunks import SCHEMES, Chunks, Remote, download
-from src.data.formats.folder import existing
 from src.data.formats.sample_bytes import decode
 from src.data.labels import LabelSet
+from src.data.layout.patterns import existing
 from src.errors import UserError
 from src.files.atomic import replacing
 from src.files.untrusted import plain_json, read_text, shown

@@ -1,4 +1,4 @@
-"""Pascal VOC: 20 kinds of things and the background (Everingham et al. 2010), in the official layout."""
+"""`VOC` reads Pascal VOC, 20 kinds of things and the background (Everingham et al. 2010), in the official layout."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Literal
 from torch import Tensor
 
 from src.data.fetch import Archive, fetch
-from src.data.formats.folder import existing
 from src.data.labels import LabelSet, voc_colors
 from src.data.layout.file_list import FileList
+from src.data.layout.patterns import existing
 from src.data.readers.images import index_lookup, read_index_mask, read_pair
 from src.errors import UserError
 from src.files.untrusted import read_lines

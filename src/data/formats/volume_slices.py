@@ -1,4 +1,4 @@
-"""Slices of labelled volumes as a data set, whatever the volumes' format."""
+"""`VolumeSlices` makes a data set of the slices of labelled volumes, whatever the volumes' format."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from src.data.layout.volume_files import assign, by_subject, find_pairs, split_folder, subjects
-from src.data.notices import say_once
+from src.data.layout import splits
+from src.data.layout.pairs import match
+from src.data.layout.patterns import Items, existing, split_folder
+from src.data.layout.subjects import by_subject, subjects
 from src.data.readers.label_values import LabelValues
 from src.data.readers.slicing import Slicing
-from src.data.readers.volume import Volume, check_same_grid
+from src.data.readers.volume import Volume, check_same_voxels
+from src.data.warn_once import warn_once
 from src.errors import UserError
 
 
@@ -39,8 +42,9 @@ class VolumeSlices(ABC):
         others: what label values are that `labels` does not list: the class background (which is put before the others
             unless listed), or ignored.
         ignore: label values that neither train nor count.
-        images, masks: a folder, or a pattern below root. `{split}` stands for the split's name; what `*` stands for is
-            the volume's name and pairs images with masks, e.g. `imagesTr/*_0000.nii.gz` with `labelsTr/*.nii.gz`.
+        images, masks: a folder, or a pattern below root. `{split}` stands for the split's name; what `*`, `?`, `[…]` and
+            `**` stand for is the volume's name and pairs images with masks, e.g. `imagesTr/*_0000.nii.gz` with
+            `labelsTr/*.nii.gz`.
         axis: the direction that slices are stacked in.
         neighbors: slices at each side that are further channels; at the ends the last slice is repeated.
         window: centre and width in the volume's units (Hounsfield units of CT): the range that the model sees.
@@ -70,7 +74,8 @@ class VolumeSlices(ABC):
         "spacing",
     )  # keys that belong to a model; see `trained_on`
     HOW_LABELLED = ("labels", "others", "ignore")
-    suffixes: tuple[str, ...] = ()  # cut off the names
+    image_items: Items  # what volumes and label volumes are on disk
+    mask_items: Items
     dtype: str | None = None  # values have a unit of their own, or are stretched
 
     def __init__(
@@ -105,39 +110,46 @@ class VolumeSlices(ABC):
         self.channels, self.intensity = self._slicing.channels, self._slicing.intensity
         self.split = split
         self._looked_at: set[int] = set()
-        folders = "{split}" in images
+        folder, folders = existing(root), "{split}" in images
         if folders:
-            self.split = split_folder(root, images, split)
-        pairs = find_pairs(
-            root, images.replace("{split}", self.split), masks.replace("{split}", self.split), self.suffixes,
-            self.is_image, self.is_mask,
-        )  # fmt: skip
+            self.split = split_folder(folder, images, split)
+        where = images.replace("{split}", self.split), masks.replace("{split}", self.split)
+        pairs = match(folder, *where, self.image_items, self.mask_items)
         names = [pair.name for pair in pairs]
         self.group = group
-        patients = [self.patient(pair.image) if group == "auto" else None for pair in pairs]
+        patients = [self.patient(folder / pair.image) if group == "auto" else None for pair in pairs]
         known = subjects(names, group, patients)
-        if not folders and len(pairs) > 1:
-            groups = names if val or test else by_subject(names, known, "volumes")
-            of = assign(names, val, test, val_fraction, test_fraction, split_seed, "volumes", groups)
-            self.split = "val" if split == "test" and "test" not in of else split
-            pairs = [pair for pair, its in zip(pairs, of, strict=True) if its == self.split]
+        one = not folders and len(names) == 1
+        self.drawn = one or (not folders and val is None and test is None)
+        if not folders and not one:
+            if self.drawn:
+                groups = by_subject(names, known, "volumes")
+                shares = splits.draw(names, val_fraction, test_fraction, split_seed, groups, "volumes", splits.FOLDERS)
+            else:
+                shares = splits.listed(names, val, test, "volumes", splits.FOLDERS)
+            self.split = "val" if split == "test" and not len(shares["test"]) else split
+            pairs = [pairs[i] for i in shares[self.split]]
         self._names = [pair.name for pair in pairs]
         several = folders or (len(names) > 1 and len(set(known.values())) > 1)
         self.groups = {known[name]: name for name in self._names if name in known} if several else {}
-        self._images = [self.open_image(pair.image) for pair in pairs]
+        self._images = [self.open_image(folder / pair.image) for pair in pairs]
         self.modality = self._one_modality()
         self._say_doubts()
-        self._masks = [self.open_mask(pair.mask, image) for pair, image in zip(pairs, self._images, strict=True)]
+        self._masks = [
+            self.open_mask(folder / pair.mask, image) for pair, image in zip(pairs, self._images, strict=True)
+        ]
         chosen: list[npt.NDArray[np.int64]] = []
         for image, mask in zip(self._images, self._masks, strict=True):
-            check_same_grid(image, mask)
+            check_same_voxels(image, mask)
             chosen.append(np.arange(image.length(axis)))
-        if not folders and len(names) == 1:
+        if one:
             count = self._images[0].length(axis)
             blocks = [str(b) for b in range(-(-count // block))]
-            of = assign(blocks, None, None, val_fraction, test_fraction, split_seed, f"blocks of {block} slices")
-            self.split = "val" if split == "test" and "test" not in of else split
-            chosen = [_of_blocks(np.repeat(of, block)[:count], self.split, gap + 2 * neighbors)]
+            what = f"blocks of {block} slices"
+            mend = f"a smaller data.dataset.block, or {splits.FOLDERS}"
+            shares = splits.draw(blocks, val_fraction, test_fraction, split_seed, what=what, otherwise=mend)
+            self.split = "val" if split == "test" and not len(shares["test"]) else split
+            chosen = [_of_blocks(shares, block, count, self.split, gap + 2 * neighbors)]
         if skip_empty and self.split == "train":
             chosen = [self._labelled(volume, indices) for volume, indices in enumerate(chosen)]
         # Arrays, not lists of pairs: nothing per sample that worker processes would copy on reference.
@@ -158,14 +170,6 @@ class VolumeSlices(ABC):
     def patient(self, image: Path) -> str | None:
         """Whom an image's header says it is of; None where it says nothing."""
         return None
-
-    @abstractmethod
-    def is_image(self, path: Path) -> bool:
-        """Whether a path is an image volume."""
-
-    @abstractmethod
-    def is_mask(self, path: Path) -> bool:
-        """Whether a path is a label volume."""
 
     @abstractmethod
     def open_image(self, path: Path) -> Volume:
@@ -198,7 +202,7 @@ class VolumeSlices(ABC):
         if volume not in self._looked_at:
             self._looked_at.add(volume)
             if doubt := self._slicing.doubt(image):
-                say_once(f"{image.file}: is {doubt}", kind="no Hounsfield units")
+                warn_once(f"{image.file}: is {doubt}", kind="no Hounsfield units")
         mask = self._slicing.mask(self._classes(volume, at), image, resampled=self.split == "train")
         return self._slicing.image(image, at), mask
 
@@ -224,7 +228,7 @@ class VolumeSlices(ABC):
                 kinds.setdefault(doubt, []).append(image)
         for doubt, images in kinds.items():
             more = f" (and {len(images) - 1} more)" if len(images) > 1 else ""
-            say_once(f"{images[0].file}{more}: is {doubt}", kind=doubt)
+            warn_once(f"{images[0].file}{more}: is {doubt}", kind=doubt)
 
     def _classes(self, volume: int, at: int) -> npt.NDArray[np.uint8]:
         label = self._masks[volume]
@@ -235,10 +239,10 @@ class VolumeSlices(ABC):
         return np.array([i for i in indices.tolist() if np.isin(self._classes(volume, i), classes).any()], np.int64)
 
 
-def _of_blocks(of: npt.NDArray[np.str_], split: str, gap: int) -> npt.NDArray[np.int64]:
-    """Slices of a split, given each slice's; of two splits that meet, the one that learns from its slices gives way."""
-    own = of == split
-    stronger = {"train": ("val", "test"), "val": ("test",)}.get(split, ())
-    for at in np.flatnonzero(np.isin(of, stronger)).tolist():
-        own[max(0, at - gap) : at + gap + 1] = False
+def _of_blocks(shares: splits.Shares, block: int, count: int, split: str, gap: int) -> npt.NDArray[np.int64]:
+    """Slices of a split, given each one's blocks; of two splits that meet, the one that learns from its slices gives way."""
+    own = np.repeat(np.isin(np.arange(-(-count // block)), shares[split]), block)[:count]
+    for stronger in {"train": ("val", "test"), "val": ("test",)}.get(split, ()):
+        for first in (shares[stronger] * block).tolist():
+            own[max(0, first - gap) : min(first + block, count) + gap] = False
     return np.flatnonzero(own)

@@ -1,69 +1,62 @@
-"""Which image belongs to which mask: by parallel folders, by glob patterns, by a list."""
+"""Pairs images with masks: by parallel folders, by glob patterns, by a list."""
 
 from __future__ import annotations
 
-import glob
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from src.data.layout.exports import check_names_photos, contents
-from src.data.readers.images import IMAGE_SUFFIXES, JPEG_SUFFIXES, MASK_SUFFIXES
+from src.data.layout.exports import check_names_photos
+from src.data.layout.patterns import Items, find, is_glob
+from src.data.readers.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from src.errors import UserError
 from src.files.untrusted import read_lines
 
+PHOTOS, MASKS = Items(IMAGE_SUFFIXES), Items(MASK_SUFFIXES)
 _IMAGE, _MASK = ("|".join(map(re.escape, suffixes)) for suffixes in (IMAGE_SUFFIXES, MASK_SUFFIXES))
 _LINE_OF_TWO = re.compile(rf"""["']?(.+?(?:{_IMAGE}))["']?[,;\s]+["']?(.+(?:{_MASK}))["']?""", re.IGNORECASE)
 
 
 class Pair(NamedTuple):
-    """A sample's name, and its image and mask relative to the root."""
+    """A sample's name, and its image and mask relative to the root, each a file or (a DICOM series, say) a folder."""
 
     name: str
     image: str
     mask: str
 
 
-def match(
-    root: Path, images: str, masks: str, mask_suffix: str = "", mask_suffixes: tuple[str, ...] = MASK_SUFFIXES
-) -> list[Pair]:
+def match(root: Path, images: str, masks: str, image_items: Items = PHOTOS, mask_items: Items = MASKS) -> list[Pair]:
     """Pairs of two folders or glob patterns below `root`, sorted by name.
 
-    In a folder, `NAME.jpg` belongs to `NAME<mask_suffix>.png`. With patterns, what the wildcards stand for is the name,
-    so `Tile */images/*.jpg` and `Tile */masks/*.png` pair `Tile 1/images/a.jpg` with `Tile 1/masks/a.png` as `1/a`.
+    In a folder, `NAME.jpg` belongs to `NAME<tail>.png`. With patterns, what the wildcards stand for is the name, so
+    `Tile */images/*.jpg` and `Tile */masks/*.png` pair `Tile 1/images/a.jpg` with `Tile 1/masks/a.png` as `1/a`.
 
     Raises:
         UserError: a folder is missing, nothing is found, or an image or a mask is without the other.
     """
-    image_files, mask_files = find(root, images, IMAGE_SUFFIXES), find(root, masks, mask_suffixes, mask_suffix)
-    if mask_suffix and images == masks:  # a mask beside its image is no image
+    image_files, mask_files = find(root, images, image_items), find(root, masks, mask_items)
+    if "" in image_files and "" in mask_files:  # one file each, whatever they are called
+        ((name, image),) = _called(root, image_files, image_items).items()
+        return [Pair(name, image, mask_files[""])]
+    image_files, mask_files = _called(root, image_files, image_items), _called(root, mask_files, mask_items)
+    if mask_items.tail and images == masks:  # a mask beside its image is no image
         among = set(mask_files.values())
         image_files = {name: file for name, file in image_files.items() if file not in among}
     for name, file in image_files.items():
         if name not in mask_files:
             check_names_photos(root, mask_files.values())
-            raise UserError(
-                f"{root / file}: image without mask; {_expected(root, masks, name, mask_suffix, '.png')} is missing"
-            )
+            raise UserError(f"{root / file}: image without mask; {_expected(root, masks, name, mask_items)} is missing")
     for name, file in mask_files.items():
         if name not in image_files:
             raise UserError(
-                f"{root / file}: mask without image; add {_expected(root, images, name, '', '.jpg')} or remove it"
+                f"{root / file}: mask without image; add {_expected(root, images, name, image_items)} or remove it"
             )
     return [Pair(name, image_files[name], mask_files[name]) for name in sorted(image_files)]
 
 
-def read_list(
-    root: Path,
-    list_file: Path,
-    images: str,
-    masks: str,
-    mask_suffix: str = "",
-    mask_suffixes: tuple[str, ...] = MASK_SUFFIXES,
-) -> list[Pair]:
+def read_list(root: Path, list_file: Path, images: str, masks: str, mask_items: Items = MASKS) -> list[Pair]:
     """Pairs in the order of a text file: on each line an image and a mask, relative to `root`, or a name that `match`
     would give. Empty lines and those that begin with # are skipped; a backslash separates folders where no file is called so.
 
@@ -87,7 +80,7 @@ def read_list(
                     raise UserError(f"{list_file} line {number}: there is no file {root / file}; correct the list")
         else:
             if found is None:
-                found = find(root, images, IMAGE_SUFFIXES), find(root, masks, mask_suffixes, mask_suffix)
+                found = find(root, images, PHOTOS), find(root, masks, mask_items)
             stem, suffix = _parted(line)
             name = unicodedata.normalize("NFC", stem if suffix.lower() in IMAGE_SUFFIXES else line)
             if name not in found[0]:
@@ -107,116 +100,21 @@ def read_list(
     return pairs
 
 
-def find(root: Path, pattern: str, suffixes: tuple[str, ...], tail: str = "") -> dict[str, str]:
-    """Files by name, relative to `root`, of a folder or a glob pattern; names end with `tail`, which is taken off. In a
-    folder that has none itself, the files of the folders below it, whose names begin with those folders'.
-
-    Raises:
-        UserError: the folder is missing, nothing is found, or two files have one name.
-    """
-    glob_ = is_glob(root, pattern)
-    files = _chosen(root, _globbed(root, pattern) if glob_ else _in_folder(root, pattern), suffixes, tail)
-    if not files and not glob_:
-        files = _chosen(root, _below(root, pattern), suffixes, tail)
-    if not files:
-        raise UserError(
-            f"{root / pattern}: no {' or '.join(suffixes)} files{f' whose names end with {tail}' if tail else ''}; the split "
-            f"is empty{_instead(root, pattern, suffixes)}"
-        )
-    return files
+def _called(root: Path, found: dict[str, str], items: Items) -> dict[str, str]:
+    """Items by name; the one of a pattern without wildcards, which has none, by that of its file."""
+    return {name or file[: items.end(root, file)].rpartition("/")[2]: file for name, file in found.items()}
 
 
-def _chosen(root: Path, named: Iterable[tuple[str, str]], suffixes: tuple[str, ...], tail: str) -> dict[str, str]:
-    files: dict[str, str] = {}
-    for name, file in named:
-        if _parted(file)[1].lower() not in suffixes or not name.endswith(tail):
-            continue
-        name = unicodedata.normalize("NFC", name.removesuffix(tail))  # macOS writes accents apart from their letters
-        if name in files:
-            both = sorted([files[name], file])
-            raise UserError(f"{root / both[1]}: has the same name as {both[0].rpartition('/')[2]}; keep one of them")
-        files[name] = file
-    return files
-
-
-def _instead(root: Path, pattern: str, suffixes: tuple[str, ...]) -> str:
-    """What a folder has in place of what was looked for, for a message."""
-    if is_glob(root, pattern):
-        return ""
-    if (
-        any(_parted(file)[1].lower() in JPEG_SUFFIXES for _, file in _in_folder(root, pattern))
-        and suffixes == MASK_SUFFIXES
-    ):
-        return (
-            " (JPEG is no format for masks, it changes values: write them as PNG, or say how far a pixel may be from its "
-            "class's value: data.dataset.tolerance=20)"
-        )
-    return f" ({contents(root / pattern)} is there)"
-
-
-def is_glob(root: Path, pattern: str) -> bool:
-    return glob.has_magic(pattern) and not (root / pattern).is_dir()
-
-
-def exists(root: Path, pattern: str) -> bool:
-    """Whether there is such a folder, or anything that the glob pattern fits."""
-    if is_glob(root, pattern):
-        return next(glob.iglob(pattern, root_dir=root, recursive=True), None) is not None
-    return (root / pattern).is_dir()
-
-
-def _in_folder(root: Path, folder: str) -> Iterator[tuple[str, str]]:
-    if not (root / folder).is_dir():
-        raise UserError(
-            f"data.root: {root / folder} is missing; check data.root and the data set's layout ({root} has {contents(root)}), "
-            "or say where they lie: data.dataset.images=… data.dataset.masks=…"
-        )
-    with os.scandir(root / folder) as entries:
-        for entry in entries:
-            if not entry.name.startswith("."):
-                yield _parted(entry.name)[0], f"{folder}/{entry.name}"
-
-
-def _below(root: Path, folder: str) -> Iterator[tuple[str, str]]:
-    for at, folders, files in os.walk(root / folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inner = os.path.relpath(at, root / folder).replace(os.sep, "/")
-        before = "" if inner == "." else f"{inner}/"
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield f"{before}{_parted(name)[0]}", f"{folder}/{before}{name}"
-
-
-def _globbed(root: Path, pattern: str) -> Iterator[tuple[str, str]]:
-    captures = re.compile(_regex(_parted(pattern)[0]))
-    for file in glob.iglob(pattern, root_dir=root, recursive=True):
-        if fits := captures.fullmatch(_parted(file)[0]):
-            yield "/".join(filter(None, (part.strip("/") for part in fits.groups()))), file
+def _expected(root: Path, pattern: str, name: str, items: Items) -> str:
+    if is_glob(root, pattern) or items.is_item is not None:
+        return f"a file for {name!r} in {root / pattern}"
+    return str(root / pattern / f"{name}{items.tail}{items.suffixes[0]}")
 
 
 def _parted(path: str) -> tuple[str, str]:
     """A path without its suffix, and the suffix with its dot; of strings, for a `Path` for each of a million costs seconds."""
     stem, dot, suffix = path.rpartition(".")
     return (stem, f".{suffix}") if dot and "/" not in suffix else (path, "")
-
-
-def _regex(pattern: str) -> str:
-    """The glob pattern as a regular expression with one group for each wildcard."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]]*\])", pattern)
-    wildcards = {"**/": "((?:[^/]+/)*)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
-    text = ""
-    for i, part in enumerate(parts):
-        if i % 2 == 0:
-            text += re.escape(part)
-        else:
-            text += wildcards.get(part) or f"([{part[1:-1].replace('!', '^', 1) if part[1] == '!' else part[1:-1]}])"
-    return text
-
-
-def _expected(root: Path, pattern: str, name: str, tail: str, suffix: str) -> str:
-    if is_glob(root, pattern):
-        return f"a file for {name!r} in {root / pattern}"
-    return str(root / pattern / f"{name}{tail}{suffix}")
 
 
 def _as_written(root: Path, file: str) -> str:

@@ -1,67 +1,126 @@
-"""Splits that are drawn from one folder: by share, seeded, and whole groups at a time; and groups that splits share."""
+"""Splits samples into train, val and test: as listed, or by shares that are drawn, seeded, whole groups at a time."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from src.errors import UserError
 from src.seeding import derive
 
+FOLDERS = "give each split a folder with {split} in data.dataset.images and data.dataset.masks"  # instead of shares
+Shares = dict[str, npt.NDArray[np.int64]]  # indices by split, ascending; each sample is in one
 _log = logging.getLogger(__name__)
 
 
 def draw(
-    names: Sequence[str], val_fraction: float, test_fraction: float, seed: int, group: str | None = None
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Indices of "train", "val" and "test", ascending; none is in two of them, and names of one group stay together.
+    names: Sequence[str], val_fraction: float, test_fraction: float, seed: int, groups: Sequence[str] | None = None,
+    what: str = "images", otherwise: str = "",
+) -> Shares:  # fmt: skip
+    """Shares of the samples, drawn the same way for every format.
 
-    Which group goes where depends on the set of names and the seed alone. A split may differ from its share by less than
-    one group.
+    Groups stand in an order of their own (see `ordered`). One after the other goes to the first of test and val that it
+    brings nearer to its share, else to train: a share is met to within half a group. A split that would be empty gets the
+    smallest group of one that has several.
 
     Args:
-        names: samples, sorted.
+        names: samples; which go where does not depend on their order.
         val_fraction, test_fraction: shares of the samples; the rest is train.
         seed: of the draw.
-        group: regular expression whose first group (or whole match) in a name is the name of its group; None takes each
-            sample for itself.
+        groups: that of each name; None takes each sample for itself.
+        what: the samples, for messages.
+        otherwise: another mend, for messages.
 
     Raises:
-        UserError: the expression is none or does not fit a name, the shares leave nothing to train with, or there are too
-            few groups.
+        UserError: the shares leave nothing to train with, or there are too few groups.
     """
     if val_fraction + test_fraction >= 1:
         raise UserError(
             f"data.dataset.val_fraction: {val_fraction:g} and test_fraction {test_fraction:g} leave nothing to train with"
         )
-    keys = names if group is None else grouped(names, group)
     members: dict[str, list[int]] = {}
-    for index, key in enumerate(keys):
-        members.setdefault(key, []).append(index)
-    ordered = sorted(members)
-    order = torch.randperm(len(ordered), generator=torch.Generator().manual_seed(derive(seed, "split"))).tolist()
-    chosen: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-    targets = {"val": val_fraction * len(names), "test": test_fraction * len(names)}
-    for position in order:
-        indices = members[ordered[position]]
-        # Into the first split that comes nearer to its share with this group than without it.
-        split = next((s for s, t in targets.items() if len(chosen[s]) + len(indices) / 2 <= t), "train")
-        chosen[split] += indices
-    for split, target in {**targets, "train": 1.0}.items():
-        if target > 0 and not chosen[split]:
-            what = f"{len(names)} images" if group is None else f"{len(ordered)} groups ({len(names)} images)"
-            raise UserError(
-                f"data.dataset.val_fraction: {what} are too few to give {split} a share; take larger fractions, or"
-                f"{' smaller groups' if group else ' more images'}"
-            )
-    return {split: np.array(sorted(indices), np.int64) for split, indices in chosen.items()}
+    for index, group in enumerate(groups or names):
+        members.setdefault(group, []).append(index)
+    fractions: dict[str, float] = {"test": test_fraction, "val": val_fraction}
+    missing = {split: max(1, round(share * len(names))) for split, share in fractions.items() if share}
+    taken: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for group in ordered(members, seed):
+        size = len(members[group])
+        split = next((split for split, lacks in missing.items() if 2 * lacks > size), "train")
+        taken[split].append(group)
+        if split in missing:
+            missing[split] -= size
+    wanted = [*missing, "train"]
+    while empty := next((split for split in wanted if not taken[split]), None):
+        donor = "train" if len(taken["train"]) > 1 else max(taken, key=lambda split: len(taken[split]))
+        if len(taken[donor]) > 1:
+            smallest = min(taken[donor], key=lambda group: len(members[group]))
+            taken[donor].remove(smallest)
+            taken[empty].append(smallest)
+            continue
+        alone = len(members) == len(names)
+        raise UserError(
+            f"data.dataset.{'test' if empty == 'test' else 'val'}_fraction: of {len(names)} {what}"
+            f"{'' if alone else f' in {len(members)} groups'} none is left for the split {empty!r}; take "
+            f"{f'more {what}' if alone else 'smaller groups'}{otherwise and f', or {otherwise}'}"
+        )
+    return {split: _ascending(index for group in its for index in members[group]) for split, its in taken.items()}
+
+
+def ordered(groups: Iterable[str], seed: int) -> list[str]:
+    """Groups by the hash of each with the seed, so that those of a data set that grows keep their order among themselves."""
+    return sorted(groups, key=lambda group: (derive(seed, "split", group), group))
+
+
+def listed(
+    names: Sequence[str], val: Sequence[str] | None, test: Sequence[str] | None, what: str, otherwise: str = ""
+) -> Shares:
+    """The samples that the user lists for val and test; the rest is train.
+
+    Args:
+        what, otherwise: as in `draw`.
+
+    Raises:
+        UserError: a listed name is unknown or in both lists, or nothing is left to train or validate on.
+    """
+    known = set(names)
+    for key, chosen in (("val", val), ("test", test)):
+        for name in chosen or ():
+            if name not in known:
+                raise UserError(
+                    f"data.dataset.{key}: there is no {name!r}; the data has {', '.join(names[:10])}"
+                    f"{' …' if len(names) > 10 else ''}"
+                )
+    if both := set(val or ()) & set(test or ()):
+        raise UserError(f"data.dataset.test: {min(both)!r} is in data.dataset.val too; take it out of one")
+    of: dict[str, str] = {**dict.fromkeys(val or (), "val"), **dict.fromkeys(test or (), "test")}
+    shares: Shares = {
+        split: _ascending(index for index, name in enumerate(names) if of.get(name, "train") == split)
+        for split in ("train", "val", "test")
+    }
+    if (empty := next((split for split in ("train", "val") if not len(shares[split])), None)) is not None:
+        raise UserError(
+            f"data.dataset.val: of {len(names)} {what} none is left for the split {empty!r}; change it"
+            f"{otherwise and f', or {otherwise}'}"
+        )
+    return shares
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """What a source also has whose split may be a share that is drawn.
+
+    Attributes:
+        drawn: whether it is, so that by another draw of the same samples some of train would be in it.
+    """
+
+    drawn: bool
 
 
 @runtime_checkable
@@ -97,12 +156,14 @@ def check_apart(sources: Sequence[Any]) -> None:
         _log.warning("%s%s: scores of %s say less than scores of subjects never seen", first, more, theirs)
 
 
-def grouped(names: Sequence[str], expression: str) -> list[str]:
-    """The group of each name: the first group (or whole match) of a regular expression.
+def grouped(names: Sequence[str], expression: str | None) -> list[str]:
+    """The group of each name: the first group (or whole match) of a regular expression; None takes each for itself.
 
     Raises:
         UserError: the expression is none, or does not fit a name.
     """
+    if expression is None:
+        return list(names)
     try:
         pattern = re.compile(expression)
     except re.error as error:
@@ -116,3 +177,7 @@ def grouped(names: Sequence[str], expression: str) -> list[str]:
             )
         groups.append((found[1] if pattern.groups else found[0]) or "")
     return groups
+
+
+def _ascending(indices: Iterable[int]) -> npt.NDArray[np.int64]:
+    return np.array(sorted(indices), np.int64)

@@ -1,4 +1,4 @@
-"""Masks whose colours are the classes."""
+"""`ColorTable` reads masks whose colours are the classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from src.data.labels import LabelSet
-from src.data.readers.images import opened, upright
+from src.data.readers.images import open_picture, upright
 from src.errors import UserError
 
 _COLOR_MODES = ("RGB", "RGBA", "P", "L", "1")
@@ -62,7 +62,7 @@ class ColorTable:
         Raises:
             UserError: it cannot be read, is no colour image, or has a colour that is neither a class's nor ignored.
         """
-        with opened(file, "a mask") as image:
+        with open_picture(file, "a mask") as image:
             if image.mode not in _COLOR_MODES:
                 raise UserError(f"{file}: mask is {image.mode}, which has no RGB colours; convert it")
             palette = image.palette.colors if image.mode == "P" and image.palette else {}

@@ -1,4 +1,4 @@
-"""Image and mask files as arrays, or a `UserError` with the file, what is wrong with it and the mend."""
+"""Reads image and mask files, or says in a `UserError` which file, what is wrong with it and the mend."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def read_index_mask(file: Path | Encoded, lookup: npt.NDArray[np.uint8]) -> npt.
     Raises:
         UserError: it cannot be read, is no index image, or has a value that is neither a class nor ignored.
     """
-    with opened(file, "a mask") as image:
+    with open_picture(file, "a mask") as image:
         gray = _gray(image)
         if gray is None:
             raise UserError(
@@ -142,7 +142,7 @@ def index_lookup(classes: int, ignored: list[int], ignore_index: int) -> npt.NDA
 
 
 @contextmanager
-def opened(file: Path | Encoded, kind: str) -> Iterator[Image.Image]:
+def open_picture(file: Path | Encoded, kind: str) -> Iterator[Image.Image]:
     """PIL's image of a file of the formats that are read; whatever goes wrong while it is opened or decoded is a `UserError`.
 
     Raises:
@@ -185,7 +185,7 @@ def _stream(file: Path | Encoded) -> BinaryIO:
 
 
 def _read_upright(file: Path | Encoded) -> tuple[Tensor, int]:
-    with opened(file, "an image") as image:
+    with open_picture(file, "an image") as image:
         check_photo(image, file)
         orientation, turned = _orientation(image), upright(image)
         if turned.mode in ("RGBa", "La"):  # colours that were multiplied by their opacity

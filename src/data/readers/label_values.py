@@ -1,4 +1,4 @@
-"""Which label values on disk are which class."""
+"""Maps label values on disk to classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.data.labels import LabelSet
-from src.data.readers.images import NO_CLASS
+from src.data.readers.images import NO_CLASS, index_lookup
 from src.errors import UserError
 
 _LARGEST = 65535
@@ -76,6 +76,33 @@ class LabelValues:
             )
         mask: npt.NDArray[np.uint8] = self._table[whole]
         return mask
+
+
+def class_lookup(
+    labels: LabelSet, values: Mapping[str, int | Sequence[int]] | None, ignore: Sequence[int], reduce_zero_label: bool
+) -> npt.NDArray[np.uint8]:
+    """The class of each 16-bit mask value, as `data=folder` takes the keys of those names.
+
+    Raises:
+        UserError: they contradict one another.
+    """
+    if reduce_zero_label:
+        if values is not None:
+            raise UserError(
+                "data.dataset.reduce_zero_label: with data.dataset.values those say what 0 is; leave one out"
+            )
+        values = {name: k for k, name in enumerate(labels.names, 1)}
+        ignore = [0, *(value for value in ignore if value)]
+    if values is not None:
+        return value_lookup(labels.names, values, ignore, labels.ignore_index)
+    if (taken := next((value for value in ignore if value < labels.num_classes), None)) is not None:
+        shifted = ", ".join(f"{name}: {k}" for k, name in enumerate(labels.names, 1))
+        raise UserError(
+            f"data.dataset.ignore: {taken} is the value of class {labels.names[taken]}, which would never be learnt; if the "
+            "masks count from 1, say data.dataset.reduce_zero_label=true, else which value is what: data.dataset.values="
+            f"{{{shifted}}}"
+        )
+    return index_lookup(labels.num_classes, list(ignore), labels.ignore_index)
 
 
 def value_lookup(

@@ -1,4 +1,4 @@
-"""Georeferenced rasters (and plain images) read by windows through rasterio."""
+"""Reads georeferenced rasters (and plain images) by windows through rasterio."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BLOCK = 2**30  # bytes of a block, the least that can be decoded
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[Any]:
+def open_raster(file: Path) -> Iterator[Any]:
     """The file as a rasterio dataset; handles are not shared between threads, so each reader opens its own.
 
     Raises:
@@ -178,7 +178,7 @@ def check_bands(dataset: Any, bands: Sequence[int], file: Path, key: str) -> Non
         raise UserError(f"{file}: its bands are complex numbers; write magnitudes as float32")
 
 
-def check_same_grid(image: Any, label: Any) -> None:
+def check_same_pixels(image: Any, label: Any) -> None:
     """Checks that two open rasters have the same pixels. Where either says nothing of where it lies (a plain image), sizes
     alone tell; a transform or ground control points tell also without a CRS.
 

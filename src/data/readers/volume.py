@@ -1,4 +1,4 @@
-"""A volume on disk, whatever its orientation, as slices that all look the same way."""
+"""`Volume` gives slices that all look the same way, whatever the orientation of the volume on disk."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _ordinal(share: float) -> str:
     return f"{share:g}{ending}"
 
 
-def check_same_grid(image: Volume, label: Volume) -> None:
+def check_same_voxels(image: Volume, label: Volume) -> None:
     """Checks that two volumes, once in the same orientation, have the same voxels.
 
     Raises:

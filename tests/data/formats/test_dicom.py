@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data import notices
-from src.data.formats.dicom import Dicom, open_series
+from src.data import warn_once
+from src.data.formats.dicom import Dicom
 from src.data.formats.nifti import Nifti
+from src.data.readers.dicom_series import open_series
 from src.errors import UserError
 from src.train import train
 from tests.conftest import settings
@@ -143,7 +144,7 @@ def _edited(root: Path, remove: tuple[str, ...] = (), **values: Any) -> Path:
 @pytest.fixture
 def words(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """The log, in which nothing has been said yet."""
-    notices._said.clear()
+    warn_once._said.clear()
     return caplog
 
 

@@ -174,7 +174,10 @@ def test_val_is_drawn_from_train_where_only_test_has_a_folder(tmp_path: Path) ->
         ({"val_fraction": 0.6, "test_fraction": 0.4}, "leave nothing to train with"),
         ({"val_fraction": 0.2, "group": "("}, "is no regular expression"),
         ({"val_fraction": 0.2, "group": "^town"}, "does not fit the name 'scene0_0'"),
-        ({"val_fraction": 0.2, "group": "^scene"}, "1 groups (40 images) are too few to give val a share"),
+        (
+            {"val_fraction": 0.2, "group": "^scene"},
+            "of 40 images in 1 groups none is left for the split 'val'; take smaller groups, or give each",
+        ),
         ({"group": "^scene"}, "data.dataset.group: keeps images together"),
         ({}, "data.dataset.images: train and val would be the same images"),
     ],

@@ -17,7 +17,7 @@ from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 
-from src.data import notices
+from src.data import warn_once
 from src.data.datamodule import SegmentationDataModule
 from src.data.formats.geotiff import GeoTiff
 from src.errors import UserError
@@ -114,7 +114,7 @@ ONE: dict[str, Any] = {"images": "{split}", "masks": "masks"}
 
 def test_zero_as_nodata_of_a_label_is_background(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As QGIS and gdal_rasterize write polygons: 0 around them, declared as nodata."""
-    notices._said.clear()
+    warn_once._said.clear()
     image, label = scene(bands=3, dtype="uint8")
     write_raster(tmp_path / "train/a.tif", image)
     write_raster(tmp_path / "masks/a.tif", label[None], nodata=0)

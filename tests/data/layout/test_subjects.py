@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from src.cli.command import compose
-from src.data import notices
+from src.data import warn_once
 from src.data.formats.dicom import Dicom
 from src.data.formats.geotiff import GeoTiff
 from src.data.formats.nifti import Nifti
-from src.data.layout.volume_files import assign, by_subject, subjects
+from src.data.layout.splits import draw
+from src.data.layout.subjects import by_subject, subjects
 from src.errors import UserError
 from src.training.build import build_data
 from tests.data.formats.test_geotiff import LABELS as OF_SCENES
@@ -53,31 +54,14 @@ def test_as_the_user_says_and_as_older_runs_did(tmp_path: Path) -> None:
     found = drawn(Nifti, bids(tmp_path), group=r"_(ses-\d)_", val_fraction=0.3)
     assert {name.split("_")[1] for name in found["val"]} == {next(iter(found["val"])).split("_")[1]}
     names = [f"sub-{i // 3:02}_ses-{i % 3}_T1w" for i in range(12)]
-    before = assign(names, None, None, 0.25, 0, 0, "volumes")
-    assert drawn(Nifti, tmp_path, val_fraction=0.25)["val"] == {
-        n for n, s in zip(names, before, strict=True) if s == "val"
-    }
+    alone = draw(names, 0.25, 0, 0)["val"]
+    assert drawn(Nifti, tmp_path, val_fraction=0.25)["val"] == {names[i] for i in alone}
     with pytest.raises(UserError, match=r"data.dataset.group: '\(pat-\.\)' does not fit the name 'sub-00_ses-0_T1w'"):
         drawn(Nifti, tmp_path, group="(pat-.)")
 
 
-@pytest.mark.parametrize("fractions", [(0.2, 0.0), (0.2, 0.2), (0.5, 0.3)])
-def test_groups_of_one_are_split_as_without_groups(fractions: tuple[float, float]) -> None:
-    names = [f"case{i}" for i in range(11)]
-    alone = assign(names, None, None, *fractions, 3, "volumes")
-    assert assign(names, None, None, *fractions, 3, "volumes", names) == alone
-    by_two = assign(names, None, None, *fractions, 3, "volumes", [f"g{i // 2}" for i in range(11)])
-    assert all(by_two[i] == by_two[i + 1] for i in range(0, 10, 2))
-
-
-def test_too_few_subjects_are_refused() -> None:
-    names = ["sub-1_a", "sub-1_b", "sub-2_a"]
-    with pytest.raises(UserError, match="of 3 volumes in 2 groups none is left for the split 'train'"):
-        assign(names, None, None, 0.9, 0, 0, "volumes", ["sub-1", "sub-1", "sub-2"])
-
-
 def test_one_subject_alone_is_split_by_volume_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    notices._said.clear()
+    warn_once._said.clear()
     names = ["sub-1_ses-1", "sub-1_ses-2", "sub-1_ses-3"]
     assert by_subject(names, subjects(names, "auto", [None] * 3), "volumes") == names
     assert "all 3 volumes are of one subject (sub-1_ses-1 …)" in caplog.text

@@ -24,15 +24,15 @@ from PIL import Image
 
 from src.data.formats.chunks import Chunks
 from src.data.formats.coco import Coco
-from src.data.formats.dicom import open_series
 from src.data.formats.nifti import open_nifti
 from src.data.formats.sample_bytes import encode
 from src.data.formats.streaming import Streaming
-from src.data.layout.class_file import read_classes
+from src.data.layout.class_files import described
 from src.data.layout.pairs import read_list
 from src.data.readers import picture_limits
+from src.data.readers.dicom_series import open_series
 from src.data.readers.images import Encoded, index_lookup, read_index_mask, read_rgb
-from src.data.readers.raster import opened, preview
+from src.data.readers.raster import open_raster, preview
 from src.errors import UserError
 from src.inference.scenes import is_georeferenced
 from tests.conftest import ROOT
@@ -313,7 +313,7 @@ def container(driver_text: str) -> Case:
 
 
 def thinned(file: Path) -> Any:
-    with opened(file) as dataset:
+    with open_raster(file) as dataset:
         return preview(dataset, [1], 8)
 
 
@@ -756,7 +756,7 @@ CLASS_FILES = {
 @pytest.mark.parametrize("text", CLASS_FILES, ids=lambda text: text[:12])
 def test_class_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "classes.yaml").write_text(text)
-    check(tmp_path, lambda root: lambda: read_classes(root), CLASS_FILES[text])
+    check(tmp_path, lambda root: lambda: described(root), CLASS_FILES[text])
 
 
 def hub(root: Path, file: str, text: str, path: str | None = None) -> Read:

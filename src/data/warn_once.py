@@ -1,4 +1,4 @@
-"""Words about data that are read all the same: in the log, once each."""
+"""`warn_once` warns of data that are read all the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _log = logging.getLogger(__name__)
 _said: set[str] = set()
 
 
-def say_once(words: str, kind: str = "") -> None:
+def warn_once(words: str, kind: str = "") -> None:
     """Warns, unless this process, the one that forked it or the first rank has said it.
 
     Args:
