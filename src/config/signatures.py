@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import json
 import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -22,6 +21,8 @@ from typing import Any
 import pydantic
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
+
+from src.config.sources import DEEPEST, find, module_file, parse
 
 
 class _NeverGiven:
@@ -53,9 +54,6 @@ _KNOWN: dict[str, object] = {
     "Callable": _NeverGiven,
     "timedelta": _NeverGiven,
 }
-
-
-_DEEPEST = 5  # imports that are followed to find a name
 
 
 class _Names(dict[str, object]):
@@ -90,7 +88,7 @@ def read(target: str) -> Signature | None:
     Raises:
         LookupError: no such package, module or name; the message says which part is missing.
     """
-    found = _find(target, 0)
+    found = find(target, 0)
     if found is None:
         return None
     tree, node, _ = found
@@ -130,7 +128,7 @@ def _of_bases(node: ast.ClassDef, target: str) -> _Taken | None:
     """What the first base of a class that has a constructor takes."""
     module = target.rpartition(".")[0]
     for base in node.bases:
-        found = _find(f"{module}.{base.id}", 1) if isinstance(base, ast.Name) else None
+        found = find(f"{module}.{base.id}", 1) if isinstance(base, ast.Name) else None
         if found is not None and isinstance(found[1], ast.ClassDef):
             taken = _of_class(found[0], found[1], found[2])
             if taken is not None:
@@ -156,9 +154,9 @@ def _aliases(tree: ast.Module, depth: int = 0) -> dict[str, object]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
             found |= {t.id: _evaluate(node.value, {}) for t in node.targets if isinstance(t, ast.Name)}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("src.") and depth < _DEEPEST:
-            file, rest = _module_file([Path(__file__).parents[1]], (node.module or "").split(".")[1:])
-            there = _aliases(_parse(file), depth + 1) if file is not None and not rest else {}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("src.") and depth < DEEPEST:
+            file, rest = module_file([Path(__file__).parents[1]], (node.module or "").split(".")[1:])
+            there = _aliases(parse(file), depth + 1) if file is not None and not rest else {}
             found |= {n.asname or n.name: there[n.name] for n in node.names if n.name in there}
     return found
 
@@ -180,7 +178,7 @@ def _hands_rest_on(constructor: ast.FunctionDef) -> ast.Call | None:
 def own_signature(target: str) -> Signature | None:
     """The signature of what the named module itself defines; None for a name that it only imports, or has not."""
     try:
-        found = _find(target, depth=_DEEPEST)
+        found = find(target, depth=DEEPEST)
     except LookupError:
         return None
     return read(target) if found is not None else None
@@ -234,7 +232,7 @@ def _is_class(kind: ast.expr | None, module: str) -> bool:
     if isinstance(kind, ast.Subscript) and isinstance(kind.value, ast.Name):
         return kind.value.id == "Callable"
     try:
-        found = _find(f"{module}.{kind.id}", 0) if isinstance(kind, ast.Name) else None
+        found = find(f"{module}.{kind.id}", 0) if isinstance(kind, ast.Name) else None
     except LookupError:
         return False
     return found is not None and isinstance(found[1], ast.ClassDef)
@@ -262,64 +260,3 @@ def _evaluate(node: ast.expr | None, aliases: Mapping[str, object]) -> object:
         return eval(code, {"__builtins__": {}}, _Names({**_KNOWN, **aliases}))
     except Exception:
         return _Unknown
-
-
-def _find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.ClassDef, str] | None:
-    """A function's or class's module and source, and the dotted path where these are, imports followed."""
-    parts = target.split(".")
-    if len(parts) < 2 or not all(p.isidentifier() for p in parts):
-        raise LookupError(f"'{target}' is no dotted path of a class or function")
-    try:
-        spec = importlib.util.find_spec(parts[0])  # of a top-level name: imports nothing
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        raise LookupError(
-            f"there is no package '{parts[0]}' (if it is yours: start in the folder that it lies in, or with "
-            "PYTHONPATH=FOLDER, or pip install it)"
-        )
-    if spec.submodule_search_locations is None:
-        return None
-    places = [Path(p) for p in spec.submodule_search_locations]
-    file, rest = _module_file(places, parts[1:])
-    if file is None:
-        raise LookupError(f"there is no module '{'.'.join(parts[:-1])}'")
-    if len(rest) != 1:
-        if rest and parts[0] == "src":
-            raise LookupError(f"there is no module '{'.'.join(parts[:-1])}'")
-        return None
-    tree = _parse(file)
-    for item in tree.body:
-        if isinstance(item, ast.FunctionDef | ast.ClassDef) and item.name == rest[0]:
-            return tree, item, target
-    if depth < _DEEPEST:
-        package = parts[: -1 if file.name == "__init__.py" else -2]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                for name in node.names:
-                    if (name.asname or name.name) == rest[0]:
-                        head = package[: len(package) - node.level + 1] if node.level else []
-                        return _find(".".join([*head, *filter(None, [node.module]), name.name]), depth + 1)
-    if parts[0] == "src":
-        raise LookupError(f"'{rest[0]}' is not in {file.name}")
-    return None
-
-
-@functools.cache
-def _parse(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
-
-
-def _module_file(places: Sequence[Path], parts: Sequence[str]) -> tuple[Path | None, list[str]]:
-    for place in places:
-        folder = place
-        for i, part in enumerate(parts):
-            if (folder / f"{part}.py").is_file():
-                return folder / f"{part}.py", list(parts[i + 1 :])
-            if (folder / part).is_dir():
-                folder = folder / part
-                continue
-            if (folder / "__init__.py").is_file():
-                return folder / "__init__.py", list(parts[i:])
-            break
-    return None, []

@@ -6,8 +6,6 @@ import functools
 import inspect
 import logging
 import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,20 +19,20 @@ from src.config.rules import check_bounds, check_sides, without_unlabeled
 from src.config.shares import parse_share
 from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.augment.transforms import Augment, Strong
+from src.data.caches import cached
 from src.data.chunk_order import chunk_order
 from src.data.dataset import Chunked, InMemory, Samples, Source, Subset, depth_of, digest, innermost, split_by_label
 from src.data.disk_cache import OnDisk
 from src.data.labels import LabelSet
 from src.data.layout.splits import check_apart
-from src.data.mask_check import absent_classes, decode_some, nothing_to_learn, nothing_to_score
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
-from src.data.samples import Sample, collate
-from src.data.trained_on import check_alike, is_drawn
+from src.data.samples import Sample, Split, collate
+from src.data.trained_on import check_alike, difference, is_drawn
+from src.distributed.stop_signals import outlive_signals
 from src.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-Split = Literal["train", "val", "test"]
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -213,34 +211,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self._unlabeled = self._cached(self._unlabeled)
 
     def _cached(self, source: Source, split: Split | None = None) -> Source:
-        """The source as `cache` says; its samples have been decoded, or without a cache some of them.
-
-        Args:
-            split: None for unlabelled samples, whose masks nobody looks at.
-
-        Raises:
-            UserError: also where the masks that were decoded have nothing to learn from, or nothing to score.
-        """
-        cached: Source = source
-        if self.cache == "ram":
-            cached = InMemory(source)
-        elif self.cache == "disk":
-            cached = OnDisk(source, self._options, self.cache_dir)
-        elif split is None:
-            decode_some(source)
-        if split is None:
-            return cached
-        seen = decode_some(cached)
-        labels = source.label_set
-        if split == "train":
-            if not isinstance(source, Chunked):
-                if (reason := nothing_to_learn(labels, seen, "training")) is not None:
-                    raise UserError(reason)
-                if (note := absent_classes(labels, seen, "training")) is not None:
-                    _log.warning("%s", note)
-        elif seen.samples == len(source) and not seen.pixels[: labels.num_classes].any():
-            raise UserError(nothing_to_score(split))
-        return cached
+        return cached(source, split, self.cache, self.cache_dir, self._options)
 
     def batches_per_epoch(self, batch_size: int | None = None) -> int:
         """Global training batches of an epoch, of labelled samples if only some are; or how many others would be."""
@@ -265,17 +236,9 @@ class SegmentationDataModule(L.LightningDataModule):
         )  # fmt: skip
         augment = self.augment or Augment(flip=0)
         samples = Samples(
-            source,
-            self.seed,
-            augment,
-            self.crop,
-            unlabeled,
-            self.strong,
-            self._rare,
-            self.mix,
-            self.mix_probability,
+            source, self.seed, augment, self.crop, unlabeled, self.strong, self._rare, self.mix, self.mix_probability,
             self.use_depth,
-        )
+        )  # fmt: skip
         return self._loader(samples, batches)
 
     def _order(self, source: Source) -> Callable[[torch.Generator], torch.Tensor] | None:
@@ -313,10 +276,8 @@ class SegmentationDataModule(L.LightningDataModule):
                 "put them back, or if it began with version 0.1, which drew splits by another rule, go on with that; or start "
                 "anew: python -m src.train like=RUN_DIR"
             )
-        for part, (count, names) in state_dict.get("samples", {}).items():
-            if now.get(part) != [count, names]:
-                found = now.get(part, [0, ""])[0]
-                what = f"{found} samples where it had {count}" if found != count else "other names than it had"
+        for part, known in state_dict.get("samples", {}).items():
+            if (what := difference(now.get(part, [0, ""]), known)) is not None:
                 raise UserError(f"data.root: the {part} data has {what} when the run began; {mend}")
 
     def _all_samples(self) -> dict[str, list[Any]]:
@@ -342,7 +303,7 @@ class SegmentationDataModule(L.LightningDataModule):
             collate_fn=functools.partial(collate, ignore_index=samples.source.label_set.ignore_index),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_outlive_signals,
+            worker_init_fn=outlive_signals,
         )
 
 
@@ -351,13 +312,3 @@ def _described(dataset: Callable[..., Source]) -> list[Any]:
     made_by = dataset.func if isinstance(dataset, functools.partial) else dataset
     given = sorted(dataset.keywords.items()) if isinstance(dataset, functools.partial) else []
     return [f"{made_by.__module__}.{made_by.__qualname__}", given]
-
-
-def _outlive_signals(_: int) -> None:
-    """Ctrl-C, scancel and SLURM's warning reach every process: a worker serves the batch that the run still finishes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "win32":
-        return
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(120))  # which ends it, should nobody else
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 from src.errors import UserError
+
+Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from hydra.utils import get_object
 
@@ -16,11 +16,11 @@ from src.data.dataset import Source, digest, innermost
 from src.data.labels import LabelSet
 from src.data.layout.splits import Drawn
 from src.data.readers.volume import OF_CT
+from src.data.samples import Split
 from src.errors import UserError
 from src.files.untrusted import shown
 
 CHECKPOINT_KEY = "segmenter"  # where a Lightning checkpoint holds what makes it a segmenter's
-Split = Literal["train", "val", "test"]
 _WORD = re.compile(r"[A-Za-z0-9]{1,16}")
 
 
@@ -128,19 +128,22 @@ def check_alike(sources: Mapping[str, Source]) -> None:
             raise UserError(f"data: the split {split!r} has {reason}; convert one, so that all splits are alike")
 
 
-def other_samples(source: Source, known: Sequence[Any]) -> str | None:
+def other_samples(source: Source, known: Sequence[object]) -> str | None:
     """Why a split is not the one that a checkpoint knows, in words that follow "it has"; None where it is.
 
     Args:
         known: how many samples that had, and their digest.
     """
-    if [len(source), digest(source)] == list(known):
+    return difference([len(source), digest(source)], known)
+
+
+def difference(now: Sequence[object], known: Sequence[object]) -> str | None:
+    """The same of two numbers of samples, each with a digest."""
+    if list(now) == list(known):
         return None
-    return (
-        "other names than it had"
-        if len(source) == known[0]
-        else f"{len(source)} samples where it had {shown(str(known[0]), 20)}"
-    )
+    if now[0] == known[0]:
+        return "other names than it had"
+    return f"{now[0]} samples where it had {shown(str(known[0]), 20)}"
 
 
 def is_drawn(source: Source) -> bool:

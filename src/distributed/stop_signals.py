@@ -1,9 +1,10 @@
-"""The signals that end a run, and what they raise while nothing is being trained."""
+"""The signals that end a run: what they raise while nothing is being trained, and what a loader's workers make of them."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -37,3 +38,13 @@ def stopped_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def outlive_signals(_: int) -> None:
+    """In a loader's worker: Ctrl-C, scancel and SLURM's warning reach every process, and the run still finishes its batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "win32":
+        return
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(120))  # which ends it, should nobody else
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)

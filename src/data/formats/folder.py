@@ -26,6 +26,7 @@ from src.data.readers.images import (
     read_pair,
 )
 from src.data.readers.label_values import class_lookup, tolerant
+from src.data.samples import Split
 from src.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ _VAL_SHARE = 0.2  # of a tool's export that nothing splits
 
 Color = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
 ProperShare = Annotated[float, Field(gt=0, lt=1)]
-Split = Literal["train", "val", "test"]
 
 
 class Folder:

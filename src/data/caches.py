@@ -1,0 +1,55 @@
+"""Which cache a source gets, and whether its first samples can be decoded and have something to learn or to score."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from src.data.dataset import Chunked, InMemory, Source
+from src.data.disk_cache import OnDisk
+from src.data.mask_check import absent_classes, decode_some, nothing_to_learn, nothing_to_score
+from src.data.samples import Split
+from src.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+
+def cached(
+    source: Source,
+    split: Split | None,
+    cache: Literal["ram", "disk"] | None,
+    folder: Path,
+    options: Sequence[object],
+) -> Source:
+    """The source with its cache; its samples have been decoded, or without a cache some of them.
+
+    Args:
+        split: None for unlabelled samples, whose masks nobody looks at.
+        folder: of the cache on disk.
+        options: what the source is made of, so that caches of different ones differ.
+
+    Raises:
+        UserError: a sample cannot be decoded, or the masks that were have nothing to learn from, or nothing to score.
+    """
+    kept: Source = source
+    if cache == "ram":
+        kept = InMemory(source)
+    elif cache == "disk":
+        kept = OnDisk(source, options, folder)
+    elif split is None:
+        decode_some(source)
+    if split is None:
+        return kept
+    seen = decode_some(kept)
+    labels = source.label_set
+    if split == "train":
+        if not isinstance(source, Chunked):
+            if (reason := nothing_to_learn(labels, seen, "training")) is not None:
+                raise UserError(reason)
+            if (note := absent_classes(labels, seen, "training")) is not None:
+                _log.warning("%s", note)
+    elif seen.samples == len(source) and not seen.pixels[: labels.num_classes].any():
+        raise UserError(nothing_to_score(split))
+    return kept
