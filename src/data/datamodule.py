@@ -97,7 +97,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.labeled_fraction, self.labeled_seed, self.strong = labeled_fraction, labeled_seed, strong or Strong()
         self.unlabeled_batch_size = (unlabeled_batch_size or batch_size) if use_unlabeled else 0
         self._unlabeled: Source | None = None
-        self._known: dict[str, list[Any]] = {}
+        self._known: dict[str, list[object]] = {}
         self.use_depth = use_depth
         self._samples = 0  # of the training split, labelled or not
         self._make = functools.partial(dataset, root=root) if root is not None else dataset
@@ -253,7 +253,7 @@ class SegmentationDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Sample]:
         return self._evaluation("test")
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Where training stands: the epoch and the global batches of it whose step is done; and in which samples."""
         assert self.trainer is not None
         done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
@@ -280,7 +280,7 @@ class SegmentationDataModule(L.LightningDataModule):
             if (what := difference(now.get(part, [0, ""]), known)) is not None:
                 raise UserError(f"data.root: the {part} data has {what} when the run began; {mend}")
 
-    def _all_samples(self) -> dict[str, list[Any]]:
+    def _all_samples(self) -> dict[str, list[object]]:
         """How many samples training and validation have, and a digest that tells others from them."""
         if not self._known:
             parts = {"training": self.source("train"), "validation": self.source("val"), "unlabelled": self.unlabeled}
@@ -307,7 +307,7 @@ class SegmentationDataModule(L.LightningDataModule):
         )
 
 
-def _described(dataset: Callable[..., Source]) -> list[Any]:
+def _described(dataset: Callable[..., Source]) -> list[object]:
     """What the source is made by, and with what, so that caches of different ones differ."""
     made_by = dataset.func if isinstance(dataset, functools.partial) else dataset
     given = sorted(dataset.keywords.items()) if isinstance(dataset, functools.partial) else []

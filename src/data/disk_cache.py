@@ -57,7 +57,7 @@ class OnDisk(DerivedSource):
         UserError: a sample cannot be read, the source's samples are no files, the disk is full, or a cache is none of ours.
     """
 
-    def __init__(self, source: Source, options: Any, folder: Path) -> None:
+    def __init__(self, source: Source, options: object, folder: Path) -> None:
         super().__init__(source)
         self._length = len(source)
         about = {"version": _VERSION, "options": repr(options), "split": source.split, "samples": len(source)}
@@ -91,7 +91,7 @@ class OnDisk(DerivedSource):
     def _damaged(self) -> UserError:
         return UserError(f"data.cache_dir: the cache {self._folder} is damaged; remove it, and it is made anew")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_bytes", "_lines")}
 
     # Private copy on write: read-only pages are shared, and what writes into a sample changes it for itself alone.
@@ -117,7 +117,7 @@ class OnDisk(DerivedSource):
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
 
 
-def _build(source: Source, complete: Path, about: dict[str, Any]) -> None:
+def _build(source: Source, complete: Path, about: dict[str, object]) -> None:
     """Writes the cache, from where an earlier start was killed, if it was; removes those of files as they were before."""
     from rich.progress import track
 
@@ -202,7 +202,7 @@ def _state(source: Source) -> str:
     return digest.hexdigest()[:24]
 
 
-def _digest(parts: list[Any]) -> str:
+def _digest(parts: list[object]) -> str:
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 

@@ -55,7 +55,7 @@ class LabelSet:
         palette[: self.num_classes] = self.colors
         return palette
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain containers, for a checkpoint."""
         return {"names": list(self.names), "colors": [list(c) for c in self.colors], "ignore_index": self.ignore_index}
 

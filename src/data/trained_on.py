@@ -152,7 +152,10 @@ def is_drawn(source: Source) -> bool:
 
 
 def check_unseen(
-    source_of: Callable[[Split], Source], scored: Sequence[Split], known: Mapping[str, Sequence[Any]], checkpoint: str
+    source_of: Callable[[Split], Source],
+    scored: Sequence[Split],
+    known: Mapping[str, Sequence[object]],
+    checkpoint: str,
 ) -> list[str]:
     """Checks that the splits that are scored, of a checkpoint's own data, hold nothing that the model was trained on.
 
@@ -199,8 +202,8 @@ def typed_keys(overrides: Sequence[str]) -> frozenset[str]:
 
 
 def as_trained(
-    chosen: Mapping[str, Any], trained: Mapping[str, Any], keys: Sequence[str], typed: Collection[str]
-) -> tuple[dict[str, Any], list[str], list[str]]:
+    chosen: Mapping[str, object], trained: Mapping[str, object], keys: Sequence[str], typed: Collection[str]
+) -> tuple[dict[str, object], list[str], list[str]]:
     """A data set's settings with those of a checkpoint's that belong to the model, since what bears on how images look to the
     network is as it was trained, but for what the user typed.
 
@@ -240,7 +243,7 @@ def differences(trained: Mapping[str, Any], images: Images, dataset: Mapping[str
     return [*([f"the data have {reason}"] if reason else []), *otherwise]
 
 
-def how_read(images: Images, dataset: Node) -> dict[str, Any]:
+def how_read(images: Images, dataset: Node) -> dict[str, object]:
     """What another program must know to give a checkpoint's network the images that it was trained on: their kind, and the
     keys by which they were read (window, spacing, bands …).
 
@@ -254,7 +257,7 @@ def how_read(images: Images, dataset: Node) -> dict[str, Any]:
     return asdict(images) | {key: dataset[key] for key in keys if key in dataset}
 
 
-def labels_in_order(labels: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def labels_in_order(labels: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
     """Label values by class, in the order of `names` where all of them are among these."""
     return {name: labels[name] for name in names if name in labels} if set(labels) <= set(names) else dict(labels)
 
@@ -289,7 +292,7 @@ def _is_typed(path: str, typed: Collection[str]) -> bool:
     )
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = "null" if value is None else str(value).replace("'", "").replace(", ", ",")
     return shown(text)[:80]
 

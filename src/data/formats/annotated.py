@@ -36,7 +36,7 @@ class Photo:
     shapes: Callable[[int, int], list[Shape]]
 
 
-def load(file: Path, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
+def load(file: Path, kind: type[dict[str, object]] | type[list[object]]) -> Any:
     """An annotation file's content.
 
     Raises:

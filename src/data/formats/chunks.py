@@ -59,10 +59,10 @@ class Chunks:
         self._ends = np.cumsum(self.sizes)
         self._open = functools.lru_cache(_OPEN)(self._opened)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "_open"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._open = functools.lru_cache(_OPEN)(self._opened)
 

@@ -73,7 +73,7 @@ def check_annotations(content: Mapping[str, Any], file: Path) -> None:
             raise UserError(f"{file}: annotation {entry['id']} has the area {shown(repr(area), 60)}; correct it")
 
 
-def plain_name(name: Any, file: Path) -> str:
+def plain_name(name: object, file: Path) -> str:
     """The name of a photo or PNG below its folder.
 
     Raises:
@@ -87,7 +87,7 @@ def plain_name(name: Any, file: Path) -> str:
     return str(name)
 
 
-def check_segmentation(given: Any, height: int, width: int) -> None:
+def check_segmentation(given: object, height: int, width: int) -> None:
     """Checks an outline: polygons whose points lie in or near the image, or a run-length code that fills it.
 
     Raises:
@@ -101,7 +101,7 @@ def check_segmentation(given: Any, height: int, width: int) -> None:
         raise ValueError(f"it is a {type(given).__name__}, neither polygons nor a run-length code")
 
 
-def _check_polygons(given: list[Any], height: int, width: int) -> None:
+def _check_polygons(given: list[object], height: int, width: int) -> None:
     around = 0.0
     for polygon in given:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
@@ -124,7 +124,7 @@ def _check_polygons(given: list[Any], height: int, width: int) -> None:
         raise ValueError(f"its outlines are {around:,.0f} pixels long in an image of {width}x{height}")
 
 
-def _check_rle(given: dict[str, Any], height: int, width: int) -> None:
+def _check_rle(given: dict[str, object], height: int, width: int) -> None:
     size, counts = given.get("size"), given.get("counts")
     if not isinstance(size, list) or not all(map(_is_number, size)) or size != [height, width]:
         raise ValueError(f"its size is {shown(str(size), 60)}, the image's {[height, width]}")
@@ -162,5 +162,5 @@ def _runs(text: str, most: int) -> list[int]:
     return counts
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return type(value) is int and abs(value) < 2**62

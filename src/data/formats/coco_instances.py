@@ -106,7 +106,7 @@ class Instances:
 
         image = self._coco.imgs[int(self._ids[index])]
         mask = np.zeros((int(image["height"]), int(image["width"])), np.uint8)
-        things: list[tuple[bool, int, int, int, Any]] = []
+        things: list[tuple[bool, int, int, int, object]] = []
         for annotation in self._annotations(int(self._ids[index])):
             outline = self._outline(annotation, mask.shape)
             crowd, value = bool(annotation.get("iscrowd", 0)), self._class_of[annotation["category_id"]]
@@ -125,7 +125,7 @@ class Instances:
     def _area(self, image_id: int) -> float:
         return float(sum(annotation["area"] for annotation in self._annotations(image_id)))
 
-    def _outline(self, annotation: dict[str, Any], shape: tuple[int, ...]) -> Any:
+    def _outline(self, annotation: dict[str, object], shape: tuple[int, ...]) -> object:
         """The annotation as pycocotools' run-length code."""
         given = annotation.get("segmentation")
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from src.data.layout.exports import contents, split_folders
 from src.errors import UserError
@@ -68,7 +67,7 @@ def _file(root: Path, split: str) -> Export | None:
     return None
 
 
-def locate(root: Path, photos: tuple[str, ...], file_name: Any, of: Path) -> str:
+def locate(root: Path, photos: tuple[str, ...], file_name: object, of: Path) -> str:
     """The photo, relative to the root, that an annotation file calls `file_name`: a path of wherever it was made.
 
     Raises:

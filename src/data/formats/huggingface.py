@@ -118,7 +118,7 @@ class HuggingFace:
         image, mask = self._images[row][self._image], self._masks[row][self._mask]
         return read_pair(self._file(image, f"{name}: image"), self._classes(mask, f"{name}: mask"), f"{name}: mask")
 
-    def _classes(self, mask: Any, name: str) -> npt.NDArray[np.uint8]:
+    def _classes(self, mask: object, name: str) -> npt.NDArray[np.uint8]:
         if mask is None or isinstance(mask, Mapping):
             return read_index_mask(self._file(mask, name), self._lookup)
         values = np.asarray(mask)
@@ -192,7 +192,7 @@ def _without_waiting(library: Any) -> None:
 
 
 def _place(
-    loaded: Mapping[str, Any], split: str, called: Mapping[Any, str] | None, val_fraction: float | None
+    loaded: Mapping[str, object], split: str, called: Mapping[Any, str] | None, val_fraction: float | None
 ) -> tuple[str, str]:
     """The split that is read, and what it is called in the data set."""
     usual = called is None
@@ -212,7 +212,7 @@ def _place(
     return split, found
 
 
-def _columns(library: Any, features: Mapping[str, Any], image: str | None, mask: str | None) -> tuple[str, str]:
+def _columns(library: Any, features: Mapping[str, object], image: str | None, mask: str | None) -> tuple[str, str]:
     pictures = [name for name, feature in features.items() if isinstance(feature, library.Image)]
     image = image or next((n for n in (*_IMAGES, *pictures) if n in pictures), None)
     others = [name for name in pictures if name != image]

@@ -77,7 +77,7 @@ def _descriptions(folder: Path) -> Iterator[tuple[Path, str | None]]:
                 yield place / name, key
 
 
-def _check_places(value: Any, of: Path) -> None:
+def _check_places(value: object, of: Path) -> None:
     """Checks that no text in a value is a URL or leads out of the folder."""
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:

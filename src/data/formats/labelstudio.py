@@ -32,7 +32,7 @@ def photos(folder: Path) -> list[Photo]:
     return found
 
 
-def _task(task: dict[str, Any]) -> tuple[str | None, list[Any] | None]:
+def _task(task: dict[str, Any]) -> tuple[str | None, list[object] | None]:
     """The photo's name, and what was drawn; None where nothing was."""
     data = task.get("data") if isinstance(task.get("data"), dict) else task
     assert isinstance(data, dict)
@@ -48,7 +48,7 @@ def _task(task: dict[str, Any]) -> tuple[str | None, list[Any] | None]:
     return name, [item for value in short for item in value] or None
 
 
-def _shapes(results: list[Any], height: int, width: int) -> list[Shape]:
+def _shapes(results: list[object], height: int, width: int) -> list[Shape]:
     found: list[Shape] = []
     for result, kind, label in _drawn(results):
         size = (result.get("original_height", height), result.get("original_width", width))
@@ -70,7 +70,7 @@ def _drawn(results: list[Any]) -> Iterator[tuple[dict[str, Any], str, str]]:
                 yield result, kind, str(label)
 
 
-def _shape(label: str, kind: str, value: dict[str, Any], height: int, width: int) -> Shape:
+def _shape(label: str, kind: str, value: dict[str, object], height: int, width: int) -> Shape:
     if kind == "brushlabels":
         return Shape(label, mask=brush(value["rle"], height, width))
     across, down = width / 100, height / 100  # the file has per cent
@@ -87,7 +87,7 @@ def _shape(label: str, kind: str, value: dict[str, Any], height: int, width: int
     return Shape(label, [ellipse(x, y, number(value["radiusX"]) * across, number(value["radiusY"]) * down, degrees)])
 
 
-def brush(code: Any, height: int, width: int) -> npt.NDArray[np.bool_]:
+def brush(code: object, height: int, width: int) -> npt.NDArray[np.bool_]:
     """A brush's strokes, bool [H, W], of Label Studio's run-length code of the bytes of an RGBA picture.
 
     The code is a stream of bits: 32 for the number of values, 5 for a value's bits less one, four times 4 for the bits of

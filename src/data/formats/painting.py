@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,7 @@ class Shape:
     corner: tuple[int, int] = (0, 0)
 
 
-def points(given: Any, at_least: int = 3) -> Points:
+def points(given: object, at_least: int = 3) -> Points:
     """Pairs of x and y as they stand in a file.
 
     Raises:
@@ -52,7 +51,7 @@ def points(given: Any, at_least: int = 3) -> Points:
     return [_point(pair) for pair in given]
 
 
-def number(given: Any) -> float:
+def number(given: object) -> float:
     """A finite number of a sane size.
 
     Raises:
@@ -103,7 +102,7 @@ def paint(mask: npt.NDArray[np.uint8], shape: Shape, value: int) -> None:
         part[inside] = value
 
 
-def _point(pair: Any) -> tuple[float, float]:
+def _point(pair: object) -> tuple[float, float]:
     if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) < 2:
         raise ValueError("a point is no pair of numbers")
     return number(pair[0]), number(pair[1])

@@ -33,7 +33,7 @@ def photos(folder: Path) -> list[Photo]:
     return found
 
 
-def _shapes(entry: dict[str, Any], height: int, width: int) -> list[Shape]:
+def _shapes(entry: dict[str, object], height: int, width: int) -> list[Shape]:
     return [shape for region in _regions(entry) if (shape := _shape(region)) is not None]
 
 
@@ -64,7 +64,7 @@ def _shape(region: dict[str, Any]) -> Shape | None:
     raise ValueError(f"a region of the kind {str(kind)[:40]!r} cannot be painted")
 
 
-def _label(attributes: dict[str, Any]) -> str:
+def _label(attributes: dict[str, object]) -> str:
     """The class: the only attribute, or the one that is called as one; of checkboxes the only ticked one."""
     usual = ("class", "label", "name", "type", "category")
     key = next((k for k in attributes if k.lower() in usual), None) or (

@@ -49,7 +49,7 @@ def described(root: Path) -> Classes | None:
     if file is None:
         return None
     try:
-        content: Any = (
+        content: object = (
             read_json(file, links=True) if file.suffix == ".json" else read_yaml(file, links=True, numbered=True)
         )
         entries = _listed(content, file)
@@ -104,7 +104,7 @@ def check_names(of: Path, names: list[str]) -> None:
         raise UserError(f"{of}: {shown(bad, 60)!r} is no name for a class; take printable text")
 
 
-def _listed(content: Any, file: Path) -> Any:
+def _listed(content: object, file: Path) -> Any:
     """The entries, also of a mapping from 0, 1, 2 … to names (as YOLO's `names`)."""
     if isinstance(content, dict):
         content = content.get("classes", content.get("names", content))

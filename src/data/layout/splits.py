@@ -6,7 +6,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +138,7 @@ class Grouped(Protocol):
     group: str | None
 
 
-def check_apart(sources: Sequence[Any]) -> None:
+def check_apart(sources: Sequence[object]) -> None:
     """Looks whether splits share a subject, so that scores would be of images that are nearly known.
 
     Raises:

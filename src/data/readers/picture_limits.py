@@ -176,7 +176,7 @@ def _depth(image: Image.Image) -> tuple[int, int]:
     return 16 if ";16" in str(raw if isinstance(raw, str) else raw[0]) else 8, channels
 
 
-def _tag(image: Any, number: int, default: Any) -> Any:
+def _tag(image: Any, number: int, default: object) -> Any:
     value = image.tag_v2.get(number, default)
     return value if isinstance(value, (int, tuple)) else default
 

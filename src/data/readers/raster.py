@@ -211,7 +211,7 @@ def check_same_pixels(image: Any, label: Any) -> None:
         )
 
 
-def _placed(dataset: Any) -> tuple[npt.NDArray[np.float64] | None, Any, bool]:
+def _placed(dataset: Any) -> tuple[npt.NDArray[np.float64] | None, object, bool]:
     """Where a raster lies: from columns and rows of pixels to coordinates [3, 3] (None where it does not say), the CRS, and
     whether that is the best fit of ground control points."""
     t, crs = dataset.transform, dataset.crs
@@ -224,7 +224,7 @@ def _placed(dataset: Any) -> tuple[npt.NDArray[np.float64] | None, Any, bool]:
     return np.array([(t.a, t.b, t.c), (t.d, t.e, t.f), (0, 0, 1)], np.float64), crs, fitted
 
 
-def georeference(dataset: Any) -> dict[str, Any]:
+def georeference(dataset: Any) -> dict[str, object]:
     """What says where a raster lies, for a file on the same grid: transform and CRS, or ground control points and theirs; and
     rational polynomials."""
     points, crs = dataset.gcps
