@@ -100,7 +100,7 @@ class OnDisk(DerivedSource):
         return np.memmap(self._folder / "samples.bin", np.uint8, mode="c")
 
     @functools.cached_property
-    def _lines(self) -> npt.NDArray[Any]:
+    def _lines(self) -> npt.NDArray[np.generic]:
         return np.memmap(self._folder / "lines.bin", _LINE, mode="r")
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:

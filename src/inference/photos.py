@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +44,7 @@ def segment_photo(
     """
     image = read_rgb(file)
     pixels = image.shape[1] * image.shape[2]
-    maps: dict[str, npt.NDArray[Any]] | None = None
+    maps: dict[str, npt.NDArray[np.generic]] | None = None
     if side is None and pixels <= WHOLE:
         try:
             maps = _maps(model, image[None].to(device), uncertainty)
@@ -62,7 +61,7 @@ def segment_photo(
     _write(maps, image, model.label_set, output, name, opacity)
 
 
-def _maps(model: Predictor, raw: Tensor, uncertainty: bool) -> dict[str, npt.NDArray[Any]]:
+def _maps(model: Predictor, raw: Tensor, uncertainty: bool) -> dict[str, npt.NDArray[np.generic]]:
     """Of one raw image [1, C, H, W]: the mask and uncertainty maps, uint8 [H, W], and the tasks' maps, float32 [H, W]."""
     with torch.inference_mode():
         of_tasks = {task: values[0].float().cpu().numpy() for task, values in model.task_maps(raw).items()}
@@ -71,10 +70,10 @@ def _maps(model: Predictor, raw: Tensor, uncertainty: bool) -> dict[str, npt.NDA
 
 def _in_windows(
     model: Predictor, device: torch.device, image: Tensor, side: int, overlap: int, uncertainty: bool
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, npt.NDArray[np.generic]]:
     """As `_maps`, of an image [C, H, W]."""
     _, height, width = image.shape
-    whole: dict[str, npt.NDArray[Any]] = {}
+    whole: dict[str, npt.NDArray[np.generic]] = {}
     for part in parts(height, width, side, overlap):
         read, keep = part.read, part.keep
         raw = image[None, :, read.top : read.top + read.height, read.left : read.left + read.width]
@@ -87,7 +86,12 @@ def _in_windows(
 
 
 def _write(
-    maps: Mapping[str, npt.NDArray[Any]], image: Tensor, label_set: LabelSet, output: Path, name: str, opacity: float
+    maps: Mapping[str, npt.NDArray[np.generic]],
+    image: Tensor,
+    label_set: LabelSet,
+    output: Path,
+    name: str,
+    opacity: float,
 ) -> None:
     for kind, values in maps.items():
         picture = Image.fromarray(values)
@@ -98,7 +102,7 @@ def _write(
             file = output / ("uncertainty" if values.dtype == np.uint8 else kind)
             file /= f"{name}_{kind}.png" if values.dtype == np.uint8 else f"{name}.tif"
         save_picture(picture, file)
-    blended = _overlay(image, maps["mask"], label_set, opacity)
+    blended = _overlay(image, maps["mask"].astype(np.uint8), label_set, opacity)
     save_picture(Image.fromarray(blended), output / "overlays" / f"{name}.png")
 
 

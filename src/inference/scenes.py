@@ -115,7 +115,7 @@ class _Seen:
         self.range, self.count, self.outside = intensity, 0, 0
         self.low, self.high = np.inf, -np.inf
 
-    def add(self, values: npt.NDArray[Any]) -> None:
+    def add(self, values: npt.NDArray[np.number]) -> None:
         if values.size:
             self.count += values.size
             self.outside += int(((values < self.range[0]) | (values > self.range[1])).sum())

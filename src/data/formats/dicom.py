@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +71,7 @@ def _open_pngs(folder: Path, image: Volume) -> Volume:
 
 def _load_pngs(files: Sequence[Path], shape: tuple[int, int, int]) -> Array:
     """Label values [columns, rows, slices]."""
-    planes: list[npt.NDArray[Any]] = []
+    planes: list[npt.NDArray[np.generic]] = []
     for file in files:
         with open_picture(file, "a mask") as image:
             mode, values = image.mode, np.asarray(image)

@@ -261,7 +261,7 @@ def _load_series(
         ends: the sum of the lowest and highest value that can be stored, so that `ends - x` inverts x.
     """
     pydicom = needs("pydicom", "medical")
-    planes: list[npt.NDArray[Any]] = []
+    planes: list[npt.NDArray[np.generic]] = []
     for file, (slope, intercept), turned in zip(files, rescale, inverted, strict=True):
         try:
             with open_regular(file, links=True) as stream:

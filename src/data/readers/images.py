@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,9 @@ def read_index_mask(file: Path | Encoded, lookup: npt.NDArray[np.uint8]) -> npt.
     return look_up(values, lookup, file)
 
 
-def look_up(values: npt.NDArray[Any], lookup: npt.NDArray[np.uint8], file: Path | Encoded) -> npt.NDArray[np.uint8]:
+def look_up(
+    values: npt.NDArray[np.integer], lookup: npt.NDArray[np.uint8], file: Path | Encoded
+) -> npt.NDArray[np.uint8]:
     """Class indices of mask values of any dtype of whole numbers, as `read_index_mask` gives them; messages name `file`."""
     values = values.astype(np.uint8) if values.dtype == bool else values
     if values.dtype != np.uint8:
@@ -224,7 +226,7 @@ def _gray(image: Image.Image) -> Image.Image | None:
 
 
 def _out_of_range(
-    file: Path | Encoded, found: npt.NDArray[Any], value: np.generic, lookup: npt.NDArray[np.uint8]
+    file: Path | Encoded, found: npt.NDArray[np.generic], value: np.generic, lookup: npt.NDArray[np.uint8]
 ) -> str:
     values = np.flatnonzero(lookup < NO_CLASS)
     present = np.unique(found)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,42 @@ _SHARED = 100_000
 _BLOCK = 2**30  # bytes of a block, the least that can be decoded
 
 
+class Raster(Protocol):
+    """What is asked of an open rasterio dataset.
+
+    Attributes:
+        count: bands, which are numbered from 1.
+        nodata: of the first band; `nodatavals`, `dtypes` and `block_shapes` are of each.
+        transform: from pixels to coordinates, an affine.Affine.
+        gcps: ground control points, and their CRS.
+        rpcs: rational polynomials, if any.
+    """
+
+    name: str
+    width: int
+    height: int
+    count: int
+    dtypes: Sequence[str]
+    nodata: float | None
+    nodatavals: Sequence[float | None]
+    block_shapes: Sequence[tuple[int, int]]
+    crs: object
+    transform: Any
+    gcps: tuple[list[object], object]
+    rpcs: object
+
+    def tags(self, ns: str) -> Mapping[str, str]: ...
+    def read(
+        self, indexes: list[int], *, window: object = None, out_shape: tuple[int, int, int] | None = None
+    ) -> npt.NDArray[np.generic]: ...
+    def read_masks(
+        self, indexes: list[int], *, window: object = None, out_shape: tuple[int, int, int] | None = None
+    ) -> npt.NDArray[np.uint8]: ...
+    def dataset_mask(self, *, window: object = None) -> npt.NDArray[np.uint8]: ...
+
+
 @contextlib.contextmanager
-def open_raster(file: Path) -> Iterator[Any]:
+def open_raster(file: Path) -> Iterator[Raster]:
     """The file as a rasterio dataset; handles are not shared between threads, so each reader opens its own.
 
     Raises:
@@ -81,7 +115,7 @@ def _driver(file: Path) -> str:
     )
 
 
-def _check_alone(dataset: Any, file: Path) -> None:
+def _check_alone(dataset: Raster, file: Path) -> None:
     """Checks that an open file names no other one, and that what its header promises can be true.
 
     Raises:
@@ -104,7 +138,7 @@ def _check_alone(dataset: Any, file: Path) -> None:
 
 
 def read_window(
-    dataset: Any, bands: Sequence[int], window: Window, intensity: tuple[float, float]
+    dataset: Raster, bands: Sequence[int], window: Window, intensity: tuple[float, float]
 ) -> tuple[Tensor, npt.NDArray[np.bool_]]:
     """Bands [C, h, w] in the raster's own dtype (what torch has no use for as float32), and where there is no data, bool
     [h, w].
@@ -118,7 +152,7 @@ def read_window(
         intensity: the lowest and highest value that are told apart. NaN becomes the lowest.
     """
     area = needs("rasterio.windows", "geo").Window(window.left, window.top, window.width, window.height)
-    values: npt.NDArray[Any] = dataset.read(list(bands), window=area)
+    values: npt.NDArray[np.generic] = dataset.read(list(bands), window=area)
     masks: npt.NDArray[np.uint8] = dataset.read_masks(list(bands), window=area)
     without = masks == 0
     empty: npt.NDArray[np.bool_] = np.all(without, axis=0)
@@ -136,14 +170,14 @@ def read_window(
     return torch.from_numpy(values), empty
 
 
-def preview(dataset: Any, bands: Sequence[int], side: int = _PREVIEW) -> npt.NDArray[Any]:
+def preview(dataset: Raster, bands: Sequence[int], side: int = _PREVIEW) -> npt.NDArray[np.generic]:
     """The whole scene, thinned so that its longer side has at most `side` pixels: [C, h, w], memory bounded."""
     height, width = preview_size(dataset.height, dataset.width, side)
-    values: npt.NDArray[Any] = dataset.read(list(bands), out_shape=(len(bands), height, width))
+    values: npt.NDArray[np.generic] = dataset.read(list(bands), out_shape=(len(bands), height, width))
     return values
 
 
-def usual_range(dataset: Any, bands: Sequence[int]) -> tuple[float, float]:
+def usual_range(dataset: Raster, bands: Sequence[int]) -> tuple[float, float]:
     """The values between which 98 % of a thinned scene's lie, without those that are no data.
 
     Raises:
@@ -163,7 +197,7 @@ def preview_size(height: int, width: int, side: int) -> tuple[int, int]:
     return max(1, round(height / shrink)), max(1, round(width / shrink))
 
 
-def check_bands(dataset: Any, bands: Sequence[int], file: Path, key: str) -> None:
+def check_bands(dataset: Raster, bands: Sequence[int], file: Path, key: str) -> None:
     """Checks that a raster has the wanted bands, of one dtype.
 
     Raises:
@@ -178,7 +212,7 @@ def check_bands(dataset: Any, bands: Sequence[int], file: Path, key: str) -> Non
         raise UserError(f"{file}: its bands are complex numbers; write magnitudes as float32")
 
 
-def check_same_pixels(image: Any, label: Any) -> None:
+def check_same_pixels(image: Raster, label: Raster) -> None:
     """Checks that two open rasters have the same pixels. Where either says nothing of where it lies (a plain image), sizes
     alone tell; a transform or ground control points tell also without a CRS.
 
@@ -211,7 +245,7 @@ def check_same_pixels(image: Any, label: Any) -> None:
         )
 
 
-def _placed(dataset: Any) -> tuple[npt.NDArray[np.float64] | None, object, bool]:
+def _placed(dataset: Raster) -> tuple[npt.NDArray[np.float64] | None, object, bool]:
     """Where a raster lies: from columns and rows of pixels to coordinates [3, 3] (None where it does not say), the CRS, and
     whether that is the best fit of ground control points."""
     t, crs = dataset.transform, dataset.crs
@@ -224,7 +258,7 @@ def _placed(dataset: Any) -> tuple[npt.NDArray[np.float64] | None, object, bool]
     return np.array([(t.a, t.b, t.c), (t.d, t.e, t.f), (0, 0, 1)], np.float64), crs, fitted
 
 
-def georeference(dataset: Any) -> dict[str, object]:
+def georeference(dataset: Raster) -> dict[str, object]:
     """What says where a raster lies, for a file on the same grid: transform and CRS, or ground control points and theirs; and
     rational polynomials."""
     points, crs = dataset.gcps

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from src.errors import UserError
 from src.optional_packages import needs
 
-Array = npt.NDArray[Any]
+Array = npt.NDArray[np.generic]
 Axis = Literal["axial", "coronal", "sagittal"]
 _CANONICAL: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}  # of RAS
 OF_CT = -100.0  # Hounsfield units: a range that begins below is fat, lung or air, and no other modality's
