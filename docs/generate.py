@@ -45,6 +45,7 @@ GROUPS = {
     "scheduler": "The learning rate over the steps.",
     "trainer": "Where and how long: devices, precision, epochs, clipping, accumulation.",
     "tasks": "What the network learns beside the classes of pixels. Without the group: nothing.",
+    "metrics": "What is computed beside the scores. Without the group: nothing; your own go by name, `metrics.my._target_=…`.",
     "callbacks": "What watches a run: checkpoints, pictures, the dashboard.",
     "logger": "Where curves are written.",
     "paths": "Folders.",

@@ -1,4 +1,4 @@
-"""Metrics of connectedness, for thin, ring-shaped and branching things: `metrics.cldice._target_=src.metrics.topology.ClDice`.
+"""Metrics of connectedness, for thin, ring-shaped and branching things: `metrics=topology`.
 
 mIoU counts pixels, so that a broken vessel or a ring with a gap costs next to nothing. These count what is broken. Both look
 at each class alone, as a binary image whose ignored pixels belong to no class, and both sum integers over images, so that
@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -74,7 +75,9 @@ class BettiError(Metric):
     difference: Tensor
     images: Tensor
 
-    def __init__(self, num_classes: int, ignore_index: int, dimension: Literal[0, 1] = 0, smallest: int = 1) -> None:
+    def __init__(
+        self, num_classes: int, ignore_index: int, dimension: Literal[0, 1] = 0, smallest: PositiveInt = 1
+    ) -> None:
         super().__init__()
         needs("skimage", "topology")
         self.num_classes, self.ignore_index = num_classes, ignore_index
