@@ -1,4 +1,4 @@
-"""An order of training samples in which few chunks are in use at a time."""
+"""`chunk_order` shuffles training samples so that few chunks are in use at a time."""
 
 from __future__ import annotations
 

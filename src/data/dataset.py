@@ -1,4 +1,4 @@
-"""From a data set on disk to the samples that a loader yields."""
+"""Makes the samples that a loader yields out of a data set on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoded samples in memory-mapped files: decoded once, shared by all loader processes, ranks and later runs."""
+"""`OnDisk` keeps decoded samples in memory-mapped files, which all loader processes, ranks and later runs share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives of data sets, fetched from where they are published: goes on where it stopped, checked, unpacked as a whole."""
+"""`fetch` downloads archives of data sets: goes on where it stopped, checks them, unpacks them as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label sets: what the numbers in a mask mean."""
+"""`LabelSet` says what the numbers in a mask mean."""
 
 from __future__ import annotations
 

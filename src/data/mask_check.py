@@ -1,4 +1,4 @@
-"""Whether the masks of a data set can be learnt from, and be scored."""
+"""Looks whether the masks of a data set can be learnt from, and be scored."""
 
 from __future__ import annotations
 

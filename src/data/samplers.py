@@ -1,7 +1,4 @@
-"""Which samples make which batch, on which device: the order of the data is decided here alone.
-
-Every sample key is `(epoch, index)`; whatever a transform draws is seeded by it, so workers need no state.
-"""
+"""Decides which samples make which batch, on which device."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from torch import Tensor
 
 from src.seeding import derive
 
-Key = tuple[int, int]  # (epoch, index)
+Key = tuple[int, int]  # (epoch, index); whatever a transform draws is seeded by it, so workers need no state
 UnlabeledKey = tuple[int, int, Literal["unlabeled"]]
 UncountedKey = tuple[int, int, Literal["uncounted"]]
 _STRIDE = 32  # that drawn crop sizes are multiples of: the encoders'

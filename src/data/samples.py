@@ -1,4 +1,4 @@
-"""What travels from a data set to the model: the pixels of a sample, a sample, a batch."""
+"""Defines what travels from a data set to the model: the pixels of a sample, a sample, a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on many samples in threads."""
+"""`in_order` works on many samples in threads, and gives the results in order."""
 
 from __future__ import annotations
 

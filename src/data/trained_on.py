@@ -1,8 +1,4 @@
-"""What a model was trained on, compared with what it is given: kind of image, how it was read, classes.
-
-A checkpoint holds both the images' kind (`Images`) and its data set's settings. Where a command is given other data, what bears
-on how images look to the network is taken from the checkpoint unless the user typed it, and what cannot fit is refused.
-"""
+"""Compares what a model was trained on with what it is given: kind of image, how it was read, samples, classes."""
 
 from __future__ import annotations
 
@@ -200,7 +196,8 @@ def typed_keys(overrides: Sequence[str]) -> frozenset[str]:
 def as_trained(
     chosen: Mapping[str, Any], trained: Mapping[str, Any], keys: Sequence[str], typed: Collection[str]
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """A data set's settings with those of a checkpoint's that belong to the model, but for what the user typed.
+    """A data set's settings with those of a checkpoint's that belong to the model, since what bears on how images look to the
+    network is as it was trained, but for what the user typed.
 
     Args:
         chosen: the settings of `data.dataset`.

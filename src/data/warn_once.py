@@ -1,4 +1,4 @@
-"""Words about data that are read all the same: in the log, once each."""
+"""`warn_once` warns of data that are read all the same."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Windows that cover an image too large for memory, each pixel kept once. No torch: readers use them too."""
+"""Covers an image too large for memory with windows, each pixel kept once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+# No torch here: commands read these before they load it.
 SIDE = 1024  # of a window where none is asked for
 OVERLAP = 128  # pixels that neighbours share where nothing is asked for
 WHOLE = 4096 * 4096  # the most pixels of a photo that is taken as a whole where no window is asked for

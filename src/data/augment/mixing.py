@@ -1,4 +1,4 @@
-"""Training samples mixed from two: CutMix, ClassMix, copy-paste."""
+"""Mixes a training sample with another one: CutMix, ClassMix, copy-paste."""
 
 from __future__ import annotations
 

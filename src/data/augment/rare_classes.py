@@ -1,4 +1,4 @@
-"""Rare-class sampling: training samples drawn by the classes they show (DAFormer, Hoyer et al. 2022)."""
+"""`RareClasses` draws training samples by the classes that they show (DAFormer, Hoyer et al. 2022)."""
 
 from __future__ import annotations
 

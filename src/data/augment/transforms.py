@@ -1,4 +1,4 @@
-"""Random changes of a training sample, image and mask together."""
+"""`Augment` changes a training sample at random, image and mask together."""
 
 from __future__ import annotations
 

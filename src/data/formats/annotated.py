@@ -1,4 +1,4 @@
-"""What a labelling tool's reader gives: photos, and the shapes drawn over each."""
+"""`Photos` finds the photos that labelling tools' annotation files are of."""
 
 from __future__ import annotations
 

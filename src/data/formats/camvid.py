@@ -1,4 +1,4 @@
-"""CamVid: street scenes from a car, 11 classes (Brostow et al. 2009), in the layout of SegNet's release."""
+"""`CamVid` reads street scenes from a car, 11 classes (Brostow et al. 2009), in the layout of SegNet's release."""
 
 from __future__ import annotations
 

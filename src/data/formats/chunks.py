@@ -1,8 +1,4 @@
-"""Chunks of samples in litdata's file format, on this machine or in an object store.
-
-`index.json` lists the chunks. A chunk is the number of its samples, where each begins and the last ends (uint32, little
-endian), and the samples; a sample is the sizes of its parts and the parts.
-"""
+"""`Chunks` reads samples in litdata's file format, on this machine or in an object store."""
 
 from __future__ import annotations
 
@@ -40,6 +36,9 @@ def digest(file: Path) -> str:
 
 class Chunks:
     """The samples of one split, by number; each is the bytes of its parts.
+
+    `index.json` lists the chunks. A chunk is the number of its samples, where each begins and the last ends (uint32, little
+    endian), and the samples; a sample is the sizes of its parts and the parts.
 
     Args:
         folder: with `index.json`.

@@ -1,4 +1,4 @@
-"""Cityscapes: street scenes of 50 cities, 19 classes (Cordts et al. 2016), in the official layout."""
+"""`Cityscapes` reads street scenes of 50 cities, 19 classes (Cordts et al. 2016), in the official layout."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""COCO: everyday photos (Lin et al. 2014), with its instance, COCO-Stuff or panoptic annotations, in the official layout; and
-one's own photos with annotations in its format, as labelling tools export them."""
+"""`Coco` reads COCO's release (Lin et al. 2014), and one's own photos with annotations in its format."""
 
 from __future__ import annotations
 

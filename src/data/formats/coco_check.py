@@ -1,4 +1,4 @@
-"""What COCO's JSON says, checked before pycocotools' C code is given it: that code writes and loops as it is told."""
+"""Checks COCO's JSON before pycocotools' C code is given it, which writes and loops as it is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO's outlines of things, painted into one mask an image."""
+"""`Instances` paints COCO's outlines of things into one mask an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where annotations in COCO's format and their photos lie, other than in COCO's own release: what labelling tools export."""
+"""Finds annotations in COCO's format and their photos where labelling tools put them."""
 
 from __future__ import annotations
 

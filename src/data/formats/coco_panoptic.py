@@ -1,4 +1,4 @@
-"""COCO's panoptic annotations: PNGs whose colours number segments, and a JSON that says what each segment is."""
+"""`Panoptic` reads COCO's PNGs whose colours number segments, and the JSON that says what each segment is."""
 
 from __future__ import annotations
 

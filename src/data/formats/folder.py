@@ -1,4 +1,4 @@
-"""Images and masks in folders: the format of most people's own data."""
+"""`Folder` reads images and masks in folders, the format of most people's own data."""
 
 from __future__ import annotations
 

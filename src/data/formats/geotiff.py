@@ -1,4 +1,4 @@
-"""Scenes of many bands and 8, 16 or 32 bits in GeoTIFF (or any raster that GDAL reads), cut into tiles."""
+"""`GeoTiff` cuts scenes of many bands and 8, 16 or 32 bits into tiles, in GeoTIFF or any raster that GDAL reads."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class GeoTiff:
         others: what label values are that `labels` does not list: the class background (which is put before the others
             unless listed), or ignored.
         ignore: label values that neither train nor count.
-        images, masks: a folder, or a pattern below root. `{split}` stands for the split's name; what `*` stands for is
-            the scene's name and pairs images with masks, e.g. `*_image.tif` with `*_label.tif`.
+        images, masks: a folder, or a pattern below root. `{split}` stands for the split's name; what `*`, `?`, `[…]` and
+            `**` stand for is the scene's name and pairs images with masks, e.g. `*_image.tif` with `*_label.tif`.
         bands: numbers from 1, in the order of the channels.
         intensity: the lowest and highest value that the model tells apart; None is [0, 255], for 8 bits only.
         tile: height and width of training tiles; None reads whole scenes.

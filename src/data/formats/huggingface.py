@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, or saved by its `datasets` library: a column of images and one of masks."""
+"""`HuggingFace` reads a column of images and one of masks, from the hub or as its `datasets` library saved them."""
 
 from __future__ import annotations
 

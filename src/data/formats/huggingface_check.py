@@ -1,4 +1,4 @@
-"""What a local folder tells the `datasets` library to read, checked before the library obeys: its own files and no other."""
+"""Checks what a local folder tells the `datasets` library to read before the library obeys: its own files and no other."""
 
 from __future__ import annotations
 

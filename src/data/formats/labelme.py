@@ -1,4 +1,4 @@
-"""labelme's JSON files, one beside each photo."""
+"""Reads labelme's JSON files, one beside each photo."""
 
 from __future__ import annotations
 

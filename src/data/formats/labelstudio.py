@@ -1,4 +1,4 @@
-"""Label Studio's JSON export: polygons, rectangles, ellipses and brush strokes."""
+"""Reads Label Studio's JSON export: polygons, rectangles, ellipses and brush strokes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CT and MRI volumes in NIfTI files (.nii, .nii.gz) with label volumes."""
+"""`Nifti` reads slices of CT and MRI volumes in NIfTI files (.nii, .nii.gz) with label volumes."""
 
 from __future__ import annotations
 

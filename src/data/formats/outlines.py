@@ -1,4 +1,4 @@
-"""Photos whose labels are shapes in a labelling tool's own files: labelme, Label Studio, Supervisely, VGG Image Annotator."""
+"""`Outlines` reads photos whose labels are shapes in a labelling tool's own files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes that people drew over a photo, painted into its mask."""
+"""Paints the shapes that people drew over a photo into its mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an image and its mask are stored as bytes, so that they come back to the bit."""
+"""Encodes an image and its mask as bytes, and decodes them to the same bits."""
 
 from __future__ import annotations
 

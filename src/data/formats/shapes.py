@@ -1,4 +1,4 @@
-"""The embedded data set: textured shapes that overlap, drawn on the fly, so that a first run needs no download."""
+"""`Shapes` draws textured shapes that overlap on the fly, so that a first run needs no download."""
 
 from __future__ import annotations
 

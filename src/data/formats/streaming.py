@@ -1,4 +1,4 @@
-"""Data that `python -m src.optimize` wrote into chunks, read where they lie or streamed from an object store."""
+"""`Streaming` reads the chunks that `python -m src.optimize` wrote, where they lie or from an object store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Supervisely project: `meta.json`, and `ann/` and `img/` in each of its data sets."""
+"""Reads a Supervisely project: `meta.json`, and `ann/` and `img/` in each of its data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON of the VGG Image Annotator: an export of its regions, or a project."""
+"""Reads the JSON of the VGG Image Annotator: an export of its regions, or a project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pascal VOC: 20 kinds of things and the background (Everingham et al. 2010), in the official layout."""
+"""`VOC` reads Pascal VOC, 20 kinds of things and the background (Everingham et al. 2010), in the official layout."""
 
 from __future__ import annotations
 

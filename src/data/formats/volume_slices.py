@@ -1,4 +1,4 @@
-"""Slices of labelled volumes as a data set, whatever the volumes' format."""
+"""`VolumeSlices` makes a data set of the slices of labelled volumes, whatever the volumes' format."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ class VolumeSlices(ABC):
         others: what label values are that `labels` does not list: the class background (which is put before the others
             unless listed), or ignored.
         ignore: label values that neither train nor count.
-        images, masks: a folder, or a pattern below root. `{split}` stands for the split's name; what `*` stands for is
-            the volume's name and pairs images with masks, e.g. `imagesTr/*_0000.nii.gz` with `labelsTr/*.nii.gz`.
+        images, masks: a folder, or a pattern below root. `{split}` stands for the split's name; what `*`, `?`, `[…]` and
+            `**` stand for is the volume's name and pairs images with masks, e.g. `imagesTr/*_0000.nii.gz` with
+            `labelsTr/*.nii.gz`.
         axis: the direction that slices are stacked in.
         neighbors: slices at each side that are further channels; at the ends the last slice is repeated.
         window: centre and width in the volume's units (Hounsfield units of CT): the range that the model sees.

@@ -1,4 +1,4 @@
-"""Which arrangement of files a data set's root has, told by what lies in it."""
+"""Recognises how a labelling tool's export is laid out, by what lies in a data set's root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A list of paths that stays small, however long it is."""
+"""`FileList` keeps a list of paths small, however long it is."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Formats that people have and that nothing here reads: what they are, and what to make of them.
-
-Whoever finds no file that it reads looks here for what there is instead, so that the message is about that.
-"""
+"""Explains what a file is that nothing here reads, and what to make of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which image belongs to which mask: by parallel folders, by glob patterns, by a list."""
+"""Pairs images with masks: by parallel folders, by glob patterns, by a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies below a data set's root: the files (or folders) that a pattern fits, each by the name that pairs it with others."""
+"""Finds the files (or folders) below a data set's root that a pattern fits, each by the name that pairs it with others."""
 
 from __future__ import annotations
 

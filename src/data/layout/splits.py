@@ -1,4 +1,4 @@
-"""Which split a sample is in: listed by the user, or drawn by share, seeded, whole groups at a time."""
+"""Splits samples into train, val and test: as listed, or by shares that are drawn, seeded, whole groups at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are of one subject, as names and headers tell."""
+"""Tells which images are of one subject, by names and headers."""
 
 from __future__ import annotations
 

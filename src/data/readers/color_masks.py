@@ -1,4 +1,4 @@
-"""Masks whose colours are the classes."""
+"""`ColorTable` reads masks whose colours are the classes."""
 
 from __future__ import annotations
 

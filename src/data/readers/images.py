@@ -1,4 +1,4 @@
-"""Image and mask files as arrays, or a `UserError` with the file, what is wrong with it and the mend."""
+"""Reads image and mask files, or says in a `UserError` which file, what is wrong with it and the mend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which label values on disk are which class."""
+"""Maps label values on disk to classes."""
 
 from __future__ import annotations
 

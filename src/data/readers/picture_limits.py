@@ -1,4 +1,4 @@
-"""What a picture file may be: of the formats that are read, of a bounded size, one picture, and nothing lost by reading it."""
+"""Limits what a picture file may be: of the formats that are read, of a bounded size, and nothing lost by reading it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Georeferenced rasters (and plain images) read by windows through rasterio."""
+"""Reads georeferenced rasters (and plain images) by windows through rasterio."""
 
 from __future__ import annotations
 

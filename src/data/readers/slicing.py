@@ -1,4 +1,4 @@
-"""Slices of volumes as images: neighbours as channels, intensities, resolution."""
+"""`Slicing` makes images of the slices of volumes: neighbours as channels, intensities, resolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A volume on disk, whatever its orientation, as slices that all look the same way."""
+"""`Volume` gives slices that all look the same way, whatever the orientation of the volume on disk."""
 
 from __future__ import annotations
 
