@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from hydra.utils import get_object
 
 from src.config.signatures import own_signature
 from src.data.dataset import Source, digest, innermost
 from src.data.labels import LabelSet
-from src.data.layout.splits import Drawn
+from src.data.layout.splits import Drawn, Split
 from src.data.readers.volume import OF_CT
 from src.errors import UserError
 from src.files.untrusted import shown
 
 CHECKPOINT_KEY = "segmenter"  # where a Lightning checkpoint holds what makes it a segmenter's
-Split = Literal["train", "val", "test"]
 _WORD = re.compile(r"[A-Za-z0-9]{1,16}")
 
 

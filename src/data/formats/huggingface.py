@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from src.data.formats.folder import Color, ProperShare
+from src.data.formats.folder import Color
 from src.data.formats.huggingface_check import check_folder, check_reader, within
 from src.data.labels import LabelSet, spread_colors
 from src.data.layout import class_files, splits
 from src.data.layout.patterns import existing
+from src.data.layout.splits import ProperShare, Split
 from src.data.readers.images import Encoded, index_lookup, look_up, read_index_mask, read_pair
 from src.errors import UserError
 from src.files.untrusted import read_json, shown
@@ -69,7 +70,7 @@ class HuggingFace:
         id: str | None = None,
         config: str | None = None,
         revision: str | None = None,
-        splits: dict[Literal["train", "val", "test"], str] | None = None,
+        splits: dict[Split, str] | None = None,
         first: NonNegativeInt = 0,
         ignore: list[Annotated[int, Field(ge=0, le=65535)]] | None = None,
         val_fraction: ProperShare | None = None,

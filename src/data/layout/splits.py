@@ -6,14 +6,17 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from src.errors import UserError
 from src.seeding import derive
 
+Split = Literal["train", "val", "test"]
+ProperShare = Annotated[float, Field(gt=0, lt=1)]
 FOLDERS = "give each split a folder with {split} in data.dataset.images and data.dataset.masks"  # instead of shares
 Shares = dict[str, npt.NDArray[np.int64]]  # indices by split, ascending; each sample is in one
 _log = logging.getLogger(__name__)
