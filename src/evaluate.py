@@ -100,6 +100,10 @@ def _evaluate(
     else:
         data = data_of(config, {**chosen, "root": chosen["root"] or ownership.root(file, config)}, file, trust)
     datamodule = build.build_data(data, _seed(config), use_depth=uses_depth(config), trust=trust)
+    if not is_own:
+        known = (checkpoints.read(file).get("SegmentationDataModule") or {}).get("samples") or {}
+        for note in check_unseen(datamodule.source, settings["splits"], known, str(file)):
+            _log.warning("%s", note)
     datamodule.prepare(tuple(settings["splits"]))
     for split in settings["splits"]:
         source = datamodule.source(split)
@@ -112,10 +116,6 @@ def _evaluate(
         if doubt := model.images.doubt(given):
             _log.warning("the split %r has %s", split, doubt)
         check_classes(model.label_set, source.label_set, str(file))
-    if not is_own:
-        known = (checkpoints.read(file).get("SegmentationDataModule") or {}).get("samples") or {}
-        for note in check_unseen(datamodule.source, settings["splits"], known, str(file)):
-            _log.warning("%s", note)
     on = trainer_of(config, settings["trainer"], file, typed or ())
     trained_in = (config.get("trainer") or {}).get("precision")
     if machine.is_main_process() and trained_in not in (None, on.get("precision")):
