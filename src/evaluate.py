@@ -155,6 +155,9 @@ def _evaluate(asked: Evaluation, typed: Collection[str] | None, ranks: RankSuper
     else:
         data = data_of(trained, filled(ChosenData, asked.data), file, trust)
     datamodule = build.build_data(data, trained.seed, use_depth=trained.tasks.use_depth, trust=trust)
+    if chosen is None:
+        for note in check_unseen(datamodule.source, asked.splits, checkpoints.samples_of(file), str(file)):
+            _log.warning("%s", note)
     datamodule.prepare(tuple(asked.splits))
     for split in asked.splits:
         source = datamodule.source(split)
@@ -167,9 +170,6 @@ def _evaluate(asked: Evaluation, typed: Collection[str] | None, ranks: RankSuper
         if doubt := model.images.doubt(given):
             _log.warning("the split %r has %s", split, doubt)
         check_classes(model.label_set, source.label_set, str(file))
-    if chosen is None:
-        for note in check_unseen(datamodule.source, asked.splits, checkpoints.samples_of(file), str(file)):
-            _log.warning("%s", note)
     on = trainer_of(trained, asked.trainer, file, typed or ())
     trained_in = trained.trainer.precision
     if machine.is_main_process() and trained_in != on.precision:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, NonNegativeInt
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from src.data.fetch import Archive, fetch
@@ -18,6 +18,7 @@ from src.data.labels import LabelSet, voc_colors
 from src.data.layout import pairs, splits
 from src.data.layout.file_list import FileList
 from src.data.layout.patterns import existing
+from src.data.layout.splits import ProperShare
 from src.data.readers.images import NO_CLASS, read_index_mask, read_pair
 from src.errors import UserError
 
@@ -105,8 +106,8 @@ class Coco:
         classes: list[str] | None = None,
         min_area: NonNegativeInt = 0,
         download: bool = False,
-        val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
-        test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None,
+        val_fraction: ProperShare = 0.2,
+        test_fraction: ProperShare | None = None,
         split_seed: NonNegativeInt = 0,
         group: str | None = None,
     ) -> None:

@@ -56,14 +56,13 @@ class Dicom(VolumeSlices):
 def _open_pngs(folder: Path, image: Volume) -> Volume:
     """Index PNGs of a series' slices as a label volume on the series' grid."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith("."))
-    in_order: list[Path] = image.load.args[0]  # type: ignore[attr-defined]
-    if len(files) != len(in_order):
+    if len(files) != len(image.slices):
         raise UserError(
-            f"{folder}: {len(files)} PNGs but {len(in_order)} slices in {image.file}; give one mask for each slice"
+            f"{folder}: {len(files)} PNGs but {len(image.slices)} slices in {image.file}; give one mask for each slice"
         )
     by_stem = {file.stem: file for file in files}
-    if by_stem.keys() == {file.stem for file in in_order}:
-        files = [by_stem[file.stem] for file in in_order]
+    if by_stem.keys() == {file.stem for file in image.slices}:
+        files = [by_stem[file.stem] for file in image.slices]
     return Volume(
         folder, image.shape, image.affine, functools.partial(_load_pngs, files, image.shape), newest(files), whole=True
     )

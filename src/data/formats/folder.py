@@ -16,6 +16,7 @@ from torch import Tensor
 from src.data.labels import LabelSet, spread_colors
 from src.data.layout import class_files, exports, pairs, patterns, splits
 from src.data.layout.file_list import FileList
+from src.data.layout.splits import ProperShare
 from src.data.readers.color_masks import ColorTable
 from src.data.readers.images import (
     INDEX_MODES,
@@ -34,7 +35,6 @@ _PLACES = {"images": "images/{split}", "masks": "masks/{split}"}
 _VAL_SHARE = 0.2  # of a tool's export that nothing splits
 
 Color = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
-ProperShare = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Folder:
@@ -83,8 +83,8 @@ class Folder:
         root: str,
         names: list[str] | None = None,
         colors: list[Color] | None = None,
-        images: str | dict[Literal["train", "val", "test"], str] = "images/{split}",
-        masks: str | dict[Literal["train", "val", "test"], str] = "masks/{split}",
+        images: str | dict[Split, str] = "images/{split}",
+        masks: str | dict[Split, str] = "masks/{split}",
         mask_suffix: str = "",
         ignore: list[Annotated[int, Field(ge=0, le=65535)]] | None = None,
         mask_format: Literal["auto", "index", "rgb"] = "auto",
@@ -94,7 +94,7 @@ class Folder:
         test_fraction: ProperShare | None = None,
         split_seed: NonNegativeInt = 0,
         group: str | None = None,
-        depths: str | dict[Literal["train", "val", "test"], str] | None = None,
+        depths: str | dict[Split, str] | None = None,
         depth_scale: PositiveFloat = 0.001,
         values: dict[str, NonNegativeInt | list[NonNegativeInt]] | None = None,
         reduce_zero_label: bool = False,

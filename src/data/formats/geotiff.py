@@ -12,6 +12,7 @@ from torch import Tensor
 from src.data.layout import splits
 from src.data.layout.pairs import Pair, match
 from src.data.layout.patterns import Items, existing, split_folder
+from src.data.layout.splits import ProperShare
 from src.data.readers.images import HEIC_SUFFIXES, IMAGE_SUFFIXES
 from src.data.readers.label_values import LabelValues
 from src.data.readers.raster import check_bands, check_same_pixels, open_raster, read_window, usual_range
@@ -89,7 +90,7 @@ class GeoTiff:
         eval_overlap: Annotated[int, Field(ge=0, multiple_of=32)] = OVERLAP,
         val: list[str] | None = None,
         test: list[str] | None = None,
-        val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+        val_fraction: ProperShare = 0.2,
         test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         split_seed: NonNegativeInt = 0,
         group: str | None = None,

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from src.data.formats.folder import Color, ProperShare
+from src.data.formats.folder import Color
 from src.data.formats.huggingface_check import check_folder, check_reader, within
 from src.data.labels import LabelSet, spread_colors
 from src.data.layout import class_files, splits
 from src.data.layout.patterns import existing
+from src.data.layout.splits import ProperShare
 from src.data.readers.images import Encoded, index_lookup, look_up, read_index_mask, read_pair
+from src.data.samples import Split
 from src.errors import UserError
 from src.files.untrusted import read_json, shown
 from src.optional_packages import needs
@@ -69,7 +71,7 @@ class HuggingFace:
         id: str | None = None,
         config: str | None = None,
         revision: str | None = None,
-        splits: dict[Literal["train", "val", "test"], str] | None = None,
+        splits: dict[Split, str] | None = None,
         first: NonNegativeInt = 0,
         ignore: list[Annotated[int, Field(ge=0, le=65535)]] | None = None,
         val_fraction: ProperShare | None = None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import binascii
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field, NonNegativeInt
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from src.data.formats import labelme, labelstudio, supervisely, via
@@ -20,6 +20,7 @@ from src.data.layout import splits
 from src.data.layout.class_files import check_names
 from src.data.layout.exports import check_names_photos, contents, split_folders
 from src.data.layout.patterns import existing
+from src.data.layout.splits import ProperShare
 from src.data.readers.images import read_rgb
 from src.errors import UserError
 from src.files.untrusted import shown
@@ -34,7 +35,6 @@ _BACKGROUND = ("background", "_background_")
 _IGNORED = ("ignore", "__ignore__")
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, SyntaxError, binascii.Error,
           Image.DecompressionBombError)  # fmt: skip
-_Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Outlines:
@@ -68,8 +68,8 @@ class Outlines:
         tool: Literal["labelme", "labelstudio", "supervisely", "via"],
         names: list[str] | None = None,
         others: Literal["error", "background", "ignore"] = "error",
-        val_fraction: _Share = 0.2,
-        test_fraction: _Share | None = None,
+        val_fraction: ProperShare = 0.2,
+        test_fraction: ProperShare | None = None,
         split_seed: NonNegativeInt = 0,
         group: str | None = None,
     ) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from src.data.layout import splits
 from src.data.layout.pairs import match
 from src.data.layout.patterns import Items, existing, split_folder
+from src.data.layout.splits import ProperShare
 from src.data.layout.subjects import by_subject, subjects
 from src.data.readers.label_values import LabelValues
 from src.data.readers.slicing import Slicing
@@ -96,7 +97,7 @@ class VolumeSlices(ABC):
         skip_empty: bool = False,
         val: list[str] | None = None,
         test: list[str] | None = None,
-        val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+        val_fraction: ProperShare = 0.2,
         test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         split_seed: NonNegativeInt = 0,
         group: str | None = None,

@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from src.data.readers.images import IMAGE_SUFFIXES
+from src.data.samples import Split
 from src.errors import UserError
 
-Place = str | dict[Literal["train", "val", "test"], str]
+Place = str | dict[Split, str]
 
 _VAL = ("val", "valid", "validation")
-_SPLITS: dict[Literal["train", "val", "test"], tuple[str, ...]] = {
+_SPLITS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": _VAL,
     "test": ("test", "testing"),
@@ -109,9 +109,9 @@ def contents(folder: Path) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def split_folders(root: Path, below: str = "") -> dict[Literal["train", "val", "test"], str]:
+def split_folders(root: Path, below: str = "") -> dict[Split, str]:
     """The folders, by split, that are named train, val (valid, validation) and test; below each `below`, if it is given."""
-    found: dict[Literal["train", "val", "test"], str] = {}
+    found: dict[Split, str] = {}
     for split, names in _SPLITS.items():
         name = next((n for n in names if (root / n / below).is_dir()), None)
         if name is not None:

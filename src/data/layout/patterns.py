@@ -193,18 +193,28 @@ def _captured(match: re.Match[str], depths: list[bool], path: str, end: int) -> 
 
 
 def _regex(pattern: str) -> tuple[re.Pattern[str], list[bool]]:
-    """The glob pattern as a regular expression with one group for each wildcard; and which of them are `**/`."""
-    text, depths = "", list[bool]()
+    """The glob pattern as a regular expression with one group for each wildcard; and which of them are `**/`.
+
+    Raises:
+        UserError: it is none.
+    """
+    text = ""
+    depths: list[bool] = []
     for i, part in enumerate(_WILDCARDS.split(pattern)):
         if i % 2 == 0:
             text += re.escape(part)
         elif part in ("[[]", "[?]", "[*]"):  # glob's way to write a character that is no wildcard
             text += re.escape(part[1])
         else:
-            inside = part[1:-1].replace("!", "^", 1) if part.startswith("[!") else part[1:-1]
-            text += _CAPTURES.get(part) or f"([{inside}])"
+            inside = part[1:-1].replace("\\", r"\\").replace("[", r"\[")
+            text += _CAPTURES.get(part) or f"([{'^' + inside[1:] if inside.startswith('!') else inside}])"
             depths.append(part == "**/")
-    return re.compile(text), depths
+    try:
+        return re.compile(text), depths
+    except re.error as error:
+        raise UserError(
+            f"{pattern}: is no pattern ({error}); write what lies between [ and ] from low to high"
+        ) from None
 
 
 def _called_so(root: Path, pattern: str) -> int:

@@ -6,14 +6,16 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from src.errors import UserError
 from src.seeding import derive
 
+ProperShare = Annotated[float, Field(gt=0, lt=1)]
 FOLDERS = "give each split a folder with {split} in data.dataset.images and data.dataset.masks"  # instead of shares
 Shares = dict[str, npt.NDArray[np.int64]]  # indices by split, ascending; each sample is in one
 _log = logging.getLogger(__name__)
@@ -51,11 +53,13 @@ def draw(
     missing = {split: max(1, round(share * len(names))) for split, share in fractions.items() if share}
     taken: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for group in ordered(members, seed):
-        size = len(members[group])
-        split = next((split for split, lacks in missing.items() if 2 * lacks > size), "train")
+        size, split = len(members[group]), "train"
+        for held_out, lacks in missing.items():
+            if 2 * lacks > size:
+                split = held_out
+                missing[split] -= size
+                break
         taken[split].append(group)
-        if split in missing:
-            missing[split] -= size
     wanted = [*missing, "train"]
     while empty := next((split for split in wanted if not taken[split]), None):
         donor = "train" if len(taken["train"]) > 1 else max(taken, key=lambda split: len(taken[split]))
@@ -75,7 +79,7 @@ def draw(
 
 def ordered(groups: Iterable[str], seed: int) -> list[str]:
     """Groups by the hash of each with the seed, so that those of a data set that grows keep their order among themselves."""
-    return sorted(groups, key=lambda group: (derive(seed, "split", group), group))
+    return sorted(sorted(groups), key=lambda group: derive(seed, "split", group))
 
 
 def listed(
@@ -180,4 +184,4 @@ def grouped(names: Sequence[str], expression: str | None) -> list[str]:
 
 
 def _ascending(indices: Iterable[int]) -> npt.NDArray[np.int64]:
-    return np.array(sorted(indices), np.int64)
+    return np.sort(np.fromiter(indices, np.int64))

@@ -105,7 +105,7 @@ def open_series(folder: Path) -> Volume:
     return Volume(
         folder, (int(first.Columns), int(first.Rows), len(ordered)), affine,
         functools.partial(_load_series, ordered, rescale, inverted, sum(ends), whole), newest(ordered), whole=whole,
-        modality=modality, doubts=doubts,
+        modality=modality, doubts=doubts, slices=tuple(ordered),
     )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ class Volume:
         whole: whether all values are whole numbers that fit int16.
         modality: DICOM's word, e.g. "CT"; None where the format has none.
         doubts: what the headers leave open, in words that follow "is".
+        slices: the files of its slices, in order along the last axis, where each has its own.
     """
 
     file: Path
@@ -56,6 +57,7 @@ class Volume:
     whole: bool = False
     modality: str | None = None
     doubts: tuple[str, ...] = ()
+    slices: tuple[Path, ...] = ()
 
     @functools.cached_property
     def _order(self) -> list[tuple[int, int]]:

@@ -48,6 +48,8 @@ def put(root: Path, *files: str) -> Path:
         ("odd [1]/*", ["f"], ["f"]),
         ("odd [[]1]/*", ["f"], ["f"]),
         ("odd [0-9]/*", ["2/g"], ["2_g"]),
+        ("in/[a[]*", ["a"], ["a_"]),
+        ("in/[a", [], []),
         ("in/a.jpg", [""], [""]),
     ],
 )
@@ -100,6 +102,7 @@ def test_what_is_said_where_nothing_is(tmp_path: Path) -> None:
         ("in/*.nii", PHOTOS, r"/in/\*\.nii: no \.jpg or \.png files; there is a\.mha"),
         ("other", SERIES, r"/other: no series; the split is empty \(1 \.txt file is there\)"),
         ("one", Items((".jpg", ".png"), tail="_x"), r"files whose names end with _x; the split is empty"),
+        ("one/[z-a]*", PHOTOS, r"one/\[z-a\]\*: is no pattern \(bad character range z-a .*\); write"),
         ("one/*", PHOTOS, r"one/a\.png: has the same name as a\.jpg; keep one of them"),
     ):
         with pytest.raises(UserError, match=said):
