@@ -96,7 +96,7 @@ GIVEN_BY_CODE = {
     "loss": {"ignore_index", "class_weights"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps"},
-    "data": {"seed", "use_unlabeled", "use_depth"},
+    "data": {"seed", "use_unlabeled", "use_depth", "strong_views"},
     "data.dataset": {"split", "root", "download"},
     "trainer": {"callbacks", "logger", "use_distributed_sampler", "enable_checkpointing", "default_root_dir"},
     "model": {
@@ -258,6 +258,11 @@ def uses_depth(config: Mapping[str, Any]) -> bool:
 def uses_unlabeled(model: Mapping[str, Any]) -> bool:
     """Whether a model's settings ask for unlabelled images."""
     return (model.get("semi") or {}).get("method") is not None
+
+
+def strong_views(model: Mapping[str, Any]) -> Literal[1, 2]:
+    """Strongly changed images that a model's settings ask for of each unlabelled one."""
+    return 2 if (model.get("semi") or {}).get("method") == "unimatch_v2" else 1
 
 
 def _check_learning(config: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from src.errors import UserError
 
 
 def check_consistency(config: Mapping[str, Any]) -> None:
-    """Checks devices, sizes, classes, the monitored metric and the optimizer against one another.
+    """Checks devices, sizes, classes, the monitored metric, the teacher and the optimizer against one another.
 
     Raises:
         UserError: the first thing that does not fit, with the mend.
@@ -20,6 +20,7 @@ def check_consistency(config: Mapping[str, Any]) -> None:
     _check_sizes(config)
     _check_classes(config)
     check_direction(config)
+    _check_teacher(config)
     optimizer = config["optimizer"]
     if optimizer.get("nesterov") and not optimizer.get("momentum"):
         raise UserError("optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9")
@@ -64,6 +65,17 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
                 "data.batch_size: this network's pooled branch has batch norm and needs 2 images on each device; take more, "
                 "or model.batch_norm=frozen"
             )
+
+
+def _check_teacher(config: Mapping[str, Any]) -> None:
+    """Checks what the methods need whose teacher is the average of the weights."""
+    method = (config["model"].get("semi") or {}).get("method")
+    if method in ("mean_teacher", "unimatch_v2") and config["model"].get("ema_decay") is None:
+        raise UserError(f"model.ema_decay: the average is {method}'s teacher; give one, e.g. model.ema_decay=0.99")
+    if method == "unimatch_v2" and config.get("compile"):
+        raise UserError(
+            "compile: a compiled network would not drop the channels that unimatch_v2 drops; set it to false"
+        )
 
 
 def _check_classes(config: Mapping[str, Any]) -> None:

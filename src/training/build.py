@@ -82,13 +82,19 @@ def _build(value: Any, slot: str, trust: Trust) -> Any:
 
 
 def build_data(
-    data: Settings, seed: int, use_unlabeled: bool = False, use_depth: bool = False, *, trust: Trust = STRANGER
+    data: Settings,
+    seed: int,
+    use_unlabeled: bool = False,
+    use_depth: bool = False,
+    strong_views: int = 1,
+    *,
+    trust: Trust = STRANGER,
 ) -> SegmentationDataModule:
     """The datamodule; nothing is read yet."""
     node = {key: value for key, value in data.items() if key != "dataset"}
     datamodule: SegmentationDataModule = make(
         node, "data", trust=trust, dataset=make(data["dataset"], "data.dataset", trust=trust, later=True),
-        seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth,
+        seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth, strong_views=strong_views,
     )  # fmt: skip
     return datamodule
 

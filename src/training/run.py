@@ -17,7 +17,7 @@ from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.pruning import Pruning
 from src.config.changes import Said, changed, check_place
-from src.config.check import uses_depth, uses_unlabeled
+from src.config.check import strong_views, uses_depth, uses_unlabeled
 from src.data.datamodule import SegmentationDataModule
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed import slurm
@@ -137,7 +137,12 @@ def _run(
     torch.set_float32_matmul_precision("high")
     machine.check_devices(settings["trainer"])
     datamodule = build.build_data(
-        settings["data"], seed, uses_unlabeled(settings["model"]), uses_depth(settings), trust=trust
+        settings["data"],
+        seed,
+        uses_unlabeled(settings["model"]),
+        uses_depth(settings),
+        strong_views(settings["model"]),
+        trust=trust,
     )
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
     if machine.is_main_process():
