@@ -27,7 +27,7 @@ _ALL_RUNS = (
     "data.labeled_fraction=1/64 trainer=cpu trainer.max_epochs=7 trainer.check_val_every_n_epoch=7 callbacks.pictures=null "
     "callbacks.dashboard=null"
 )
-_FIGURES = ("train/pseudo_labels", "train/pseudo_label_accuracy")
+_FIGURES = ("train/pseudo_labels", "train/pseudo_label_accuracy", "train/pseudo_label_recall")
 ARMS: dict[str, dict[str, str]] = {"shapes": {"supervised": "", "all labels": "data.labeled_fraction=null"}}
 Result = dict[str, Any]
 
