@@ -2,7 +2,7 @@
 
     python benchmarks/few_labels.py --arms shapes --seeds 1 2 3 --jobs 2
     python benchmarks/few_labels.py --arm "supervised:" --arm "fixmatch:model.semi=fixmatch" -- data.labeled_fraction=1/32
-    python benchmarks/few_labels.py --arms curve --seeds 1 --picture docs/few-labels.png
+    python benchmarks/few_labels.py --arms curve --picture docs/few-labels.png
 
 Arguments after `--` go to every run. Each run is a process of its own, and a line in `results.jsonl` under `--output`; a run
 that is there already is not run again, so an interrupted benchmark goes on when started again. An epoch has the batches of
@@ -24,11 +24,44 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 _ALL_RUNS = (
-    "data.labeled_fraction=1/64 trainer=cpu trainer.max_epochs=7 trainer.check_val_every_n_epoch=7 callbacks.pictures=null "
+    "data.labeled_fraction=1/64 trainer=cpu trainer.max_epochs=4 trainer.check_val_every_n_epoch=4 callbacks.pictures=null "
     "callbacks.dashboard=null"
 )
+# The strong view's changes of colour, for labelled images too: in the embedded data colour tells nothing of the class.
+_COLORS = (
+    "data.augment.photometric=0.8 data.augment.brightness=0.5 data.augment.contrast=0.5 data.augment.saturation=0.5 "
+    "data.augment.hue=0.25"
+)
+_EIGHT = f"{_COLORS} data.labeled_fraction=1/256"  # 8 scenes: colours alone do not do there
+_STRONG = "data.strong.blur=0 data.strong.gray=0 model.ema_decay=0.99"
+_FIXMATCH = f"{_STRONG} model.semi=fixmatch model.semi.threshold=0.9 model.semi.start=250 model.semi.ramp=100"
+_TEACHER = (
+    f"{_STRONG} model.semi=mean_teacher model.semi.weight=10 model.semi.cutmix=1 model.semi.start=150 "
+    "model.semi.ramp=250"
+)
 _FIGURES = ("train/pseudo_labels", "train/pseudo_label_accuracy", "train/pseudo_label_recall")
-ARMS: dict[str, dict[str, str]] = {"shapes": {"supervised": "", "all labels": "data.labeled_fraction=null"}}
+ARMS: dict[str, dict[str, str]] = {
+    "shapes": {
+        "supervised": "",
+        "supervised, colours": _COLORS,
+        "all labels": "data.labeled_fraction=null",
+        "all labels, colours": f"{_COLORS} data.labeled_fraction=null",
+    },
+    "methods": {
+        "supervised": _EIGHT,
+        "oracle": f"{_EIGHT} {_STRONG} model._target_=benchmarks.told.Told model.semi=fixmatch model.semi.threshold=0.9",
+        "fixmatch": f"{_EIGHT} {_FIXMATCH}",
+        "mean teacher": f"{_EIGHT} {_TEACHER}",
+        "unimatch v2": f"{_EIGHT} {_FIXMATCH.replace('=fixmatch', '=unimatch_v2')}",
+        "adversarial": f"{_EIGHT} model=gan model.semi=adversarial model.semi.discriminator_threshold=0.2",
+        "all labels": f"{_COLORS} data.labeled_fraction=null",
+    },
+    "curve": {
+        f"{name}, 1/{part}": f"{changes} data.labeled_fraction=1/{part}"
+        for part in (8, 16, 32, 64, 128, 256)
+        for name, changes in (("supervised", ""), ("colours", _COLORS))
+    },
+}
 Result = dict[str, Any]
 
 
@@ -78,8 +111,8 @@ def spread(values: list[float]) -> str:
 def table(results: dict[tuple[str, int], Result], arms: list[str], seeds: list[int]) -> str:
     """A line an arm: mean ± standard deviation over seeds, and the difference to the first arm, seed by seed."""
     lines = [
-        "| | val mIoU | to the first | test mIoU | to the first | trusted | right | time |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | val mIoU | to the first | test mIoU | to the first | trusted | right | recall | time |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
         have = [seed for seed in seeds if (arm, seed) in results]
@@ -101,6 +134,33 @@ def table(results: dict[tuple[str, int], Result], arms: list[str], seeds: list[i
     return "\n".join(lines)
 
 
+def picture(results: dict[tuple[str, int], Result], arms: list[str], seeds: list[int], file: Path) -> None:
+    """val mIoU over the share of labels, a line for each name of the arms "name, 1/n"; seeds as points."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for color, name in enumerate(dict.fromkeys(arm.rpartition(", ")[0] for arm in arms)):
+        points = {
+            int(arm.rpartition("/")[2]): [results[arm, s]["val"]["miou"] for s in seeds if (arm, s) in results]
+            for arm in arms if arm.rpartition(", ")[0] == name
+        }  # fmt: skip
+        points = {part: values for part, values in points.items() if values}
+        axes.plot([*points], [statistics.mean(v) for v in points.values()], color=f"C{color}", label=name)
+        for part, values in points.items():
+            axes.scatter([part] * len(values), values, color=f"C{color}", s=12)
+    axes.set_xscale("log", base=2)
+    parts = sorted({int(arm.rpartition("/")[2]) for arm in arms})
+    axes.set_xticks(parts, [f"1/{part}" for part in parts])
+    axes.set_xlabel("share of the 2000 scenes that is labelled")
+    axes.set_ylabel("val mIoU")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", choices=sorted(ARMS), default="shapes", help="a set of arms")
@@ -110,6 +170,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--table", action="store_true", help="only show what is there")
+    parser.add_argument("--picture", type=Path, help="with --arms curve: the file to draw it to")
     parser.add_argument("overrides", nargs="*", help="for every run, after --")
     arguments = parser.parse_args()
     arms = dict(a.split(":", 1) for a in arguments.arm) or ARMS[arguments.arms]
@@ -141,6 +202,8 @@ def main() -> None:
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(pool.map(lambda pair: measure(*pair), [(arm, seed) for seed in arguments.seeds for arm in arms]))
     print(table(results, list(arms), arguments.seeds))
+    if arguments.picture is not None:
+        picture(results, list(arms), arguments.seeds, arguments.picture)
 
 
 if __name__ == "__main__":

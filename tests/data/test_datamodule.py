@@ -180,7 +180,7 @@ def test_the_truth_of_unlabeled_images_fits_them_and_changes_no_draw() -> None:
                      strong=datamodule.strong, crop=datamodule.crop)  # fmt: skip
     for index in range(3):
         a, b = (samples[(0, index, "unlabeled")] for samples in (blind, seeing))
-        assert all(torch.equal(a[key], b[key]) for key in ("image", "strong", "mask"))  # type: ignore[literal-required]
+        assert all(torch.equal(a[key], b[key]) for key in ("image", "strong", "mask"))
         assert not torch.equal(a["truth"], b["truth"])
 
 
@@ -199,7 +199,7 @@ def test_a_second_strong_view_is_drawn_where_a_method_takes_two_and_changes_noth
     node = settings(Path(), "data.cache=null", "data.labeled_fraction=1/8")["data"]
     one, two = (next(iter(build_data(node, 0, True, strong_views=n).train_dataloader())) for n in (1, 2))
     assert two.keys() - one.keys() == {"unlabeled_strong2"}
-    assert all(torch.equal(one[key], two[key]) for key in one if key != "id")  # type: ignore[literal-required]
+    assert all(torch.equal(one[key], two[key]) for key in one if key != "id")
     assert not torch.equal(two["unlabeled_strong"], two["unlabeled_strong2"])
 
 

@@ -273,7 +273,7 @@ class TestMethods:
             confidence, label = model.teacher(batch["unlabeled_image"])["logits"].softmax(dim=1).max(dim=1)
         torch.manual_seed(5)
         maps = (label, confidence, batch["unlabeled_mask"])
-        first, second = (cutmix(0.5, batch[key], *maps) for key in ("unlabeled_strong", "unlabeled_strong2"))  # type: ignore[literal-required]
+        first, second = (cutmix(0.5, batch[key], *maps) for key in ("unlabeled_strong", "unlabeled_strong2"))
         kept = torch.randperm(4)[:2]
         features = model.network.encoder(torch.cat([first[0], second[0]]))
         logits = model.network.head(features * channel_mask(features, kept)).chunk(2)
