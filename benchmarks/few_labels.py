@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -67,8 +68,9 @@ Result = dict[str, Any]
 
 def run(arm: str, seed: int, overrides: list[str], folder: Path, threads: int) -> Result:
     """Trains once, and reads what came out."""
-    run_dir = folder / f"{arm.replace(' ', '_').replace('/', '-')}-{seed}"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = folder / "runs" / f"{arm.replace(' ', '_').replace('/', '-')}-{seed}"
+    shutil.rmtree(run_dir, ignore_errors=True)  # what an interrupted run left, or one of other settings
+    run_dir.mkdir(parents=True)
     command = [sys.executable, "-m", "src.train", *overrides, f"seed={seed}", f"hydra.run.dir={run_dir}"]
     with (run_dir / "output.txt").open("w") as output:
         done = subprocess.run(
