@@ -22,6 +22,7 @@ def check_together(settings: Settings) -> None:
     _check_devices(settings)
     _check_sizes(settings)
     _check_unlabeled(settings)
+    _check_teacher(settings)
     _check_adversary(settings)
     _check_sharding(settings)
     _check_classes(settings)
@@ -105,6 +106,17 @@ def _check_unlabeled(settings: Settings) -> None:
         raise UserError(
             "model.semi: adversarial_weight and discriminator_threshold are for unlabelled images and none are used; take "
             "model.semi.method=adversarial or fixmatch"
+        )
+
+
+def _check_teacher(settings: Settings) -> None:
+    """Checks what the methods need whose teacher is the average of the weights."""
+    method = settings.model.semi.method if settings.model.semi is not None else None
+    if method in ("mean_teacher", "unimatch_v2") and settings.model.ema_decay is None:
+        raise UserError(f"model.ema_decay: the average is {method}'s teacher; give one, e.g. model.ema_decay=0.99")
+    if method == "unimatch_v2" and settings.compile:
+        raise UserError(
+            "compile: a compiled network would not drop the channels that unimatch_v2 drops; set it to false"
         )
 
 

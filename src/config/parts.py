@@ -115,6 +115,7 @@ class Model(Part):
 
     class_weights: Literal["balanced"] | list[NonNegativeFloat] | None = None
     batch_norm: str | None = None
+    ema_decay: float | None = None
     adversarial_weight: float = 0.0
     feature_weight: float = 0.0
     feature_minmax: bool = False
@@ -133,6 +134,11 @@ class Model(Part):
     def uses_unlabeled(self) -> bool:
         """Whether unlabelled images are asked for."""
         return self.semi is not None and self.semi.method is not None
+
+    @property
+    def strong_views(self) -> Literal[1, 2]:
+        """Strongly changed images that are asked for of each unlabelled one."""
+        return 2 if self.semi is not None and self.semi.method == "unimatch_v2" else 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ _GIVEN_BY_CODE: dict[str, frozenset[str]] = {
     "loss": frozenset({"ignore_index", "class_weights"}),
     "optimizer": frozenset({"params"}),
     "scheduler": frozenset({"optimizer", "total_steps"}),
-    "data": frozenset({"seed", "use_unlabeled", "use_depth"}),
+    "data": frozenset({"seed", "use_unlabeled", "use_depth", "strong_views"}),
     "data.dataset": frozenset({"split", "root", "download"}),
     "trainer": frozenset(
         {"callbacks", "logger", "use_distributed_sampler", "enable_checkpointing", "default_root_dir"}

@@ -66,6 +66,7 @@ class SegmentationDataModule(L.LightningDataModule):
         seed: the run's seed.
         use_unlabeled: whether batches carry unlabelled samples.
         use_depth: whether samples have their depth.
+        strong_views: strong changes of each unlabelled sample, 1 or 2.
     """
 
     def __init__(
@@ -92,13 +93,14 @@ class SegmentationDataModule(L.LightningDataModule):
         seed: int = 0,
         use_unlabeled: bool = False,
         use_depth: bool = False,
+        strong_views: Literal[1, 2] = 1,
     ) -> None:
         super().__init__()
         self.labeled_fraction, self.labeled_seed, self.strong = labeled_fraction, labeled_seed, strong or Strong()
         self.unlabeled_batch_size = (unlabeled_batch_size or batch_size) if use_unlabeled else 0
         self._unlabeled: Source | None = None
         self._known: dict[str, list[object]] = {}
-        self.use_depth = use_depth
+        self.use_depth, self.strong_views = use_depth, strong_views
         self._samples = 0  # of the training split, labelled or not
         self._make = functools.partial(dataset, root=root) if root is not None else dataset
         if download:
@@ -237,7 +239,7 @@ class SegmentationDataModule(L.LightningDataModule):
         augment = self.augment or Augment(flip=0)
         samples = Samples(
             source, self.seed, augment, self.crop, unlabeled, self.strong, self._rare, self.mix, self.mix_probability,
-            self.use_depth,
+            self.use_depth, self.strong_views,
         )  # fmt: skip
         return self._loader(samples, batches)
 

@@ -118,8 +118,8 @@ class Samples(torch.utils.data.Dataset[Sample]):
     """Samples by key `(epoch, index)`: the raw pair for `index`, changed by draws seeded by (seed, epoch, index).
 
     A key `(epoch, index, "unlabeled")` gives an unlabelled sample: its image as `augment` changes it, once more changed
-    strongly, and a mask that says only where it is padded. A key `(epoch, index, "uncounted")` gives a sample that is
-    evaluated and not scored.
+    strongly, and a mask that says only where it is padded; what it shows is told as `truth`, to measure by. A key
+    `(epoch, index, "uncounted")` gives a sample that is evaluated and not scored.
 
     Args:
         source: the split.
@@ -132,6 +132,7 @@ class Samples(torch.utils.data.Dataset[Sample]):
         mix: how a sample is mixed with another one; None for not at all.
         mix_probability: how often.
         use_depth: whether samples have the source's depth, float32 [H, W].
+        strong_views: strongly changed images of each unlabelled sample, 1 or 2.
     """
 
     def __init__(
@@ -146,8 +147,9 @@ class Samples(torch.utils.data.Dataset[Sample]):
         mix: Mix | None = None,
         mix_probability: float = 0.0,
         use_depth: bool = False,
+        strong_views: int = 1,
     ) -> None:
-        self.use_depth = use_depth
+        self.use_depth, self.strong_views = use_depth, strong_views
         self.rare, self.mix, self.mix_probability = rare, mix, mix_probability
         self.source, self.seed, self.augment, self.crop = source, seed, augment, crop
         self.unlabeled, self.strong = unlabeled, strong
@@ -200,9 +202,16 @@ class Samples(torch.utils.data.Dataset[Sample]):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(self.seed, "unlabeled sample", turn, index))
             ignore_index = self.unlabeled.label_set.ignore_index
-            weak = self.augment(Pixels(image, torch.zeros_like(mask)), crop, ignore_index)
-            strong = self.strong(weak.image)
-        return {"image": weak.image, "mask": weak.mask, "strong": strong, "id": self.unlabeled.name(index)}
+            # the truth goes the way of a depth map: along with the image, without a say in what is cut out
+            truth = mask.float() if mask.shape == image.shape[-2:] else None
+            weak = self.augment(Pixels(image, torch.zeros_like(mask), truth), crop, ignore_index)
+            views = [self.strong(weak.image) for _ in range(self.strong_views)]
+        sample: Sample = {"image": weak.image, "mask": weak.mask, "strong": views[0], "id": self.unlabeled.name(index)}
+        if self.strong_views == 2:
+            sample["strong2"] = views[1]
+        if weak.depth is not None:
+            sample["truth"] = weak.depth.nan_to_num(ignore_index).to(mask.dtype)
+        return sample
 
 
 class DerivedSource:

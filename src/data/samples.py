@@ -38,8 +38,9 @@ class Sample(TypedDict):
     """One sample: image [C, H, W], mask [H, W], its name.
 
     `depth` is float32 [H, W], with `use_depth`; `whole` names what the sample is cut out of; `uncounted` marks one that is
-    evaluated and not scored; `strong`, [C, H, W], is the strongly changed image of an unlabelled sample, whose mask says only
-    where it is padded.
+    evaluated and not scored; `strong`, [C, H, W], is the strongly changed image of an unlabelled sample (`strong2` a second
+    one, where the method takes two), whose mask says only where it is padded; its `truth`, [H, W], is for figures alone,
+    nothing learns from it.
     """
 
     image: Tensor
@@ -49,13 +50,16 @@ class Sample(TypedDict):
     whole: NotRequired[str]
     uncounted: NotRequired[bool]
     strong: NotRequired[Tensor]
+    strong2: NotRequired[Tensor]
+    truth: NotRequired[Tensor]
 
 
 class Batch(TypedDict):
     """A batch: image uint8 [B, C, H, W] (in its own dtype, where that is another), mask uint8 [B, H, W], the samples' names.
 
     `depth` is float32 [B, H, W]; `whole` has a name for each sample; `uncounted` is there where no sample counts. Of
-    unlabelled samples, where there are any, the images are [U, C, H, W] and the mask is [U, H, W].
+    unlabelled samples, where there are any, the images are [U, C, H, W] and the mask is [U, H, W]; their truth, uint8
+    [U, H, W], where all of them have one, is for figures alone.
 
     `sizes`, int64 [B, 4], has height and width of each image and of its mask: where samples were padded to the size of the
     largest, and where a mask has not its image's size.
@@ -70,7 +74,9 @@ class Batch(TypedDict):
     uncounted: NotRequired[bool]
     unlabeled_image: NotRequired[Tensor]
     unlabeled_strong: NotRequired[Tensor]
+    unlabeled_strong2: NotRequired[Tensor]
     unlabeled_mask: NotRequired[Tensor]
+    unlabeled_truth: NotRequired[Tensor]
 
 
 def collate(samples: list[Sample], ignore_index: int) -> Batch:
@@ -106,6 +112,10 @@ def collate(samples: list[Sample], ignore_index: int) -> Batch:
         batch["unlabeled_image"] = _stack([sample["image"] for sample in unlabelled], 0)
         batch["unlabeled_strong"] = _stack([sample["strong"] for sample in unlabelled], 0)
         batch["unlabeled_mask"] = _stack([sample["mask"] for sample in unlabelled], ignore_index)
+        if "strong2" in unlabelled[0]:
+            batch["unlabeled_strong2"] = _stack([sample["strong2"] for sample in unlabelled], 0)
+        if all("truth" in sample for sample in unlabelled):
+            batch["unlabeled_truth"] = _stack([sample["truth"] for sample in unlabelled], ignore_index)
     return batch
 
 

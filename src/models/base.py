@@ -19,8 +19,8 @@ from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy, broadcast_buffers
 from src.inference.sizes import of_one_size, sized
+from src.models.consistency import METHODS
 from src.models.evaluation import Evaluation, Stage
-from src.models.fixmatch import supervised_and_consistency
 from src.models.normalization import Normalization
 from src.models.semi import SemiSupervision
 from src.optimization.averaging import MovingAverage
@@ -215,13 +215,15 @@ class Segmenter(L.LightningModule):
         torch.manual_seed(derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
 
     def supervised_and_unlabeled(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Outputs for the batch's labelled images, and the weighted consistency loss of its unlabelled ones where
-        `semi.method=fixmatch` is at work (else None)."""
-        weight = self.semi.weight_at(self.global_step) if self.semi.method == "fixmatch" else 0.0
-        if weight == 0:
+        """Outputs for the batch's labelled images, and the weighted consistency loss of its unlabelled ones where a method
+        that has one is at work (else None)."""
+        method = METHODS.get(self.semi.method or "")
+        weight = self.semi.weight_at(self.global_step) if method is not None else 0.0
+        if method is None or weight == 0:
             return self.outputs(batch["image"]), None
-        outputs, consistency, labelled = supervised_and_consistency(self, batch)
-        self.log("train/pseudo_labels", labelled)
+        outputs, consistency, figures = method(self, batch)
+        for name, value in figures.items():
+            self.log(f"train/{name}", value)
         return outputs, weight * consistency
 
     def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from src.losses.adversarial import (
 from src.models.base import Segmenter, entropy
 from src.models.label_maps import Generated, Truth, generated_map, true_map
 from src.models.noise import Noise
-from src.models.semi import ramped, unlabeled, unlabeled_loss
+from src.models.semi import label_figures, ramped, unlabeled, unlabeled_loss
 from src.networks.discriminators import Discriminator, held_fixed, score_weight
 from src.seeding import derive
 
@@ -276,7 +276,7 @@ class GANSegmenter(Segmenter):
                 probability = logits.float().softmax(dim=1)
                 trusted = self._taken_for_real(weak, probability, mask) & (mask != ignored)
                 label = probability.argmax(dim=1).masked_fill(~trusted, ignored)
-            logged["pseudo_labels"] = trusted.float().mean()
+            logged |= label_figures(label, trusted, batch.get("unlabeled_truth"), ignored)
             loss = unlabeled_loss(logits, label, trusted, ignored)
             logged["unlabeled_loss"] = loss.detach()
             added = added + weight * loss

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.config.shares import Share
+from src.data.labels import LabelSet
 from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
 from src.losses.base import ratio
@@ -17,29 +20,71 @@ from src.losses.base import ratio
 _CUT = (0.02, 0.4)  # CutMix: share of the image that is pasted in, as UniMatch draws it
 
 
+class Consistency(NamedTuple):
+    """What a method makes of a batch.
+
+    Attributes:
+        outputs: the model's, for the labelled images.
+        loss: of the unlabelled ones, a scalar, unweighted.
+        figures: scalars to log, by name.
+    """
+
+    outputs: dict[str, Tensor]
+    loss: Tensor
+    figures: dict[str, Tensor]
+
+
+class Predictor(Protocol):
+    """What the methods ask of a model: see `Segmenter`."""
+
+    semi: SemiSupervision
+    label_set: LabelSet
+
+    @property
+    def network(self) -> nn.Module: ...
+    def outputs(self, image: Tensor) -> dict[str, Tensor]: ...
+    def probabilities(self, image: Tensor) -> Tensor: ...
+    def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor: ...
+    def eval(self) -> object: ...
+    def train(self) -> object: ...
+
+
+@contextmanager
+def evaluating(model: Predictor) -> Iterator[None]:
+    """While it lasts, the model predicts as in evaluation, by the averaged weights if there are any, and learns nothing."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train()
+
+
 class SemiSupervision:
     """How the images that `data.labeled_fraction` leaves unlabelled are used; not at all by default.
 
     Args:
         method: "fixmatch" (weak-to-strong consistency: Sohn et al. 2020, as in UniMatch, Yang et al. 2023): predictions
-            on a weakly changed image label its strongly changed twin. "adversarial" (Hung et al. 2018, model=gan):
-            predictions are labels where the discriminator takes them for real.
+            on a weakly changed image label its strongly changed twin. "mean_teacher" (Tarvainen and Valpola 2017): the
+            averaged weights' probabilities are asked of the strongly changed twin. "unimatch_v2" (Yang et al. 2025): the
+            averaged weights label two strongly changed twins, whose features lose complementary channels. "adversarial"
+            (Hung et al. 2018, model=gan): predictions are labels where the discriminator takes them for real.
         weight: of the loss on unlabelled images.
-        threshold: fixmatch: least probability of a predicted class for it to be a label.
-        soft: fixmatch: the label is the predicted distribution itself, not its largest class: with threshold=0 and
-            `model.ema_decay` a mean teacher (Tarvainen and Valpola 2017), with CutMix that of French et al. 2020. Rare
-            classes, which are seldom the largest, keep their share.
+        threshold: fixmatch, unimatch_v2: least probability of a predicted class for it to be a label.
+        soft: fixmatch, unimatch_v2: the label is the predicted distribution itself, not its largest class. Rare classes, which
+            are seldom the largest, keep their share.
         discriminator_threshold: least confidence of the discriminator for that; null asks none ("adversarial" needs
             one; 0.2 in the paper).
         adversarial_weight: of the adversarial loss on unlabelled images (model=gan; 0.001 in the paper).
-        cutmix: fixmatch: probability that a strong image gets a box of another one, with its label (Yun et al. 2019).
+        cutmix: all but "adversarial": probability that a strong image gets a box of another one, with its label (Yun et al.
+            2019; with a mean teacher: French et al. 2020).
         start: optimizer steps before the unlabelled images count.
         ramp: steps over which their weight then grows to its full value.
     """
 
     def __init__(
         self,
-        method: Literal["fixmatch", "adversarial"] | None = None,
+        method: Literal["fixmatch", "mean_teacher", "unimatch_v2", "adversarial"] | None = None,
         weight: NonNegativeFloat = 1.0,
         threshold: Share = 0.95,
         discriminator_threshold: Share | None = None,
@@ -65,12 +110,14 @@ def ramped(step: int, start: int, ramp: int) -> float:
     return min(1.0, (step - start + 1) / (ramp + 1))
 
 
-def cutmix(strong: Tensor, label: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Pastes into some images a box of the next one in the batch, labels along with it; draws from torch's generator.
+def cutmix(probability: float, strong: Tensor, *labels: Tensor) -> tuple[Tensor, ...]:
+    """Pastes into some images a box of the next one in the batch, all that is known of it along with it; draws from torch's
+    generator.
 
     Args:
+        probability: of an image to get a box.
         strong: images [B, C, H, W].
-        label: classes int64 [B, H, W] or probabilities float [B, K, H, W].
+        labels: maps [B, H, W] or [B, K, H, W] of these images: classes, probabilities, what is image.
     """
     count, (height, width) = len(strong), strong.shape[-2:]
     share, stretch, top, left, chance = torch.rand(5, count)
@@ -83,8 +130,9 @@ def cutmix(strong: Tensor, label: Tensor, probability: float) -> tuple[Tensor, T
     inside = (rows >= y0.view(-1, 1, 1)) & (rows < (y0 + box_height).view(-1, 1, 1))
     inside = inside & (columns >= x0.view(-1, 1, 1)) & (columns < (x0 + box_width).view(-1, 1, 1))
     inside = (inside & (chance < probability).view(-1, 1, 1)).to(strong.device)
-    of_label = inside if label.ndim == 3 else inside.unsqueeze(1)
-    return torch.where(inside.unsqueeze(1), strong.roll(1, 0), strong), torch.where(of_label, label.roll(1, 0), label)
+    return tuple(
+        torch.where(inside if one.ndim == 3 else inside.unsqueeze(1), one.roll(1, 0), one) for one in (strong, *labels)
+    )
 
 
 def unlabeled_loss(logits: Tensor, label: Tensor, valid: Tensor, ignore_index: int) -> Tensor:
@@ -95,6 +143,37 @@ def unlabeled_loss(logits: Tensor, label: Tensor, valid: Tensor, ignore_index: i
     else:
         loss = F.cross_entropy(logits.float(), label, ignore_index=ignore_index, reduction="none")
     return ratio(sum_over_devices(loss.sum()), sum_over_devices(valid.sum()))
+
+
+def label_figures(label: Tensor, trusted: Tensor, truth: Tensor | None, ignore_index: int) -> dict[str, Tensor]:
+    """Figures of pseudo labels, scalars by name.
+
+    "pseudo_labels" is the share of pixels that are trusted. Where the truth is known, "pseudo_label_accuracy" is the share of
+    these that are right (NaN where none is trusted), and "pseudo_label_recall" the share of a class's pixels that get their
+    label, averaged over the classes that there are: it tells whether what is right is more than the background.
+
+    Args:
+        label: classes int64 [U, H, W] or probabilities float [U, K, H, W].
+        trusted: bool [U, H, W].
+        truth: classes uint8 [U, H, W].
+    """
+    figures = {"pseudo_labels": trusted.float().mean()}
+    if truth is not None:
+        classes = label.argmax(dim=1) if label.is_floating_point() else label
+        known, right = truth != ignore_index, (classes == truth) & trusted
+        figures["pseudo_label_accuracy"] = (right & known).sum() / (trusted & known).sum()
+        of_class = [torch.bincount(truth[chosen].flatten(), minlength=256) for chosen in (right & known, known)]
+        figures["pseudo_label_recall"] = (of_class[0] / of_class[1]).nanmean()
+    return figures
+
+
+def labelled_and_strong(model: Predictor, labelled: Tensor, strong: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Outputs for labelled images [B, C, H, W], and logits [U, K, H, W] for unlabelled ones; where sizes allow it in one
+    pass, so that batch norm sees both."""
+    if strong.shape[1:] != labelled.shape[1:]:
+        return model.outputs(labelled), model.outputs(strong)["logits"]
+    together, count = model.outputs(torch.cat([labelled, strong])), len(labelled)
+    return {name: values[:count] for name, values in together.items()}, together["logits"][count:]
 
 
 def unlabeled(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -89,14 +89,15 @@ def _build(value: object, slot: str, trust: Trust) -> object:
 
 
 def build_data(
-    data: Data | Node, seed: int, use_unlabeled: bool = False, use_depth: bool = False, *, trust: Trust = STRANGER
-) -> SegmentationDataModule:
+    data: Data | Node, seed: int, use_unlabeled: bool = False, use_depth: bool = False, strong_views: int = 1, *,
+    trust: Trust = STRANGER,
+) -> SegmentationDataModule:  # fmt: skip
     """The datamodule; nothing is read yet."""
     data = data if isinstance(data, Data) else Data.of(data)
     datamodule: SegmentationDataModule = make(
         data.keys_but("dataset"), "data", trust=trust,
         dataset=make(data.dataset.node, "data.dataset", trust=trust, later=True),
-        seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth,
+        seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth, strong_views=strong_views,
     )  # fmt: skip
     return datamodule
 

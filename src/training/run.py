@@ -135,7 +135,12 @@ def _run(
     torch.set_float32_matmul_precision("high")
     machine.check_devices(settings.trainer)
     datamodule = build.build_data(
-        settings.data, settings.seed, settings.model.uses_unlabeled, settings.use_depth, trust=trust
+        settings.data,
+        settings.seed,
+        settings.model.uses_unlabeled,
+        settings.use_depth,
+        settings.model.strong_views,
+        trust=trust,
     )
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
     if machine.is_main_process():

@@ -91,7 +91,9 @@ BAD = {
     "data.unlabeled_batch_size=0": "data.unlabeled_batch_size: should be greater than 0",
     "data.strong.gray=2": "data.strong.gray: should be less than or equal to 1",
     "model.semi=fixmatch": "model.semi.method: every training image is labelled; leave some without",
-    "model.semi=mixmatch": "model.semi.method: should be 'fixmatch' or 'adversarial'",
+    "model.semi=mixmatch": "model.semi.method: should be 'fixmatch', 'mean_teacher', 'unimatch_v2' or 'adversarial'",
+    "model.semi=mean_teacher": "model.ema_decay: the average is mean_teacher's teacher; give one",
+    "compile=true": "compile: a compiled network would not drop the channels that unimatch_v2 drops",
     "model.semi.threshold=1.1": "model.semi.threshold: should be less than or equal to 1",
     "+model.semi.treshold=0.5": "model.semi.treshold: no such key, did you mean 'threshold'?",
 }
@@ -148,6 +150,8 @@ EXTRA = {
     "trainer.zero_stage=3": ["trainer=deepspeed"],
     "trainer.sync_batchnorm=true": ["trainer=cpu"],
     "monitor=val/loss": ["monitor_mode=max"],
+    "model.semi=mean_teacher": ["data.labeled_fraction=1/8"],
+    "compile=true": ["model.semi=unimatch_v2", "model.ema_decay=0.99", "data.labeled_fraction=1/8"],
     **dict.fromkeys((key for key in BAD if key.startswith("data.dataset.names")), FOLDER[:2]),
     **dict.fromkeys(("data.dataset.colors=[[1,2,3]]", "model.class_weights=[1,2,3]", "monitor=val/iou/dog"), FOLDER),
 }

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src.data.datamodule import SegmentationDataModule
-from src.data.dataset import Subset
+from src.data.dataset import DerivedSource, Samples, Subset
 from src.errors import UserError
 from src.training.build import build_data, class_weights
 from tests.conftest import settings
@@ -160,8 +160,47 @@ def test_batches_carry_unlabeled_images_when_asked_for() -> None:
     assert not batch["unlabeled_mask"][:, :32].any()
     assert not torch.equal(batch["unlabeled_image"], batch["unlabeled_strong"])
     assert next(iter(subset().train_dataloader())).keys() == {"image", "mask", "id"} == batch.keys() - {
-        "unlabeled_image", "unlabeled_strong", "unlabeled_mask",
+        "unlabeled_image", "unlabeled_strong", "unlabeled_mask", "unlabeled_truth",
     }  # fmt: skip
+
+
+def test_the_truth_of_unlabeled_images_fits_them_and_changes_no_draw() -> None:
+    """It is for figures: what is cut out and flipped is as it would be without."""
+    options = ["data.crop=[40,40]", "data.augment.scale=[0.7,1.4]", "data.dataset.void_width=0"]
+    datamodule = subset(*options, use_unlabeled=True)
+    datamodule.prepare()
+    batch = next(iter(datamodule.train_dataloader()))
+    truth, padding = batch["unlabeled_truth"], batch["unlabeled_mask"] == 255
+    assert truth.dtype == torch.uint8 and (truth[padding] == 255).all()
+    assert truth[~padding].unique().numel() > 2  # and more than a background
+    assert datamodule.unlabeled is not None
+    blind = Samples(Blind(datamodule.unlabeled), unlabeled=Blind(datamodule.unlabeled), augment=datamodule.augment,
+                    strong=datamodule.strong, crop=datamodule.crop)  # fmt: skip
+    seeing = Samples(datamodule.unlabeled, unlabeled=datamodule.unlabeled, augment=datamodule.augment,
+                     strong=datamodule.strong, crop=datamodule.crop)  # fmt: skip
+    for index in range(3):
+        a, b = (samples[(0, index, "unlabeled")] for samples in (blind, seeing))
+        assert all(torch.equal(a[key], b[key]) for key in ("image", "strong", "mask"))
+        assert not torch.equal(a["truth"], b["truth"])
+
+
+class Blind(DerivedSource):
+    """A source whose masks say nothing."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, mask = self.source.read(index)
+        return image, torch.zeros_like(mask)
+
+
+def test_a_second_strong_view_is_drawn_where_a_method_takes_two_and_changes_nothing_else() -> None:
+    node = settings(Path(), "data.cache=null", "data.labeled_fraction=1/8")["data"]
+    one, two = (next(iter(build_data(node, 0, True, strong_views=n).train_dataloader())) for n in (1, 2))
+    assert two.keys() - one.keys() == {"unlabeled_strong2"}
+    assert all(torch.equal(one[key], two[key]) for key in one if key != "id")
+    assert not torch.equal(two["unlabeled_strong"], two["unlabeled_strong2"])
 
 
 def test_a_strong_change_moves_nothing() -> None:

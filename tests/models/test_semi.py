@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from src.data.labels import LabelSet
+from src.data.samples import Batch
+from src.errors import UserError
 from src.models.base import Segmenter
-from src.models.fixmatch import pseudo_labels
-from src.models.semi import cutmix, ramped, unlabeled_loss
+from src.models.channel_dropout import channel_mask, complementary_dropout
+from src.models.fixmatch import fixmatch, pseudo_labels
+from src.models.mean_teacher import mean_teacher
+from src.models.semi import SemiSupervision, cutmix, label_figures, ramped, unlabeled_loss
+from src.models.unimatch_v2 import unimatch_v2
+from src.train import train
 from src.training.build import build_data, build_model
 from tests.conftest import settings
 
@@ -29,7 +38,7 @@ class TestCutMix:
         image, label = coded()
         for seed in range(30):
             torch.manual_seed(seed)
-            mixed, moved = cutmix(image, label, 1.0)
+            mixed, moved = cutmix(1.0, image, label)
             assert torch.equal(mixed[:, 0].long(), moved)
             assert torch.equal(moved % label[0].numel(), label % label[0].numel())  # row and column are kept
             origin = moved // label[0].numel()
@@ -39,16 +48,16 @@ class TestCutMix:
     def test_distributions_move_as_classes_do(self) -> None:
         image, label = coded()
         torch.manual_seed(0)
-        moved = cutmix(image, label, 1.0)[1]
+        moved = cutmix(1.0, image, label)[1]
         torch.manual_seed(0)
         distribution = torch.stack([label, -label], dim=1)
-        assert torch.equal(cutmix(image, distribution, 1.0)[1], torch.stack([moved, -moved], dim=1))
+        assert torch.equal(cutmix(1.0, image, distribution)[1], torch.stack([moved, -moved], dim=1))
 
     def test_what_is_pasted_is_one_box_of_a_moderate_size(self) -> None:
         image, label = coded()
         for seed in range(30):
             torch.manual_seed(seed)
-            pasted = cutmix(image, label, 1.0)[1] != label
+            pasted = cutmix(1.0, image, label)[1] != label
             for one in pasted:
                 rows, columns = (axis.nonzero().flatten() for axis in (one.any(dim=1), one.any(dim=0)))
                 assert int(one.sum()) == len(rows) * len(columns)
@@ -58,7 +67,7 @@ class TestCutMix:
     def test_how_often(self) -> None:
         image, label = coded(count=400, height=8, width=8)
         torch.manual_seed(0)
-        shares = [float((cutmix(image, label, p)[1] != label).flatten(1).any(1).float().mean()) for p in (0, 0.5, 1)]
+        shares = [float((cutmix(p, image, label)[1] != label).flatten(1).any(1).float().mean()) for p in (0, 0.5, 1)]
         assert shares == pytest.approx([0, 0.5, 1], abs=0.08)
         assert shares[0] == 0
 
@@ -142,3 +151,201 @@ class TestPseudoLabels:
             confidence = model.confidence(model.probabilities(weak), model.normalization(weak), valid)  # type: ignore[operator]
         assert torch.equal(label != VOID, trusted)
         assert torch.equal(trusted, (confidence > 0.5) & (mask != VOID))
+
+
+class Coded(torch.nn.Module):
+    """A network whose logits are a fixed function of each pixel, and which has an encoder."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.encoder = torch.nn.Conv2d(3, 8, 1)
+        self.head = torch.nn.Conv2d(8, classes, 1)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.head(self.encoder(image))}
+
+
+class Small:
+    """What the methods ask of a model, and no more; the teacher is a network of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        self.semi = SemiSupervision(**options)
+        self.label_set = LabelSet(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)))
+        self.network, self.teacher, self.training = Coded(), Coded(), True
+        with torch.no_grad():
+            self.teacher.head.weight += 0.3 * torch.randn_like(self.teacher.head.weight)
+
+    def outputs(self, image: Tensor) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = (self.network if self.training else self.teacher)(image)
+        return result
+
+    def probabilities(self, image: Tensor) -> Tensor:
+        return self.outputs(image)["logits"].softmax(dim=1)
+
+    def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
+        return probability.amax(dim=1) >= self.semi.threshold
+
+    def eval(self) -> None:
+        self.training = False
+
+    def train(self) -> None:
+        self.training = True
+
+
+def unlabelled_batch(views: int = 1) -> Batch:
+    torch.manual_seed(3)
+    shape = (4, 3, 6, 8)
+    mask = torch.zeros(4, 6, 8, dtype=torch.uint8)
+    mask[0, :, 5:] = VOID  # padding, of one image only: CutMix moves it
+    batch: Batch = {
+        "image": torch.randn(2, 3, 6, 8), "mask": torch.zeros(2, 6, 8, dtype=torch.uint8), "id": ["0", "1"],
+        "unlabeled_image": torch.randn(shape), "unlabeled_strong": torch.randn(shape), "unlabeled_mask": mask,
+    }  # fmt: skip
+    if views == 2:
+        batch["unlabeled_strong2"] = torch.randn(shape)
+    return batch
+
+
+def by_hand(logits: Tensor, confidence: Tensor, label: Tensor, mask: Tensor, threshold: float) -> float:
+    """FixMatch's loss pixel by pixel: -log p of the label where the teacher is sure, over all pixels that are image."""
+    total, image = 0.0, 0
+    for b, y, x in np.ndindex(*mask.shape):
+        if mask[b, y, x] == VOID:
+            continue
+        image += 1
+        if confidence[b, y, x] >= threshold:
+            total -= float(logits[b, :, y, x].detach().double().log_softmax(dim=0)[label[b, y, x]])
+    return total / image
+
+
+class TestMethods:
+    def test_fixmatch_is_its_papers_loss_after_cutmix(self) -> None:
+        model, batch = Small(method="fixmatch", threshold=0.45, cutmix=1.0), unlabelled_batch()
+        torch.manual_seed(5)
+        outputs, loss, figures = fixmatch(model, batch)
+        with torch.no_grad():
+            confidence, label = model.teacher(batch["unlabeled_image"])["logits"].softmax(dim=1).max(dim=1)
+        torch.manual_seed(5)
+        strong, label, confidence, mask = cutmix(
+            1.0, batch["unlabeled_strong"], label, confidence, batch["unlabeled_mask"]
+        )
+        expected = by_hand(model.network(strong)["logits"], confidence, label, mask, 0.45)
+        assert float(loss) == pytest.approx(expected, rel=1e-5)
+        assert torch.equal(outputs["logits"], model.network(batch["image"])["logits"])
+        assert 0.2 < float(figures["pseudo_labels"]) < 0.9
+        assert loss.requires_grad and model.training
+
+    def test_what_is_image_moves_with_its_box(self) -> None:
+        """The loss is over the pixels that are image after CutMix, as in UniMatch's code."""
+        model, batch = Small(method="fixmatch", threshold=0.0, cutmix=1.0), unlabelled_batch()
+        batch["unlabeled_mask"][:] = VOID
+        batch["unlabeled_mask"][1] = 0  # only image 1 has pixels, and gives a box to image 0
+        for parameter in model.network.head.parameters():
+            parameter.data.zero_()  # all classes alike: a loss of log 3 in each of these pixels
+        for seed in range(5):
+            torch.manual_seed(seed)
+            assert float(fixmatch(model, batch).loss.detach()) == pytest.approx(math.log(3), rel=1e-5)
+
+    def test_a_mean_teacher_asks_for_its_own_probabilities(self) -> None:
+        model, batch = Small(method="mean_teacher", cutmix=1.0), unlabelled_batch()
+        torch.manual_seed(5)
+        _, loss, _ = mean_teacher(model, batch)
+        with torch.no_grad():
+            probability = model.teacher(batch["unlabeled_image"])["logits"].softmax(dim=1)
+        torch.manual_seed(5)
+        strong, probability, mask = cutmix(1.0, batch["unlabeled_strong"], probability, batch["unlabeled_mask"])
+        own = model.network(strong)["logits"].softmax(dim=1)
+        total, image = 0.0, 0
+        for b, y, x in np.ndindex(*mask.shape):
+            if mask[b, y, x] != VOID:
+                image += 1
+                total += sum(float(own[b, k, y, x] - probability[b, k, y, x]) ** 2 for k in range(3))
+        assert float(loss) == pytest.approx(total / image, rel=1e-5)
+        loss.backward()
+        assert all(p.grad is None for p in model.teacher.parameters())
+
+    def test_unimatch_v2_is_the_mean_of_two_views_without_some_channels(self) -> None:
+        model, batch = Small(method="unimatch_v2", threshold=0.45, cutmix=0.5), unlabelled_batch(views=2)
+        torch.manual_seed(5)
+        outputs, loss, _ = unimatch_v2(model, batch)
+        with torch.no_grad():
+            confidence, label = model.teacher(batch["unlabeled_image"])["logits"].softmax(dim=1).max(dim=1)
+        torch.manual_seed(5)
+        maps = (label, confidence, batch["unlabeled_mask"])
+        first, second = (cutmix(0.5, batch[key], *maps) for key in ("unlabeled_strong", "unlabeled_strong2"))
+        kept = torch.randperm(4)[:2]
+        features = model.network.encoder(torch.cat([first[0], second[0]]))
+        logits = model.network.head(features * channel_mask(features, kept)).chunk(2)
+        expected = [
+            by_hand(view, confidence, label, mask, 0.45)
+            for view, (_, label, confidence, mask) in zip(logits, (first, second), strict=True)
+        ]
+        assert float(loss) == pytest.approx(sum(expected) / 2, rel=1e-5)
+        assert torch.equal(outputs["logits"], model.network(batch["image"])["logits"])  # these keep their channels
+
+    def test_unimatch_v2_says_what_network_it_needs(self) -> None:
+        model = Small(method="unimatch_v2")
+        model.network.encoder, features = None, model.network.encoder  # type: ignore[assignment]
+        assert features is not None
+        with pytest.raises(UserError, match="encoder"):
+            unimatch_v2(model, unlabelled_batch(views=2))
+
+
+class TestComplementaryDropout:
+    def test_what_one_view_loses_the_other_keeps(self) -> None:
+        features = torch.ones(8, 50, 2, 3)
+        torch.manual_seed(0)
+        mask = channel_mask(features, torch.tensor([1, 3]))
+        assert mask.shape == (8, 50, 1, 1)
+        assert torch.equal(mask[:4] + mask[4:], torch.full((4, 50, 1, 1), 2.0))
+        assert (mask[[1, 3, 5, 7]] == 1).all()
+        assert set(mask[[0, 2]].unique().tolist()) == {0.0, 2.0}
+        assert 0.35 < float((mask[[0, 2]] == 0).float().mean()) < 0.65
+
+    def test_lists_and_dicts_of_features_lose_some_and_the_image_none(self) -> None:
+        class Encoder(torch.nn.Module):
+            def __init__(self, named: bool) -> None:
+                super().__init__()
+                self.named = named
+
+            def forward(self, image: Tensor) -> Any:
+                return {"out": image + 1} if self.named else [image, image + 1]
+
+        image = torch.ones(8, 16, 2, 2)
+        for named in (False, True):
+            encoder = Encoder(named)
+            with complementary_dropout(encoder):
+                features = encoder(image)
+            dropped = features["out"] if named else features[1]
+            assert named or features[0] is image
+            assert set(dropped.unique().tolist()) == {0.0, 2.0, 4.0}
+            after = encoder(image)
+            assert torch.equal(after["out"] if named else after[1], image + 1)  # only while it lasts
+
+
+def test_figures_of_labels_leave_out_what_is_not_known() -> None:
+    label = torch.tensor([[[0, 1, 2, 1]]])
+    trusted = torch.tensor([[[True, True, True, False]]])
+    truth = torch.tensor([[[0, 2, VOID, 1]]], dtype=torch.uint8)
+    figures = label_figures(label, trusted, truth, VOID)
+    assert {name: float(value) for name, value in figures.items()} == {
+        "pseudo_labels": 0.75, "pseudo_label_accuracy": 0.5, "pseudo_label_recall": pytest.approx((1 + 0 + 0) / 3),
+    }  # fmt: skip
+    assert label_figures(label, trusted, None, VOID).keys() == {"pseudo_labels"}
+    distribution = torch.nn.functional.one_hot(label, 3).movedim(-1, 1).float()
+    assert label_figures(distribution, trusted, truth, VOID) == figures
+    assert label_figures(label, ~trusted & False, truth, VOID)["pseudo_label_accuracy"].isnan()
+
+
+@pytest.mark.parametrize(
+    ("method", "network"), [("mean_teacher", "tiny"), ("unimatch_v2", "small"), ("fixmatch", "tiny")]
+)
+def test_a_run_trains_with_it_and_tells_how_good_the_labels_are(tmp_path: Path, method: str, network: str) -> None:
+    options = [f"model.semi={method}", "model.semi.threshold=0.1", "model.ema_decay=0.9", "data.labeled_fraction=1/2"]
+    outcome = train(settings(tmp_path, *options, f"network={network}", "trainer.max_epochs=1", "test=false"))
+    figures = {name: float(value) for name, value in outcome.trainer.logged_metrics.items()}
+    assert figures["train/pseudo_labels"] > 0.9
+    assert 0 < figures["train/pseudo_label_recall"] <= 1
+    assert 0 < figures["train/pseudo_label_accuracy"] <= 1
+    assert figures["train/unlabeled_loss"] > 0

@@ -1,0 +1,212 @@
+"""What do unlabelled images give? One network, one data set, one number of steps, with few labels and several methods.
+
+    python benchmarks/few_labels.py --arms shapes --seeds 1 2 3 --jobs 2
+    python benchmarks/few_labels.py --arm "supervised:" --arm "fixmatch:model.semi=fixmatch" -- data.labeled_fraction=1/32
+    python benchmarks/few_labels.py --arms curve --picture docs/few-labels.png
+
+Arguments after `--` go to every run. Each run is a process of its own, and a line in `results.jsonl` under `--output`; a run
+that is there already is not run again, so an interrupted benchmark goes on when started again. An epoch has the batches of
+the whole training split whatever `data.labeled_fraction` is, so that equal epochs are equal steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+_ALL_RUNS = (
+    "data.labeled_fraction=1/64 trainer=cpu trainer.max_epochs=4 trainer.check_val_every_n_epoch=4 callbacks.pictures=null "
+    "callbacks.dashboard=null"
+)
+# The strong view's changes of colour, for labelled images too: in the embedded data colour tells nothing of the class.
+_COLORS = (
+    "data.augment.photometric=0.8 data.augment.brightness=0.5 data.augment.contrast=0.5 data.augment.saturation=0.5 "
+    "data.augment.hue=0.25"
+)
+_EIGHT = f"{_COLORS} data.labeled_fraction=1/256"  # 8 scenes: colours alone do not do there
+_STRONG = "data.strong.blur=0 data.strong.gray=0 model.ema_decay=0.99"
+_FIXMATCH = f"{_STRONG} model.semi=fixmatch model.semi.threshold=0.9 model.semi.start=250 model.semi.ramp=100"
+_TEACHER = (
+    f"{_STRONG} model.semi=mean_teacher model.semi.weight=10 model.semi.cutmix=1 model.semi.start=150 "
+    "model.semi.ramp=250"
+)
+_FIGURES = ("train/pseudo_labels", "train/pseudo_label_accuracy", "train/pseudo_label_recall")
+ARMS: dict[str, dict[str, str]] = {
+    "shapes": {
+        "supervised": "",
+        "supervised, colours": _COLORS,
+        "all labels": "data.labeled_fraction=null",
+        "all labels, colours": f"{_COLORS} data.labeled_fraction=null",
+    },
+    "methods": {
+        "supervised": _EIGHT,
+        "oracle": f"{_EIGHT} {_STRONG} model._target_=benchmarks.told.Told model.semi=fixmatch model.semi.threshold=0.9",
+        "fixmatch": f"{_EIGHT} {_FIXMATCH}",
+        "mean teacher": f"{_EIGHT} {_TEACHER}",
+        "unimatch v2": f"{_EIGHT} {_FIXMATCH.replace('=fixmatch', '=unimatch_v2')}",
+        "adversarial": f"{_EIGHT} model=gan model.semi=adversarial model.semi.discriminator_threshold=0.2",
+        "all labels": f"{_COLORS} data.labeled_fraction=null",
+    },
+    "curve": {
+        f"{name}, 1/{part}": f"{changes} data.labeled_fraction=1/{part}"
+        for part in (8, 16, 32, 64, 128, 256)
+        for name, changes in (("supervised", ""), ("colours", _COLORS))
+    },
+}
+Result = dict[str, Any]
+
+
+def run(arm: str, seed: int, overrides: list[str], folder: Path, threads: int) -> Result:
+    """Trains once, and reads what came out."""
+    run_dir = folder / "runs" / f"{arm.replace(' ', '_').replace('/', '-')}-{seed}"
+    shutil.rmtree(run_dir, ignore_errors=True)  # what an interrupted run left, or one of other settings
+    run_dir.mkdir(parents=True)
+    command = [sys.executable, "-m", "src.train", *overrides, f"seed={seed}", f"hydra.run.dir={run_dir}"]
+    with (run_dir / "output.txt").open("w") as output:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+    if done.returncode:
+        raise RuntimeError(f"{arm}, seed {seed}: exit status {done.returncode}, see {run_dir / 'output.txt'}")
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    result: Result = {"arm": arm, "seed": seed, "overrides": overrides, "steps": metrics["steps"],
+                      "seconds": metrics["wall_seconds"]}  # fmt: skip
+    for stage in ("val", "test"):
+        if stage in metrics:
+            result[stage] = {k: v for k, v in metrics[stage].items() if k == "miou" or k.startswith("iou/")}
+    return result | figures(run_dir)
+
+
+def figures(run_dir: Path) -> Result:
+    """Share and accuracy of the pseudo labels in each quarter of the run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_dir / "tensorboard")).Reload()
+    found: Result = {}
+    for name in _FIGURES:
+        if name in events.Tags()["scalars"]:
+            values = [event.value for event in events.Scalars(name)]
+            quarters = [values[len(values) * q // 4 : len(values) * (q + 1) // 4] for q in range(4)]
+            means = [[v for v in quarter if v == v] for quarter in quarters]  # without NaN
+            found[name.removeprefix("train/")] = [round(statistics.mean(m), 4) if m else None for m in means]
+    return found
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def table(results: dict[tuple[str, int], Result], arms: list[str], seeds: list[int]) -> str:
+    """A line an arm: mean ± standard deviation over seeds, and the difference to the first arm, seed by seed."""
+    lines = [
+        "| | val mIoU | to the first | test mIoU | to the first | trusted | right | recall | time |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in arms:
+        have = [seed for seed in seeds if (arm, seed) in results]
+        if not have:
+            continue
+        cells = [f"{arm} ({len(have)})" if len(have) < len(seeds) else arm]
+        both = [seed for seed in have if (arms[0], seed) in results]
+        for stage in ("val", "test"):
+            cells.append(spread([results[arm, seed][stage]["miou"] for seed in have]))
+            gains = [results[arm, s][stage]["miou"] - results[arms[0], s][stage]["miou"] for s in both]
+            cells.append("–" if arm == arms[0] or not gains else spread(gains))
+        for name in _FIGURES:
+            last = [results[arm, s].get(name.removeprefix("train/"), [None])[-1] for s in have]
+            known = [value for value in last if value is not None]
+            cells.append(f"{statistics.mean(known):.3f}" if known else "")
+        seconds = statistics.mean(results[arm, s]["seconds"] for s in have)
+        cells.append(f"{seconds:.0f} s")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def picture(results: dict[tuple[str, int], Result], arms: list[str], seeds: list[int], file: Path) -> None:
+    """val mIoU over the share of labels, a line for each name of the arms "name, 1/n"; seeds as points."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for color, name in enumerate(dict.fromkeys(arm.rpartition(", ")[0] for arm in arms)):
+        points = {
+            int(arm.rpartition("/")[2]): [results[arm, s]["val"]["miou"] for s in seeds if (arm, s) in results]
+            for arm in arms if arm.rpartition(", ")[0] == name
+        }  # fmt: skip
+        points = {part: values for part, values in points.items() if values}
+        axes.plot([*points], [statistics.mean(v) for v in points.values()], color=f"C{color}", label=name)
+        for part, values in points.items():
+            axes.scatter([part] * len(values), values, color=f"C{color}", s=12)
+    axes.set_xscale("log", base=2)
+    parts = sorted({int(arm.rpartition("/")[2]) for arm in arms})
+    axes.set_xticks(parts, [f"1/{part}" for part in parts])
+    axes.set_xlabel("share of the 2000 scenes that is labelled")
+    axes.set_ylabel("val mIoU")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", choices=sorted(ARMS), default="shapes", help="a set of arms")
+    parser.add_argument("--arm", action="append", default=[], help='arms of your own instead: "name:override override"')
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--table", action="store_true", help="only show what is there")
+    parser.add_argument("--picture", type=Path, help="with --arms curve: the file to draw it to")
+    parser.add_argument("overrides", nargs="*", help="for every run, after --")
+    arguments = parser.parse_args()
+    arms = dict(a.split(":", 1) for a in arguments.arm) or ARMS[arguments.arms]
+    folder = (arguments.output or ROOT / "logs" / "benchmarks" / f"few_labels_{arguments.arms}").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    file, lock = folder / "results.jsonl", threading.Lock()
+    results: dict[tuple[str, int], Result] = {}
+    if file.is_file():
+        for line in file.read_text().splitlines():
+            one = json.loads(line)
+            results[one["arm"], one["seed"]] = one
+
+    def measure(arm: str, seed: int) -> None:
+        overrides = [*_ALL_RUNS.split(), *arms[arm].split(), *arguments.overrides]
+        known = results.get((arm, seed))
+        if known is not None and known["overrides"] == overrides:
+            return
+        try:
+            one = run(arm, seed, overrides, folder, arguments.threads)
+        except RuntimeError as error:
+            print(error, flush=True)
+            return
+        with lock, file.open("a") as lines:
+            lines.write(json.dumps(one) + "\n")
+            results[arm, seed] = one
+        print(arm, seed, f"{one['val']['miou']:.4f}", flush=True)
+
+    if not arguments.table:
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            list(pool.map(lambda pair: measure(*pair), [(arm, seed) for seed in arguments.seeds for arm in arms]))
+    print(table(results, list(arms), arguments.seeds))
+    if arguments.picture is not None:
+        picture(results, list(arms), arguments.seeds, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()
