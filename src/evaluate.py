@@ -7,13 +7,14 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt, PositiveInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
+from src.config.asked import Asked
 from src.config.check import check_keys, check_node
 from src.config.parts import (
     Accelerator,
@@ -68,7 +69,7 @@ class Where:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluation(Asked):
     """What an evaluation is told.
 
     Attributes:
@@ -85,32 +86,23 @@ class Evaluation:
     paths: Paths
     trust: list[str] | None = None
 
-    @classmethod
-    def of(cls, config: Config) -> Self:
-        """The evaluation that a composed config asks for.
-
-        Raises:
-            UserError: the first thing that is wrong in it; a `data` group, where one was chosen, is checked against its
-                classes' signatures.
-        """
-        check_keys(config, types_of(cls))
-        one = filled(cls, config)
-        if "_target_" in one.trainer:
-            check_node("trainer", one.trainer)
+    def check(self) -> None:
+        """Checks a `data` group, where one was chosen, against its classes' signatures."""
+        if "_target_" in self.trainer:
+            check_node("trainer", self.trainer)
         else:
-            check_keys(one.trainer, types_of(Where), "trainer")
-        if Trainer.of(one.trainer).strategy == "deepspeed":
+            check_keys(self.trainer, types_of(Where), "trainer")
+        if Trainer.of(self.trainer).strategy == "deepspeed":
             raise UserError(
                 "trainer.strategy: deepspeed cuts optimizer states into shards, and evaluating has none; take trainer=ddp"
             )
-        if (data := one.own_data) is not None:
+        if (data := self.own_data) is not None:
             node = data.dataset.node
             if data.dataset.labels == "???":  # the checkpoint may say
                 node = {**data.dataset.keys_but("labels"), "_partial_": True}
             check_node("data", {**data.node, "dataset": node})
         else:
-            check_keys(one.data, types_of(ChosenData), "data")
-        return one
+            check_keys(self.data, types_of(ChosenData), "data")
 
     @property
     def own_data(self) -> Data | None:

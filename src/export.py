@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
-from src.config.check import check_keys
-from src.config.parts import Config, filled, types_of
+from src.config.asked import Asked
+from src.config.parts import Config
 from src.errors import UserError, of_a_file
 
 if TYPE_CHECKING:  # a config error must not wait for torch
@@ -33,7 +33,7 @@ _CLOSE = 1e-3  # of the largest logit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Asked):
     """What an export is told.
 
     Attributes:
@@ -47,16 +47,6 @@ class Export:
     format: Literal["onnx", "pt2"]
     size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None
     trust: list[str] | None = None
-
-    @classmethod
-    def of(cls, config: Config) -> Self:
-        """The export that a composed config asks for.
-
-        Raises:
-            UserError: the first thing that is wrong in it.
-        """
-        check_keys(config, types_of(cls))
-        return filled(cls, config)
 
 
 def export(settings: Config | Export) -> float:

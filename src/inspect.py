@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
-from src.config.check import check_keys, check_node
-from src.config.parts import Config, Data, Node, filled, types_of
+from src.config.asked import Asked
+from src.config.check import check_node
+from src.config.parts import Config, Data
 from src.errors import UserError
 from src.storage.trust import OWN, STRANGER, Trust
 
@@ -31,7 +32,7 @@ _LISTED = 20  # problems that are printed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspection:
+class Inspection(Asked):
     """What an inspection is told.
 
     Attributes:
@@ -44,17 +45,8 @@ class Inspection:
     output: str | None
     samples: PositiveInt
 
-    @classmethod
-    def of(cls, config: Config) -> Self:
-        """The inspection that a composed config asks for.
-
-        Raises:
-            UserError: the first thing that is wrong in it.
-        """
-        check_keys(config, {**types_of(cls), "data": Node})
-        asked = filled(cls, config)
-        check_node("data", asked.data.node)
-        return asked
+    def check(self) -> None:
+        check_node("data", self.data.node)
 
 
 @dataclass

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt, PositiveFloat
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
-from src.config.check import check_keys, check_node
-from src.config.parts import Config, Data, Node, filled, types_of
+from src.config.asked import Asked
+from src.config.check import check_node
+from src.config.parts import Config, Data
 from src.errors import UserError
 from src.optional_packages import needs
 from src.storage.trust import OWN, STRANGER, Trust
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion:
+class Conversion(Asked):
     """What a conversion into chunks is told.
 
     Attributes:
@@ -45,19 +46,10 @@ class Conversion:
     shuffle: bool
     seed: NonNegativeInt
 
-    @classmethod
-    def of(cls, config: Config) -> Self:
-        """The conversion that a composed config asks for.
-
-        Raises:
-            UserError: the first thing that is wrong in it.
-        """
-        check_keys(config, {**types_of(cls), "data": Node})
-        asked = filled(cls, config)
-        check_node("data", asked.data.node)
-        if asked.data.labeled_fraction is not None:
+    def check(self) -> None:
+        check_node("data", self.data.node)
+        if self.data.labeled_fraction is not None:
             raise UserError("data.labeled_fraction: is chosen when training, not here; leave it out")
-        return asked
 
 
 def optimize(settings: Config | Conversion, trust: Trust = STRANGER) -> dict[str, int]:

@@ -10,13 +10,14 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 from omegaconf import DictConfig
 from pydantic import Field
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
+from src.config.asked import Asked
 from src.config.check import check_keys, check_node
 from src.config.parts import Accelerator, Config, Dataset, Devices, Node, Precision, Share, Trainer, filled, types_of
 from src.config.rules import check_precision
@@ -48,7 +49,7 @@ class Where:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class Prediction(Asked):
     """What a prediction is told.
 
     Attributes:
@@ -73,24 +74,15 @@ class Prediction:
     trainer: Node
     trust: list[str] | None = None
 
-    @classmethod
-    def of(cls, config: Config) -> Self:
-        """The prediction that a composed config asks for.
-
-        Raises:
-            UserError: the first thing that is wrong in it.
-        """
-        check_keys(config, types_of(cls))
-        asked = filled(cls, config)
-        window = asked.window or SIDE
-        if asked.overlap * 2 > window:
-            raise UserError(f"overlap: {asked.overlap} is more than half of window={window}; take less")
-        if "_target_" in asked.trainer:
-            check_node("trainer", asked.trainer)
+    def check(self) -> None:
+        window = self.window or SIDE
+        if self.overlap * 2 > window:
+            raise UserError(f"overlap: {self.overlap} is more than half of window={window}; take less")
+        if "_target_" in self.trainer:
+            check_node("trainer", self.trainer)
         else:
-            check_keys(asked.trainer, types_of(Where), "trainer")
-        _check_where(Trainer.of(asked.trainer), asked.where, asked.device)
-        return asked
+            check_keys(self.trainer, types_of(Where), "trainer")
+        _check_where(Trainer.of(self.trainer), self.where, self.device)
 
     @property
     def where(self) -> Where:

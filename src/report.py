@@ -6,20 +6,19 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
-from src.config.check import check_keys
-from src.config.parts import Config, filled, types_of
+from src.config.asked import Asked
+from src.config.parts import Config
 from src.errors import UserError, of_a_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Asked):
     """What a report is told.
 
     Attributes:
@@ -36,16 +35,6 @@ class Comparison:
     output: str | None
     samples: NonNegativeInt
     pictures: NonNegativeInt
-
-    @classmethod
-    def of(cls, config: Config) -> Self:
-        """The report that a composed config asks for.
-
-        Raises:
-            UserError: the first thing that is wrong in it.
-        """
-        check_keys(config, types_of(cls))
-        return filled(cls, config)
 
 
 def report(settings: Config | Comparison) -> None:

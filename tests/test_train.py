@@ -148,7 +148,7 @@ def test_a_diverged_loss_ends_the_run_with_the_step_and_the_last_good_checkpoint
     ("overrides", "said"),
     [
         (["monitor=val/iou/dog"], "monitor: no class is called 'dog'; classes: background, disk"),
-        (["model.class_weights=[1,2]"], "model.class_weights: 2 weights for 6 classes"),
+        (["model.class_weights=[1,2]"], "model.class_weights: 2 for 6 classes"),
         (["network=unet", "network.encoder=resnet-18"], "did you mean"),
         (["network=unet", "network.encoder_weights=/none.pth"], "there is no file"),
         (["scheduler=poly", "scheduler.warmup_steps=1000"], "warmup_steps"),

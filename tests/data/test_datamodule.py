@@ -93,7 +93,7 @@ def test_class_weights(tmp_path: Path) -> None:
     assert given is not None
     assert given.tolist() == [1, 2, 3]
     assert class_weights(None, source) is None
-    with pytest.raises(UserError, match="2 weights for 3 classes"):
+    with pytest.raises(UserError, match="2 for 3 classes"):
         class_weights([1, 2], source)
 
 
