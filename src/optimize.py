@@ -48,8 +48,9 @@ class Conversion(Asked):
 
     def check(self) -> None:
         check_node("data", self.data.node)
-        if self.data.labeled_fraction is not None:
-            raise UserError("data.labeled_fraction: is chosen when training, not here; leave it out")
+        for key in ("labeled_fraction", "labeled_list"):
+            if self.data.node.get(key) is not None:
+                raise UserError(f"data.{key}: is chosen when training, not here; leave it out")
 
 
 def optimize(settings: Config | Conversion, trust: Trust = STRANGER) -> dict[str, int]:

@@ -89,11 +89,13 @@ def _check_sizes(settings: Settings) -> None:
 
 def _check_unlabeled(settings: Settings) -> None:
     """Checks what learning from unlabelled images needs."""
-    model, fraction = settings.model, settings.data.labeled_fraction
+    model, data = settings.model, settings.data
     semi = model.semi
-    if fraction is not None:
-        parse_share(fraction)
-    elif model.uses_unlabeled:
+    if data.labeled_fraction is not None:
+        if data.labeled_list is not None:
+            raise UserError("data.labeled_list: names what is labelled, and data.labeled_fraction draws it; give one")
+        parse_share(data.labeled_fraction)
+    elif model.uses_unlabeled and data.labeled_list is None:
         raise without_unlabeled()
     if semi is None:
         return

@@ -88,6 +88,7 @@ class Data(Part):
     batch_size: int = 1
     crop: list[int] | None = None
     labeled_fraction: str | float | None = None
+    labeled_list: str | None = None
     augment: Augment | None = None
     num_workers: int | None = None
 

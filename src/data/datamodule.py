@@ -16,13 +16,13 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader
 
 from src.config.rules import check_bounds, check_sides, without_unlabeled
-from src.config.shares import parse_share
 from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.augment.transforms import Augment, Strong
 from src.data.caches import cached
 from src.data.chunk_order import chunk_order
-from src.data.dataset import Chunked, InMemory, Samples, Source, Subset, depth_of, digest, innermost, split_by_label
+from src.data.dataset import Chunked, InMemory, Samples, Source, Subset, depth_of, digest, innermost
 from src.data.disk_cache import OnDisk
+from src.data.labeled import split_by_label
 from src.data.labels import LabelSet
 from src.data.layout.splits import check_apart
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
@@ -59,6 +59,7 @@ class SegmentationDataModule(L.LightningDataModule):
         labeled_fraction: share of the training samples whose labels are used, e.g. "1/8" or 0.125; None uses all. An
             epoch keeps its number of batches.
         labeled_seed: which ones are labelled; the run's seed does not change them.
+        labeled_list: a file that names the labelled ones, a line each, in place of a share; the published lists of names do.
         unlabeled_batch_size: unlabelled samples in each global batch, where the model uses any; None for as many as
             `batch_size`.
         strong: the strong change of unlabelled images; None for `Strong()`.
@@ -87,6 +88,7 @@ class SegmentationDataModule(L.LightningDataModule):
         limit: PositiveInt | None = None,
         labeled_fraction: str | PositiveFloat | None = None,
         labeled_seed: NonNegativeInt = 0,
+        labeled_list: str | None = None,
         unlabeled_batch_size: PositiveInt | None = None,
         strong: Strong | None = None,
         download: bool = False,
@@ -97,6 +99,8 @@ class SegmentationDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.labeled_fraction, self.labeled_seed, self.strong = labeled_fraction, labeled_seed, strong or Strong()
+        self.labeled_list = labeled_list
+        self._is_partly_labelled = labeled_fraction is not None or labeled_list is not None
         self.unlabeled_batch_size = (unlabeled_batch_size or batch_size) if use_unlabeled else 0
         self._unlabeled: Source | None = None
         self._known: dict[str, list[object]] = {}
@@ -138,9 +142,9 @@ class SegmentationDataModule(L.LightningDataModule):
                 if self.limit is not None:
                     source = Subset(source, range(min(self.limit, len(source))))
                 self._samples = len(source)
-                if self.labeled_fraction is not None:
+                if self._is_partly_labelled:
                     source, self._unlabeled = split_by_label(
-                        source, parse_share(self.labeled_fraction), self.labeled_seed
+                        source, self.labeled_fraction, self.labeled_seed, self.labeled_list
                     )
             self._sources[split] = source
         return self._sources[split]
@@ -232,7 +236,7 @@ class SegmentationDataModule(L.LightningDataModule):
         unlabeled = self.unlabeled
         batches = TrainingBatches(
             len(source), self.batch_size, self.seed, *self._rank(), **self._position,
-            batches=None if self.labeled_fraction is None else self.batches_per_epoch(),
+            batches=self.batches_per_epoch() if self._is_partly_labelled else None,
             unlabeled=len(unlabeled) if unlabeled else 0, unlabeled_batch_size=self.unlabeled_batch_size,
             rare=self._rare, crop=self.crop, sizes=self.crop_sizes, order=self._order(source),
         )  # fmt: skip

@@ -289,22 +289,6 @@ def whole_of(source: Source, index: int) -> str | None:
     return source.whole(index) if isinstance(source, CutOut) else None
 
 
-def split_by_label(source: Source, fraction: float, seed: int) -> tuple[Source, Source]:
-    """A labelled share of a source, drawn by `seed` alone, and the rest, whose masks nobody looks at.
-
-    Raises:
-        UserError: the share leaves no labelled sample.
-    """
-    count = round(len(source) * fraction)
-    if count == 0:
-        raise UserError(
-            f"data.labeled_fraction: {fraction:.4g} of {len(source)} training samples leaves none labelled; take at least "
-            f"1/{len(source)}"
-        )
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(derive(seed, "labeled"))).tolist()
-    return Subset(source, sorted(order[:count])), Subset(source, sorted(order[count:]))
-
-
 def class_counts(source: Source) -> npt.NDArray[np.int64]:
     """Pixels of each class in the split, int64 [K]; ignored pixels are left out."""
     classes = source.label_set.num_classes

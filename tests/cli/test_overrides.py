@@ -32,7 +32,8 @@ READS: dict[str, Callable[[Config], object]] = {
 # Each key, the command that has it, and what else that one needs.
 KEYS: list[tuple[str, str, list[str]]] = [
     ("data.root", "train", ["data=folder"]), ("data.root", "evaluate", ["ckpt=x"]), ("data.root", "inspect", ["data=voc"]),
-    ("data.root", "optimize", ["data=voc", "output=x"]), ("data.cache_dir", "train", []), ("init_from", "train", []),
+    ("data.root", "optimize", ["data=voc", "output=x"]), ("data.cache_dir", "train", []), ("data.labeled_list", "train", []),
+    ("init_from", "train", []),
     ("data.dataset.cache_dir", "train", ["data=streaming", "data.root=x"]),
     ("network.encoder_weights", "train", ["network=unet"]), ("ckpt", "evaluate", []), ("ckpt", "export", ["output=x"]),
     ("ckpt", "predict", ["input=x", "output=x"]), ("input", "predict", ["ckpt=x", "output=x"]),

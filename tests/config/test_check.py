@@ -87,6 +87,7 @@ BAD = {
     "data.labeled_fraction=1/0": "data.labeled_fraction: should be a share such as 1/8 or 0.125, not '1/0'",
     "data.labeled_fraction=0": "data.labeled_fraction: should be",
     "data.labeled_fraction=2": "data.labeled_fraction: should be above 0 and at most 1, not 2",
+    "data.labeled_list=names.txt": "data.labeled_list: names what is labelled, and data.labeled_fraction draws it; give one",
     "data.labeled_fraction=9/8": "data.labeled_fraction: should be above 0 and at most 1, not '9/8'",
     "data.unlabeled_batch_size=0": "data.unlabeled_batch_size: should be greater than 0",
     "data.strong.gray=2": "data.strong.gray: should be less than or equal to 1",
@@ -140,6 +141,7 @@ BAD |= {
 }
 FOLDER = ["data=folder", "data.root=/none", "data.dataset.names=[a,b]"]
 EXTRA = {
+    "data.labeled_list=names.txt": ["data.labeled_fraction=1/8"],
     "network.width=wide": ["network=tiny"],
     "scheduler.power=two": ["scheduler=poly"],
     "optimizer.nesterov=true": ["optimizer=sgd", "optimizer.momentum=0"],
