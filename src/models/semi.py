@@ -149,7 +149,7 @@ def label_figures(label: Tensor, trusted: Tensor, truth: Tensor | None, ignore_i
     """Figures of pseudo labels, scalars by name.
 
     "pseudo_labels" is the share of pixels that are trusted. Where the truth is known, "pseudo_label_accuracy" is the share of
-    these that are right (NaN where none is trusted), and "pseudo_label_recall" the share of a class's pixels that get their
+    these that are right (0 where none is trusted), and "pseudo_label_recall" the share of a class's pixels that get their
     label, averaged over the classes that there are: it tells whether what is right is more than the background.
 
     Args:
@@ -161,9 +161,9 @@ def label_figures(label: Tensor, trusted: Tensor, truth: Tensor | None, ignore_i
     if truth is not None:
         classes = label.argmax(dim=1) if label.is_floating_point() else label
         known, right = truth != ignore_index, (classes == truth) & trusted
-        figures["pseudo_label_accuracy"] = (right & known).sum() / (trusted & known).sum()
+        figures["pseudo_label_accuracy"] = (right & known).sum() / (trusted & known).sum().clamp_min(1)
         of_class = [torch.bincount(truth[chosen].flatten(), minlength=256) for chosen in (right & known, known)]
-        figures["pseudo_label_recall"] = (of_class[0] / of_class[1]).nanmean()
+        figures["pseudo_label_recall"] = (of_class[0] / of_class[1]).nanmean().nan_to_num()
     return figures
 
 

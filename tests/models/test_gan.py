@@ -115,7 +115,7 @@ def test_one_backward_gives_each_part_the_gradient_of_its_own_loss(tmp_path: Pat
     datamodule.prepare()
     source = datamodule.source("train")
     model = build_model(given, source.label_set, source.channels, source.intensity)
-    trainer = build_trainer(Trainer.of(given["trainer"]), str(tmp_path), {}, given["logger"])
+    trainer = build_trainer(Trainer.of(given["trainer"]), str(tmp_path), {}, {})
     gradients = Gradients()
     trainer.callbacks.append(gradients)  # type: ignore[attr-defined]
     trainer.fit(model, datamodule=datamodule)
