@@ -46,6 +46,7 @@ GROUPS = {
     "trainer": "Where and how long: devices, precision, epochs, clipping, accumulation.",
     "tasks": "What the network learns beside the classes of pixels. Without the group: nothing.",
     "metrics": "What is computed beside the scores. Without the group: nothing; your own go by name, `metrics.my._target_=…`.",
+    "inference": "How images are predicted to be scored, shown and written: whole or in windows, at which sizes, mirrored.",
     "callbacks": "What watches a run: checkpoints, pictures, the dashboard.",
     "logger": "Where curves are written.",
     "paths": "Folders.",
@@ -274,7 +275,7 @@ def tables_of(command: str) -> dict[str, Any]:
     if command == "train":
         return dict(TOP_LEVEL)
     module = importlib.import_module(f"src.{command}")
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {f"inference.{key}": kind for key, kind in TYPES["inference"].items()}
     for it in vars(module).values():
         if not (isinstance(it, type) and dataclasses.is_dataclass(it) and it.__module__ == module.__name__):
             continue

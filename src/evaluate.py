@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
 from src.config.asked import Asked
-from src.config.check import check_keys, check_node
+from src.config.check import check_inference, check_keys, check_node
 from src.config.parts import (
     Accelerator,
     Config,
@@ -77,12 +77,14 @@ class Evaluation(Asked):
         trust: packages that the checkpoint's config may name.
         data: a whole data set, or what is changed of the checkpoint's.
         trainer: where it runs, and in what precision.
+        inference: what is changed of how the model predicts; a key that is None is as it was trained.
     """
 
     ckpt: str
     splits: list[Literal["val", "test"]]
     data: Node
     trainer: Node
+    inference: Node
     paths: Paths
     trust: list[str] | None = None
 
@@ -96,6 +98,7 @@ class Evaluation(Asked):
             raise UserError(
                 "trainer.strategy: deepspeed cuts optimizer states into shards, and evaluating has none; take trainer=ddp"
             )
+        check_inference(self.inference, partly=True)
         if (data := self.own_data) is not None:
             node = data.dataset.node
             if data.dataset.labels == "???":  # the checkpoint may say
@@ -140,6 +143,7 @@ def _evaluate(asked: Evaluation, typed: Collection[str] | None, ranks: RankSuper
     file = checkpoints.find(asked.ckpt)
     packages = asked.trust or ()
     model, trained = build.model_from_checkpoint(file, packages, scored=True)
+    model.inference = model.inference.with_keys(asked.inference)
     chosen = asked.own_data
     trust = OWN if chosen is not None else Trust(f"ckpt: {file}", split_packages(packages))
     if chosen is not None:
@@ -171,7 +175,7 @@ def _evaluate(asked: Evaluation, typed: Collection[str] | None, ranks: RankSuper
     trainer = build.build_trainer(on, asked.paths.output_dir, progress, {}, 1, ranks)
     run_dir = Path(asked.paths.output_dir)
     results: dict[str, dict[str, float]] = {}
-    written = {"checkpoint": str(file)}
+    written = {"checkpoint": str(file), "inference": asdict(model.inference)}
     try:
         for split in asked.splits:
             run = trainer.validate if split == "val" else trainer.test

@@ -18,7 +18,7 @@ from pydantic import Field
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
 from src.config.asked import Asked
-from src.config.check import check_keys, check_node
+from src.config.check import check_inference, check_keys, check_node
 from src.config.parts import Accelerator, Config, Dataset, Devices, Node, Precision, Share, Trainer, filled, types_of
 from src.config.rules import check_precision
 from src.data.windows import SIDE
@@ -59,6 +59,7 @@ class Prediction(Asked):
         opacity: of the colours in overlays.
         window: side in pixels; None takes photos whole.
         overlap: pixels that windows share.
+        inference: what is changed of how the model predicts; a key that is None is as it was trained.
         device: in torch's words; "auto" where `trainer` says it, or the machine.
     """
 
@@ -72,12 +73,14 @@ class Prediction(Asked):
     window: Annotated[int, Field(ge=64, multiple_of=32)] | None
     overlap: Annotated[int, Field(ge=0, multiple_of=32)]
     trainer: Node
+    inference: Node
     trust: list[str] | None = None
 
     def check(self) -> None:
         window = self.window or SIDE
         if self.overlap * 2 > window:
             raise UserError(f"overlap: {self.overlap} is more than half of window={window}; take less")
+        check_inference(self.inference, partly=True)
         if "_target_" in self.trainer:
             check_node("trainer", self.trainer)
         else:
@@ -137,6 +140,12 @@ def predict(settings: Config | Prediction) -> list[str]:
     from src.training import build
 
     model, trained = build.model_from_checkpoint(checkpoints.find(asked.ckpt), asked.trust or ())
+    model.inference = model.inference.with_keys(asked.inference)
+    if model.inference.windows and asked.window is not None:
+        raise UserError(
+            "window: cuts images for a model that takes them whole, and this one predicts in windows; give "
+            f"inference.window=[{asked.window},{asked.window}], or inference.mode=whole"
+        )
     device = _device(_place(asked))
     check_precision(asked.where.precision, has_gpu=device.type != "cpu", here=True)
     precision = _MIXED.get(str(asked.where.precision))

@@ -12,6 +12,7 @@ from src.callbacks.dashboard import newest_batch
 from src.callbacks.segmenter import segmenter
 from src.data.datamodule import SegmentationDataModule
 from src.inference.drawing import as_picture, comparison
+from src.inference.protocol import joined
 from src.inference.sizes import sized
 
 
@@ -42,10 +43,11 @@ class Pictures(L.Callback):
             image, mask = source.read(index)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 raw = image[None].to(model.device)
-                prediction = sized(model.logits(raw), mask.shape).argmax(dim=1)[0].cpu()
+                outputs = joined(model.predicted(raw, mask.shape))
+                prediction = outputs["logits"].argmax(dim=1)[0].cpu()
                 maps = {
                     title: sized(values[None].float(), mask.shape)[0, 0].cpu().numpy()
-                    for title, values in model.maps(raw).items()
+                    for title, values in model.maps(raw, outputs).items()
                 }
                 image = image if image.shape[-2:] == mask.shape else sized(image[None].float(), mask.shape)[0]
             if not trainer.is_global_zero:

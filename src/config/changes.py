@@ -57,7 +57,7 @@ MAY = (
 # Whatever may change beside them.
 NEVER = (
     MayNot(("monitor", "monitor_mode", "callbacks.checkpoint.monitor", "callbacks.checkpoint.mode",
-            "trainer.limit_val_batches"), "the best score so far would be another's"),
+            "trainer.limit_val_batches", "inference", "inference.*"), "the best score so far would be another's"),
     MayNot(("callbacks.checkpoint", "callbacks.checkpoint.run_dir", "callbacks.checkpoint._target_", "paths", "paths.*",
             "logger.*.save_dir"), "a run stays in its folder"),
 )  # fmt: skip

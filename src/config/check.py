@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from src.config import signatures
 from src.config.consistency import check_together
 from src.config.explain import unknown_key
+from src.config.inference import Inference
 from src.config.monitored import check_own_names
 from src.config.parts import Config
 from src.config.schema import GROUPS, OURS, REFUSED, RESERVED, TOP_LEVEL, TYPES, given_by_code
@@ -56,9 +57,29 @@ def check(config: Config) -> None:
                 raise UserError(
                     f"{group}.{name}: should be a class with its keys ({{_target_: …}}) or null, not {node!r}"
                 )
+    if (protocol := config.get("inference")) is not None:
+        check_inference(protocol)
     for name, value in _named(config.get("paths"), "paths"):
         _expect(f"paths.{name}", str | None, value)
     check_together(Settings.of(config))
+
+
+def check_inference(node: object, partly: bool = False) -> None:
+    """Checks the keys of `inference`.
+
+    Args:
+        partly: of a command in which None means "as in training", so that nothing can be said yet of all keys together.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    if not isinstance(node, Mapping):
+        raise UserError(f"inference: should be keys with values, not {shown(repr(node))}; e.g. inference.flip=true")
+    known = TYPES["inference"]
+    said = {key: value for key, value in node.items() if value is not None or not partly or key not in known}
+    check_keys(said, known, "inference")
+    if not partly:
+        Inference.of(node).check()
 
 
 def check_keys(node: Mapping[str, object], keys: Mapping[str, object], path: str = "") -> None:

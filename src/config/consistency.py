@@ -169,6 +169,11 @@ def _check_sharding(settings: Settings) -> None:
         raise UserError(f"trainer.strategy: {why}; take trainer=ddp")
     if trainer.strategy == "fsdp" and settings.tasks is not None:
         raise UserError("trainer.strategy: fsdp cannot shard tasks, whose weights the loss reads too; take trainer=ddp")
+    if trainer.strategy == "fsdp" and settings.inference.windows:
+        raise UserError(
+            "inference.mode: images of several sizes have several numbers of windows, and fsdp needs as many passes on each "
+            "device; take trainer=ddp, or inference.mode=whole"
+        )
     if trainer.strategy == "deepspeed":
         if str(trainer.precision) not in ("32-true", "32", "bf16-mixed"):
             raise UserError("trainer.precision: with deepspeed take 32-true or bf16-mixed")

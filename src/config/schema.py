@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from src.config.inference import Inference
 from src.config.parts import Model, Optimizer, Trainer, types_of
 from src.config.settings import Settings
 
 GROUPS = (
     "data", "model", "network", "discriminator", "loss", "optimizer", "scheduler", "trainer", "tasks", "metrics", "callbacks",
-    "logger", "paths",
+    "logger", "paths", "inference",
 )  # fmt: skip
 # An entry point's own keys, those outside the groups.
 TOP_LEVEL: dict[str, object] = {key: value for key, value in types_of(Settings).items() if key not in GROUPS}
-# Keys of classes of libraries, whose own annotations say less than we know.
-TYPES: dict[str, Mapping[str, object]] = {"optimizer": types_of(Optimizer), "trainer": types_of(Trainer)}
+# Keys of classes of libraries, whose own annotations say less than we know; and those of a group that names no class.
+TYPES: dict[str, Mapping[str, object]] = {
+    "optimizer": types_of(Optimizer), "trainer": types_of(Trainer), "inference": types_of(Inference),
+}  # fmt: skip
 # Keys that are no parameter of the group's class: the program takes them out and acts on them.
 OURS: dict[str, Mapping[str, object]] = {
     "optimizer": {key: types_of(Optimizer)[key] for key in Optimizer.OURS},

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from src.config.inference import Inference
 from src.config.parts import (
     Config,
     Data,
@@ -33,6 +34,7 @@ class ModelSettings:
     Attributes:
         loss: None for a model that only predicts.
         metrics: the user's own, by name.
+        inference: how images are predicted.
         plain: all of it as plain containers, which the checkpoint keeps.
     """
 
@@ -43,6 +45,7 @@ class ModelSettings:
     tasks: Tasks | None = None
     discriminator: Discriminator | None = None
     metrics: Mapping[str, Node | None] = field(default_factory=dict)
+    inference: Inference = field(default_factory=Inference)
     monitor: str = "val/miou"
     monitor_mode: Literal["min", "max"] | None = None
     plain: Config = field(default_factory=dict)

@@ -20,12 +20,13 @@ from src.files.pictures import save_picture
 from src.files.untrusted import shown
 from src.inference.drawing import overlay
 from src.inference.predictor import Predictor
-from src.inference.scenes import segment
+from src.inference.scenes import gray_maps
 
 _log = logging.getLogger(__name__)
 _STRIP = 512  # rows of an overlay that are blended at a time
 
 
+@torch.inference_mode()
 def segment_photo(
     model: Predictor, device: torch.device, file: Path, output: Path, name: str, *,
     side: int | None, overlap: int, opacity: float, uncertainty: bool,
@@ -34,8 +35,8 @@ def segment_photo(
     and TASK/NAME.tif (float32) of each further task of the model that is a map.
 
     Args:
-        side: of the windows; None takes the photo whole, and in windows only if it has more than `WHOLE` pixels or memory
-            runs out.
+        side: of the windows that a photo is cut into by a model that takes images whole; None takes the photo whole, and
+            in windows only if it has more than `WHOLE` pixels or memory runs out.
         overlap: of windows, in pixels.
 
     Raises:
@@ -45,11 +46,11 @@ def segment_photo(
     image = read_rgb(file)
     pixels = image.shape[1] * image.shape[2]
     maps: dict[str, npt.NDArray[np.generic]] | None = None
-    if side is None and pixels <= WHOLE:
+    if model.inference.windows or (side is None and pixels <= WHOLE):
         try:
-            maps = _maps(model, image[None].to(device), uncertainty)
+            maps = _maps(model, image[None] if model.inference.windows else image[None].to(device), uncertainty)
         except (MemoryError, RuntimeError) as error:
-            if not memory_ran_out(error) or max(image.shape[1:]) <= SIDE:
+            if model.inference.windows or not memory_ran_out(error) or max(image.shape[1:]) <= SIDE:
                 raise
     if maps is None:  # not inside the handler: the error holds what was computed
         if side is None:
@@ -63,9 +64,15 @@ def segment_photo(
 
 def _maps(model: Predictor, raw: Tensor, uncertainty: bool) -> dict[str, npt.NDArray[np.generic]]:
     """Of one raw image [1, C, H, W]: the mask and uncertainty maps, uint8 [H, W], and the tasks' maps, float32 [H, W]."""
-    with torch.inference_mode():
-        of_tasks = {task: values[0].float().cpu().numpy() for task, values in model.task_maps(raw).items()}
-    return {**segment(model, raw, uncertainty), **of_tasks}
+    of_image: dict[str, npt.NDArray[np.generic]] = {}
+    for top, outputs in model.predicted(raw):
+        of_tasks = {task: values[0].float().cpu().numpy() for task, values in model.task_maps(outputs).items()}
+        for kind, values in {**gray_maps(model, outputs, uncertainty), **of_tasks}.items():
+            if len(values) == raw.shape[-2]:
+                of_image[kind] = values
+            else:
+                of_image.setdefault(kind, np.empty(raw.shape[-2:], values.dtype))[top : top + len(values)] = values
+    return of_image
 
 
 def _in_windows(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
+from src.config.inference import Inference
 from src.data.labels import LabelSet
 from src.data.trained_on import Images
+from src.inference.windows import Outputs, Readable, Strip
 
 
 class Predictor(Protocol):
@@ -17,18 +20,24 @@ class Predictor(Protocol):
         label_set: the classes of its masks.
         images: the kind of image that it was trained on.
         channels, intensity: of that image; its values lie in `intensity`.
+        inference: how it predicts.
     """
 
     label_set: LabelSet
     images: Images
     channels: int
     intensity: tuple[float, float]
+    inference: Inference
 
-    def logits(self, image: Tensor) -> Tensor:
-        """Logits float [B, K, H, W] of raw images [B, C, H, W]."""
+    def predicted(self, image: Tensor, size: Sequence[int] | None = None) -> Iterator[Strip]:
+        """What is predicted for raw images [B, C, H, W] by `inference`, strip by strip: "logits" float [B, K, h, W] and other
+        maps, as large as the image, or of a size."""
 
-    def uncertainty(self, image: Tensor) -> dict[str, Tensor]:
-        """Maps float [B, H, W] by name, of raw images [B, C, H, W]."""
+    def predicted_scene(self, scene: Readable, mirrored: Readable) -> Iterator[Strip]:
+        """As `predicted`, of a scene that is read window by window."""
 
-    def task_maps(self, image: Tensor) -> dict[str, Tensor]:
-        """What is predicted beside the classes, by task, of raw images [B, C, H, W]."""
+    def uncertainty(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Maps float [B, H, W] by name, of what was predicted."""
+
+    def task_maps(self, outputs: Outputs) -> dict[str, Tensor]:
+        """What is predicted beside the classes, by task: maps float [B, H, W]."""

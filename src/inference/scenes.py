@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,19 @@ import torch
 from PIL import Image
 
 from src.config.check import check_node
+from src.config.inference import Inference
 from src.config.parts import Dataset
 from src.data.readers.images import IMAGE_SUFFIXES
 from src.data.readers.raster import check_bands, georeference, open_raster, preview, read_window
-from src.data.windows import Part, parts
+from src.data.windows import Window, parts
 from src.errors import UserError
 from src.files.atomic import replacing
 from src.files.pictures import save_picture
 from src.files.untrusted import open_regular
 from src.inference.drawing import as_picture, overlay
 from src.inference.predictor import Predictor
+from src.inference.protocol import joined
+from src.inference.windows import Outputs
 from src.optional_packages import needs
 
 _log = logging.getLogger(__name__)
@@ -64,6 +67,16 @@ def bands_of(dataset: Dataset, channels: int, count: int, file: Path) -> list[in
     raise UserError(f"{file}: has {count} bands and the model takes {channels}; give a file with these bands only")
 
 
+def _check_protocol(protocol: Inference, file: Path) -> None:
+    if protocol.short_side:
+        raise UserError(f"{file}: a raster keeps its resolution; take inference.short_side=0 inference.long_side=0")
+    if protocol.windows and protocol.resizes:
+        raise UserError(
+            f"{file}: windows of a raster are read at its own resolution; take inference.scales=[1], or inference.mode=whole"
+        )
+
+
+@torch.inference_mode()
 def segment_raster(
     model: Predictor, device: torch.device, file: Path, output: Path, name: str, dataset: Dataset, *,
     side: int, overlap: int, opacity: float, uncertainty: bool,
@@ -74,6 +87,7 @@ def segment_raster(
     Raises:
         UserError: the file cannot be read or does not fit the model.
     """
+    _check_protocol(model.inference, file)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_raster(file))
         bands = bands_of(dataset, model.channels, source.count, file)
@@ -85,10 +99,12 @@ def segment_raster(
             _log.warning("%s: has %s", file, doubt)
         sinks: dict[str, Any] = {}
         seen = _Seen(model.intensity)
-        for part in parts(source.height, source.width, side, overlap):
-            raw, empty = read_window(source, bands, part.read, model.intensity)
-            seen.add(raw.numpy()[:, ~empty])
-            maps = segment(model, raw[None].to(device), uncertainty)
+        scene = _Scene(source, bands, model.intensity, device)
+        pieces = _strips(model, scene) if model.inference.windows else _parts(model, scene, side, overlap)
+        for area, outputs in pieces:
+            maps = gray_maps(model, outputs, uncertainty)
+            values_there, empty = read_window(source, bands, area, model.intensity)
+            seen.add(values_there.numpy()[:, ~empty])
             maps["mask"][empty] = _NO_DATA
             for kind, values in maps.items():
                 if kind not in sinks:
@@ -99,13 +115,61 @@ def segment_raster(
                         colors = {k: (*map(int, rgb), 255) for k, rgb in enumerate(model.label_set.palette())}
                         sinks[kind].write_colormap(1, colors)
                         sinks[kind].nodata = _NO_DATA
-                _write(sinks[kind], values, part)
+                _write(sinks[kind], values, area)
         if doubt := seen.doubt():
             _log.warning("%s: %s", file, doubt)
         shown = as_picture(preview(source, bands, _OVERVIEW), model.intensity)
     with open_raster(output / "masks" / f"{name}.tif") as mask:
         blended = overlay(shown, preview(mask, [1], _OVERVIEW)[0], model.label_set, opacity)
     save_picture(Image.fromarray(blended), output / "overlays" / f"{name}.png")
+
+
+class _Scene:
+    """A scene as the network reads it.
+
+    Args:
+        source: an opened raster.
+        bands: numbers from 1.
+        intensity: range of the values that are told apart.
+        device: where pieces are wanted.
+        mirrored: left for right.
+    """
+
+    def __init__(
+        self, source: Any, bands: Sequence[int], intensity: tuple[float, float], device: torch.device,
+        mirrored: bool = False,
+    ) -> None:  # fmt: skip
+        self.source, self.bands, self.intensity, self.device = source, bands, intensity, device
+        self.height, self.width, self.mirrored = source.height, source.width, mirrored
+
+    def read(self, top: int, left: int, height: int, width: int) -> torch.Tensor:
+        if self.mirrored:
+            left = self.width - left - width
+        raw, _ = read_window(self.source, self.bands, Window(top, left, height, width), self.intensity)
+        return (raw.flip(-1) if self.mirrored else raw)[None].to(self.device)
+
+    def turned(self) -> _Scene:
+        """The same, left for right."""
+        return _Scene(self.source, self.bands, self.intensity, self.device, not self.mirrored)
+
+
+Piece = tuple[Window, Outputs]  # a part of a scene, and what was predicted for it
+
+
+def _strips(model: Predictor, scene: _Scene) -> Iterator[Piece]:
+    """By the model's own windows, whose predictions are averaged where they overlap; memory holds one row of them."""
+    for top, outputs in model.predicted_scene(scene, scene.turned()):
+        yield Window(top, 0, outputs["logits"].shape[-2], scene.width), outputs
+
+
+def _parts(model: Predictor, scene: _Scene, side: int, overlap: int) -> Iterator[Piece]:
+    """Of a model that takes images whole: the scene cut into images, of each the part that is its own."""
+    for part in parts(scene.height, scene.width, side, overlap):
+        read, keep = part.read, part.keep
+        outputs = joined(model.predicted(scene.read(read.top, read.left, read.height, read.width)))
+        rows = slice(keep.top - read.top, keep.top - read.top + keep.height)
+        columns = slice(keep.left - read.left, keep.left - read.left + keep.width)
+        yield keep, {name: values[..., rows, columns] for name, values in outputs.items()}
 
 
 class _Seen:
@@ -133,15 +197,14 @@ class _Seen:
         )
 
 
-def segment(model: Predictor, raw: torch.Tensor, uncertainty: bool) -> dict[str, npt.NDArray[np.uint8]]:
-    """Of one raw image [1, C, H, W]: "mask", uint8 [H, W] of class numbers, and uncertainty maps in which 255 is 1."""
-    with torch.inference_mode():
-        result = {"mask": model.logits(raw).argmax(dim=1)[0].byte().cpu().numpy()}
-        maps = model.uncertainty(raw) if uncertainty else {}
-        return result | {kind: as_gray(values[0]) for kind, values in maps.items()}
+def gray_maps(model: Predictor, outputs: Outputs, uncertainty: bool) -> dict[str, npt.NDArray[np.uint8]]:
+    """Of what was predicted for one image: "mask", uint8 [H, W] of class numbers, and uncertainty maps in which 255 is 1."""
+    maps = model.uncertainty(outputs) if uncertainty else {}
+    mask = outputs["logits"].argmax(dim=1)[0].byte().cpu().numpy()
+    return {"mask": mask} | {kind: _as_gray(values[0]) for kind, values in maps.items()}
 
 
-def as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:
+def _as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:
     """A map in 0…1 as uint8 of the same shape."""
     gray: npt.NDArray[np.uint8] = (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
     return gray
@@ -190,8 +253,7 @@ def _writing(file: Path) -> Iterator[None]:
         raise OSError(errno.EIO, "Input/output error", str(file.parent)) from error
 
 
-def _write(sink: Any, values: npt.NDArray[np.uint8], part: Part) -> None:
-    area = needs("rasterio.windows", "geo").Window(part.keep.left, part.keep.top, part.keep.width, part.keep.height)
-    top, left = part.keep.top - part.read.top, part.keep.left - part.read.left
+def _write(sink: Any, values: npt.NDArray[np.uint8], area: Window) -> None:
+    where = needs("rasterio.windows", "geo").Window(area.left, area.top, area.width, area.height)
     with _writing(Path(sink.name)):
-        sink.write(values[top : top + part.keep.height, left : left + part.keep.width], 1, window=area)
+        sink.write(values, 1, window=where)

@@ -21,7 +21,8 @@ from src.files.atomic import replacing
 from src.files.pictures import save_picture
 from src.inference.drawing import as_picture, overlay
 from src.inference.predictor import Predictor
-from src.inference.scenes import as_gray
+from src.inference.protocol import joined
+from src.inference.scenes import gray_maps
 from src.inference.sizes import sized
 from src.optional_packages import needs
 
@@ -43,6 +44,7 @@ def slicing_of(dataset: Dataset, file: Path) -> Slicing:
     return Slicing(**{"axis": "axial"} | {key: node[key] for key in keys if node.get(key) is not None})
 
 
+@torch.inference_mode()
 def segment_volume(
     model: Predictor, device: torch.device, file: Path, output: Path, name: str, dataset: Dataset, *,
     opacity: float, uncertainty: bool,
@@ -64,19 +66,15 @@ def segment_volume(
     most, shown = -1, np.zeros((0, 0, 3), np.uint8)
     for index in range(volume.length(slicing.axis)):
         image = slicing.image(volume, index)
-        with torch.inference_mode():
-            raw = image[None].to(device)
-            logits = model.logits(raw).float()
-            maps = model.uncertainty(raw) if uncertainty else {}
         width, height = volume.plane_shape(slicing.axis)
-        planes = {"mask": sized(logits, (height, width)).argmax(dim=1)[0].byte().cpu().numpy()}
-        planes |= {kind: as_gray(sized(values[None], (height, width))[0, 0]) for kind, values in maps.items()}
+        outputs = joined(model.predicted(image[None].to(device), (height, width)))
+        planes = gray_maps(model, outputs, uncertainty)
         for kind, plane in planes.items():
             whole = results.setdefault(kind, np.zeros(volume.shape, np.uint8))
             volume.view(whole, slicing.axis, index)[...] = plane
         if (count := int((planes["mask"] != 0).sum())) > most:
             middle = image[slicing.neighbors : slicing.neighbors + 1].numpy()
-            mask = logits.argmax(dim=1)[0].cpu().numpy()
+            mask = sized(outputs["logits"].float(), image.shape[-2:]).argmax(dim=1)[0].cpu().numpy()
             most, shown = count, overlay(as_picture(middle, model.intensity), mask, model.label_set, opacity)
     for kind, whole in results.items():
         target = output / ("masks" if kind == "mask" else "uncertainty")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from src.config.inference import Inference
 from src.data.labels import LabelSet
 from src.data.samples import Batch
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy, broadcast_buffers
-from src.inference.sizes import of_one_size, sized
+from src.inference import protocol
+from src.inference.sizes import of_one_size
+from src.inference.windows import Outputs, Readable, Strip
 from src.models.consistency import METHODS
 from src.models.evaluation import Evaluation, Stage
 from src.models.normalization import Normalization
@@ -92,6 +95,7 @@ class Segmenter(L.LightningModule):
         self.results: dict[str, dict[str, float]] = {}
         self.matrices: dict[str, Tensor] = {}
         self.channels, self.intensity = channels, intensity
+        self.inference = Inference()  # how it predicts; the run or the checkpoint says
         self.images = Images(channels, intensity)  # what else is known of them, the run or the checkpoint adds
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
         self.divergence = Divergence()
@@ -127,31 +131,58 @@ class Segmenter(L.LightningModule):
         """Softmax over classes, float32 [B, K, H, W], of raw images [B, C, H, W]."""
         return self.logits(image).float().softmax(dim=1)
 
-    def uncertainty(self, image: Tensor) -> dict[str, Tensor]:
-        """Maps float32 [B, H, W] in 0…1 of raw images: "entropy", of the predicted probabilities over its maximum log K."""
-        return {"entropy": entropy(self.probabilities(image))}
+    def evaluated(self, image: Tensor) -> Outputs:
+        """One pass in evaluation, of raw images [B, C, H, W]: "logits", what `tasks` learn, and what `uncertainty` needs."""
+        return self.outputs(image)
 
-    def maps(self, image: Tensor) -> dict[str, Tensor]:
+    def predicted(self, image: Tensor, size: Sequence[int] | None = None) -> Iterator[Strip]:
+        """What is predicted for raw images [B, C, H, W] by the protocol `inference`, strip by strip; `protocol.predicted`.
+
+        Args:
+            image: on any device.
+            size: height and width of the result; None takes the image's.
+        """
+        return protocol.predicted(self.evaluated, image, self.inference, self.device, size)
+
+    def predicted_scene(self, scene: Readable, mirrored: Readable) -> Iterator[Strip]:
+        """As `predicted`, of a scene that is read window by window; `protocol.of_scene`."""
+        return protocol.of_scene(self.evaluated, scene, mirrored, self.inference)
+
+    def uncertainty(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Maps float32 [B, H, W] in 0…1 of what was predicted: "entropy", of the probabilities over its maximum log K."""
+        return {"entropy": entropy(outputs["logits"].float().softmax(dim=1))}
+
+    def maps(self, image: Tensor, outputs: Outputs) -> dict[str, Tensor]:
         """What is shown beside a prediction, by title: float [B, H, W] in 0…1 for raw images [B, C, H, W]."""
         return {
             f"{name} / largest" if name == "depth" else name: values
             / values.amax(dim=(1, 2), keepdim=True).clamp_min(1)
-            for name, values in self.task_maps(image).items()
+            for name, values in self.task_maps(outputs).items()
         }
 
-    def task_maps(self, image: Tensor) -> dict[str, Tensor]:
-        """The tasks' predictions that are maps, by name: float32 [B, H, W] for raw images [B, C, H, W]."""
-        return {} if self.tasks is None else self.tasks.maps(self.outputs(image))
+    def task_maps(self, outputs: Outputs) -> dict[str, Tensor]:
+        """The tasks' predictions that are maps, by name: float32 [B, H, W] of what was predicted."""
+        return {} if self.tasks is None else self.tasks.maps(outputs)
 
     def _evaluate(self, stage: Stage, batch: Batch) -> None:
-        """Scores predictions in the pixels of the truth, which are those that `predict` writes."""
+        """Scores predictions in the pixels of the truth, which are those that `predict` writes.
+
+        The loss of an image that comes in several strips is theirs, weighted by their rows.
+        """
         for part in of_one_size(batch):
             mask = part["mask"]
-            outputs = {"logits": self.logits(part["image"])} if self.tasks is None else self.outputs(part["image"])
-            if "uncounted" in batch:
-                continue  # the other ranks have all there is, and may need this one to predict with them
-            outputs = {name: sized(values, mask.shape[-2:]) for name, values in outputs.items()}
-            self._evaluation(stage).update(part, outputs, self.loss(outputs["logits"], mask))
+            strips: list[tuple[Tensor, Outputs]] = []
+            loss = torch.zeros((), device=mask.device)
+            for top, outputs in self.predicted(part["image"], mask.shape[-2:]):
+                if "uncounted" in batch:
+                    continue  # the other ranks have all there is, and may need this one to predict with them
+                logits = outputs.pop("logits").to(mask.device)
+                rows = logits.shape[-2]
+                of_strip = self.loss(logits, mask[..., top : top + rows, :])
+                loss = of_strip if rows == mask.shape[-2] else loss + of_strip * (rows / mask.shape[-2])
+                strips.append((logits.argmax(dim=1), outputs))
+            if strips:
+                self._evaluation(stage).update(part, *_assembled(strips), loss)
 
     def _finish_evaluation(self, stage: Stage) -> None:
         limit = self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches
@@ -304,6 +335,14 @@ class Segmenter(L.LightningModule):
         kept = {key: value for key, value in state.items() if key in own or not key.startswith(_ONLY_TRAINING)}
         missing = {key: value for key, value in own.items() if key not in kept and key.startswith(_ONLY_TRAINING)}
         self.load_state_dict(missing | kept)
+
+
+def _assembled(strips: Sequence[tuple[Tensor, Outputs]]) -> tuple[Tensor, Outputs]:
+    """Classes [B, H, W] and maps [B, C, H, W] of strips that follow one another."""
+    if len(strips) == 1:
+        return strips[0]
+    maps = {name: torch.cat([outputs[name] for _, outputs in strips], dim=-2) for name in strips[0][1]}
+    return torch.cat([classes for classes, _ in strips], dim=-2), maps
 
 
 def entropy(probability: Tensor) -> Tensor:

@@ -48,19 +48,19 @@ class Evaluation(nn.Module):
         self.own_metrics = OwnMetrics(metrics or {}, label_set.names, stage)
         self.truths = Truths(label_set.num_classes)
 
-    def update(self, batch: Batch, outputs: Mapping[str, Tensor], loss: Tensor) -> None:
+    def update(self, batch: Batch, prediction: Tensor, outputs: Mapping[str, Tensor], loss: Tensor) -> None:
         """Adds samples of one size.
 
         Args:
             batch: the samples.
-            outputs: "logits" [B, K, H, W] and each task's, in the pixels of the mask.
+            prediction: classes [B, H, W] in the pixels of the mask.
+            outputs: each task's, [B, C, H, W] in the pixels of the mask.
             loss: the mean over the samples, a scalar.
         """
         mask = batch["mask"]
         for name, task in self.tasks.items():
             task.update(self._metric_of_task(name), outputs[name], task.target(batch))
         self.mean_loss.update(loss, weight=len(mask))
-        prediction = outputs["logits"].argmax(dim=1)
         self.confusion.update(prediction, mask)
         self.own_metrics.update(prediction, mask)
         if "whole" in batch:

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
 from src.errors import UserError
+from src.inference.sizes import sized
+from src.inference.windows import Outputs
 from src.losses.adversarial import (
     Kind,
     discriminator_loss,
@@ -123,24 +125,37 @@ class GANSegmenter(Segmenter):
         total = torch.zeros(())
         for probability in self._draws(image):
             total = total.to(probability) + probability
+        return self._log_mean(total)
+
+    def _log_mean(self, total: Tensor) -> Tensor:
         return (total / self.noise.draws).clamp_min(torch.finfo(torch.float32).tiny).log()
 
-    def uncertainty(self, image: Tensor) -> dict[str, Tensor]:
+    def evaluated(self, image: Tensor) -> Outputs:
+        """With noise "logits" are the log of its draws' mean probability, and "draw_entropy" [B, 1, H, W] is the draws' mean
+        entropy over log K."""
+        if not self.noise.active:
+            return super().evaluated(image)
+        total, of_draws = torch.zeros(()), torch.zeros(())
+        for probability in self._draws(image):
+            total = total.to(probability) + probability
+            of_draws = of_draws.to(probability) + entropy(probability)[:, None]
+        return {"logits": self._log_mean(total), "draw_entropy": of_draws / self.noise.draws}
+
+    def uncertainty(self, outputs: Outputs) -> dict[str, Tensor]:
         """With noise, beside "entropy" of the mean prediction also "mutual_information": what of it comes from the noise
         (the entropy of the mean less the mean entropy of the draws), both over log K."""
-        if not self.noise.active:
-            return super().uncertainty(image)
-        draws = torch.stack(list(self._draws(image)))
-        of_mean = entropy(draws.mean(dim=0))
-        of_draws = torch.stack([entropy(draw) for draw in draws]).mean(dim=0)
-        return {"entropy": of_mean, "mutual_information": (of_mean - of_draws).clamp_min(0)}
+        shown = super().uncertainty(outputs)
+        if "draw_entropy" in outputs:
+            shown["mutual_information"] = (shown["entropy"] - outputs["draw_entropy"][:, 0]).clamp_min(0)
+        return shown
 
-    def maps(self, image: Tensor) -> dict[str, Tensor]:
+    def maps(self, image: Tensor, outputs: Outputs) -> dict[str, Tensor]:
         """The discriminator's confidence in the prediction and, with noise, the uncertainty."""
-        shown = super().maps(image) | (self.uncertainty(image) if self.noise.active else {})
+        shown = super().maps(image, outputs) | (self.uncertainty(outputs) if self.noise.active else {})
         if self.discriminator is not None and min(image.shape[-2:]) >= self.discriminator.smallest:
             valid = torch.ones_like(image[:, :1], dtype=torch.float32)
-            shown["taken_for_real"] = self.confidence(self.probabilities(image), self.normalization(image), valid)
+            probability = sized(outputs["logits"].to(image.device), image.shape[-2:]).float().softmax(dim=1)
+            shown["taken_for_real"] = self.confidence(probability, self.normalization(image), valid)
         return {title.replace("_", " "): values for title, values in shown.items()}
 
     def confidence(self, probability: Tensor, image: Tensor, valid: Tensor) -> Tensor:
@@ -162,7 +177,7 @@ class GANSegmenter(Segmenter):
         for draw in range(self.noise.draws):
             self._noise_seed = derive(self.seed, "noise", draw)
             try:
-                yield super().logits(image).float().softmax(dim=1)
+                yield self.outputs(image)["logits"].float().softmax(dim=1)
             finally:
                 self._noise_seed = None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config.hydra_internals import apply_overrides
+from src.config.inference import Inference
 from src.config.monitored import fill_monitor_mode
 from src.config.moved import with_new_names
 from src.config.schema import GROUPS, TOP_LEVEL
@@ -66,7 +68,8 @@ def read_config(run_dir: Path, key: str) -> dict[str, object]:
     content["paths"] = {**(content.get("paths") or {}), "output_dir": _OUTPUT_DIR} if _maps(content, of) else {}
     settings = with_new_names(_referred(content, content, of))
     assert isinstance(settings, dict)
-    return settings
+    # A run from before there were protocols predicted by the default one; so that `like=` can change it.
+    return {**settings, "inference": {**asdict(Inference()), **(settings.get("inference") or {})}}
 
 
 def _maps(content: Mapping[str, object], of: str) -> bool:

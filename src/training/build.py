@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from torchmetrics import Metric
 
 from src.config import signatures
-from src.config.check import check_node
+from src.config.check import check_inference, check_node
 from src.config.monitored import check_own_direction
 from src.config.parts import Config, Data, Node, Part, Trainer
 from src.config.rules import check_one_each
@@ -46,6 +46,7 @@ from src.training.size_limit import no_larger_than
 _log = logging.getLogger(__name__)
 _OF_STEP = ("accumulate_grad_batches", "gradient_clip_val")
 _TO_PREDICT = ("network", "model", "tasks")
+_PROTOCOL = "inference"
 _OF_GROUPS = ("lr", "weight_decay", "encoder_lr_factor", "decay_norm_and_bias")
 
 
@@ -145,7 +146,7 @@ def build_model(
             model_node, "model", network=network, loss=loss, label_set=label_set, channels=channels,
             intensity=intensity, optimization=optimization, seed=seed, **given,
         )  # fmt: skip
-    model.config = dict(settings.plain)
+    model.config, model.inference = dict(settings.plain), settings.inference
     return model
 
 
@@ -272,6 +273,12 @@ def model_from_checkpoint(
     groups = (*_TO_PREDICT, "loss") if scored else _TO_PREDICT
     about = checkpoints.describe(content, file, trust, groups)
     described = {group: about.config.get(group) for group in groups}
+    if (protocol := about.config.get(_PROTOCOL)) is not None:
+        try:
+            check_inference(protocol)
+        except UserError as error:
+            raise UserError(f"ckpt: {file}: {error}") from None
+        described[_PROTOCOL] = protocol
     metrics = _trusted_metrics(about.config.get("metrics"), trust) if scored else {}
     settings = replace(ModelSettings.of(described).without_weights(), metrics=metrics)
     weights = None if about.class_weights is None else torch.tensor(about.class_weights)

@@ -18,7 +18,7 @@ from src.storage import run_folder
 
 Status = Literal["completed", "pruned", "failed", "interrupted"]
 _DONE = ("completed", "pruned")
-_OF_TRAINING = ("parameters", "epochs", "steps", "train", "val", "memory")
+_OF_TRAINING = ("parameters", "inference", "epochs", "steps", "train", "val", "memory")
 
 
 class RunRecord:

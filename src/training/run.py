@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,7 @@ def _run(
             _say(f"init_from: {line}")
     if settings.compile:
         model.network.compile()
+    record.content["inference"] = asdict(settings.inference)
     record.content["parameters"] = sum(p.numel() for p in model.network.parameters())
     _say(_headline(settings, datamodule, record.content["parameters"]))
     on_cpus = trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu"

@@ -314,9 +314,9 @@ def test_a_raster_that_finds_no_room(tmp_path: Path, small_files: None, side: in
     noise = np.random.default_rng(0).integers(0, 255, (side, side), np.uint8)
     grid = {"height": side, "width": side, "count": 1, "dtype": "uint8"}
     with rasterio.MemoryFile() as memory, memory.open(driver="GTiff", **grid) as source:
-        (part,) = windows.parts(side, side, side, 0)
+        area = windows.Window(0, 0, side, side)
         with pytest.raises(OSError, match="File too large") as caught, _created(tmp_path / "a.tif", source) as sink:
-            _write(sink, noise, part)
+            _write(sink, noise, area)
     assert caught.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []
 

@@ -228,7 +228,7 @@ def test_a_checkpoint_predicts_from_the_file_alone(trained: Path) -> None:
     image = torch.randint(0, 256, (1, 3, 50, 70), dtype=torch.uint8)
     with torch.inference_mode():
         assert model.logits(image).shape == (1, 6, 50, 70)
-        assert model.uncertainty(image).keys() == {"entropy", "mutual_information"}
+        assert model.uncertainty(model.evaluated(image)).keys() == {"entropy", "mutual_information"}
 
 
 @pytest.mark.parametrize(("first", "second"), [("cnn", "gan"), ("gan", "cnn"), ("gan", "gan")])
@@ -270,7 +270,7 @@ def test_confidence_is_how_real_the_map_looks(tmp_path: Path) -> None:
         model = build(tmp_path, f"model.adversarial={adversarial}").eval()
         with torch.inference_mode():
             image = torch.randint(0, 256, (2, 3, 33, 47), dtype=torch.uint8)
-            confidence = model.maps(image)["taken for real"]
+            confidence = model.maps(image, model.evaluated(image))["taken for real"]
             assert confidence.shape == (2, 33, 47)
             assert confidence.min() >= 0 and confidence.max() <= 1
-            assert "taken for real" not in model.maps(image[..., :15])
+            assert "taken for real" not in model.maps(image[..., :15], model.evaluated(image[..., :15]))

@@ -124,7 +124,7 @@ def test_uncertainty_is_what_the_noise_does(tmp_path: Path) -> None:
     def uncertainty(factor: float) -> dict[str, Tensor]:
         with torch.inference_mode():
             filters[:, 3:] *= factor
-            return model.uncertainty(images())
+            return model.uncertainty(model.evaluated(images()))
 
     for values in (some := uncertainty(10)).values():
         assert values.shape == (3, 64, 64)
