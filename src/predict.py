@@ -208,7 +208,10 @@ def _fault(error: Exception, file: Path, output: Path) -> str:
     if isinstance(error, UserError):
         return str(error)
     if memory_ran_out(error):
-        return f"{file}: memory ran out; take a smaller window (window=512), or device=cpu if it was the GPU's"
+        return (
+            f"{file}: memory ran out; take a smaller window (window=512, or with inference.mode=window inference.window=[256,256]), "
+            "or device=cpu if it was the GPU's"
+        )
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         if error.errno in _OF_THE_NAME:
