@@ -209,8 +209,8 @@ def _fault(error: Exception, file: Path, output: Path) -> str:
         return str(error)
     if memory_ran_out(error):
         return (
-            f"{file}: memory ran out; take a smaller window (window=512, or with inference.mode=window inference.window=[256,256]), "
-            "or device=cpu if it was the GPU's"
+            f"{file}: memory ran out; take a smaller window (window=512; where inference.mode is window, "
+            "inference.window=[256,256]), or device=cpu if it was the GPU's"
         )
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
