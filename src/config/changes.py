@@ -69,7 +69,7 @@ MAY_NOT = (
     MayNot(("network", "network.*", "model", "model.*", "tasks", "tasks.*", "discriminator", "discriminator.*"),
            "it would be another model"),
     MayNot(("loss", "loss.*"), "its losses so far would not compare"),
-    MayNot(("init_from",), "its weights are its own by now", anew=True),
+    MayNot(("init_from", "init_head"), "its weights are its own by now", anew=True),
     MayNot(("*",), "nobody knows what else would change with it", anew=True),
 )  # fmt: skip
 

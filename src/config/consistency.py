@@ -5,7 +5,7 @@ from __future__ import annotations
 from src.config import signatures
 from src.config.monitored import check_direction, check_metrics
 from src.config.parts import Trainer
-from src.config.rules import check_bounds, check_one_each, check_precision, check_sides, without_unlabeled
+from src.config.rules import check_bounds, check_one_each, check_precision, check_sides, split_source, without_unlabeled
 from src.config.settings import Settings
 from src.config.shares import parse_share
 from src.errors import UserError
@@ -26,6 +26,7 @@ def check_together(settings: Settings) -> None:
     _check_adversary(settings)
     _check_sharding(settings)
     _check_classes(settings)
+    _check_start(settings)
     check_direction(settings)
     if settings.optimizer.nesterov and not settings.optimizer.momentum:
         raise UserError("optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9")
@@ -120,6 +121,14 @@ def _check_teacher(settings: Settings) -> None:
         raise UserError(
             "compile: a compiled network would not drop the channels that unimatch_v2 drops; set it to false"
         )
+
+
+def _check_start(settings: Settings) -> None:
+    """Checks what the weights that a run starts from are said to be."""
+    if settings.init_from is not None:
+        split_source(settings.init_from)
+    elif settings.init_head != "match":
+        raise UserError("init_head: says what becomes of the last layer of init_from, and none is given; leave it out")
 
 
 def _has_judge(settings: Settings) -> bool:

@@ -5,9 +5,21 @@ The check of a config asks them before anything is built; a class asks them agai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from src.errors import UserError
+from src.files.untrusted import shown
+
+# Whose weights `init_from=SOURCE:NAME` takes, each with an example.
+INIT_SOURCES = {
+    "torchvision": "torchvision:deeplabv3_resnet50",
+    "hf": "hf:nvidia/segformer-b0-finetuned-ade-512-512",
+    "smp-hub": "smp-hub:FOLDER",
+    "mmseg": "mmseg:FILE.pth",
+    "timm-encoder": "timm-encoder:FILE",
+}
 
 
 def check_sides(key: str, sides: Sequence[int]) -> None:
@@ -62,3 +74,23 @@ def without_unlabeled() -> UserError:
     return UserError(
         "model.semi.method: every training image is labelled; leave some without, e.g. data.labeled_fraction=1/8"
     )
+
+
+def split_source(init_from: str) -> tuple[str, str] | None:
+    """The source that `init_from` names, and the name there; None where it is a path, as all is that there is a file of.
+
+    Raises:
+        UserError: there is no such source, or nothing is named.
+    """
+    match = re.fullmatch(r"([A-Za-z][\w+.-]+):(.*)", init_from, re.DOTALL)  # not C:
+    if match is None or Path(init_from).expanduser().exists():
+        return None
+    source, name = match[1], match[2]
+    if source not in INIT_SOURCES:
+        raise UserError(
+            f"init_from: there is no file {shown(init_from)}, and no source {shown(source)}; the sources are "
+            f"{', '.join(INIT_SOURCES)}"
+        )
+    if not name:
+        raise UserError(f"init_from: {source}: names nothing; give a model or a file, e.g. {INIT_SOURCES[source]}")
+    return source, name

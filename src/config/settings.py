@@ -112,6 +112,7 @@ class Settings(ModelSettings):
     compile: bool = False
     test: bool = True
     init_from: str | None = None
+    init_head: Literal["match", "new"] = "match"
     resume: None = None
     like: None = None
     optimized_metric: str = "val/miou"

@@ -43,7 +43,7 @@ def load_encoder(encoder: nn.Module, name: str, weights: str, in_channels: int) 
         UserError: the weights cannot be had, or do not fit the encoder.
     """
     if weights == "imagenet":
-        state = _downloaded(lambda: _imagenet(name))
+        state = downloaded(lambda: _imagenet(name))
     elif weights in _LITE:
         expected = f"tu-tf_{weights.replace('-', '_')}"
         if name != expected:
@@ -67,7 +67,7 @@ def load_torchvision(backbone: nn.Module, name: str, weights: str) -> None:
         from torchvision.models import get_model_weights
 
         best = get_model_weights(name).DEFAULT
-        state = _downloaded(lambda: best.get_state_dict(progress=True, check_hash=True))
+        state = downloaded(lambda: best.get_state_dict(progress=True, check_hash=True))
         state = _named_as(backbone, state)
     else:
         state = _from_file(Path(weights).expanduser(), backbone)
@@ -85,7 +85,7 @@ def pixel_statistics(name: str, weights: str | None) -> tuple[tuple[float, ...],
     elif weights == "imagenet":
         import segmentation_models_pytorch as smp
 
-        parameters = _downloaded(lambda: smp.encoders.get_preprocessing_params(name, "imagenet"))
+        parameters = downloaded(lambda: smp.encoders.get_preprocessing_params(name, "imagenet"))
         return tuple(parameters["mean"]), tuple(parameters["std"])
     return IMAGENET_MEAN, IMAGENET_STD
 
@@ -248,14 +248,20 @@ def _numbers(key: str) -> list[tuple[str, str]]:
     return [(".".join(parts[:i]), part) for i, part in enumerate(parts) if part.isdigit()]
 
 
-def _downloaded(load: Callable[[], _Loaded]) -> _Loaded:
-    """Runs a library's own loading, which may download; offline it fails at once unless the weights are cached."""
+def downloaded(
+    load: Callable[[], _Loaded], what: str = "network.encoder_weights: imagenet weights", mend: str = _MEND
+) -> _Loaded:
+    """Runs a library's own loading, which may download; offline it fails at once unless the weights are cached.
+
+    Raises:
+        UserError: `what` could not be loaded, with the reason and the `mend`.
+    """
     try:
         with _offline_at_once():
             return load()
     except Exception as error:  # each library and each network fails with errors of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"network.encoder_weights: imagenet weights could not be loaded ({reason}); {_MEND}") from error
+        raise UserError(f"{what} could not be loaded ({reason}); {mend}") from error
 
 
 @contextmanager

@@ -1,13 +1,15 @@
-"""`init_from=`: a new run starts from the weights of another one, or of a file, as far as they fit.
+"""`init_from=`: a new run starts from the weights of another one, of a file, or of another program, as far as they fit.
 
-Of a checkpoint of this program the last layer's rows go by the names of the classes (and of the further tasks), so that it may
-have learnt other classes, or the same in another order. Normalising is the new data's; optimizer and average start anew.
+The last layer's rows go by the names of the classes (and of the further tasks) where these are known, so that it may have
+learnt other classes, or the same in another order; `init_head=new` starts it anew. Normalising is the new data's; optimizer and
+average start anew. What other programs call their layers is in `networks/foreign/`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.config.parts import Node
+from src.config.rules import split_source
 from src.config.settings import Settings
 from src.data.labels import LabelSet
 from src.data.trained_on import CHECKPOINT_KEY, differences
@@ -23,6 +27,7 @@ from src.errors import UserError
 from src.files.untrusted import shown
 from src.models.base import Segmenter
 from src.networks import weights
+from src.networks.foreign import sources
 from src.storage import checkpoints
 from src.storage.trust import OWN, Trust
 from src.tasks.multi_task import MultiTask
@@ -43,18 +48,23 @@ class Given:
     """Weights from elsewhere.
 
     Attributes:
+        origin: where they are from.
         state: by this program's names, as far as they are known.
         outputs: what each row of the last layer stands for; None where nobody says.
+        least: share of the network's values that they must have to be taken.
     """
 
+    origin: str
     state: dict[str, Tensor]
     outputs: list[str] | None
+    least: float = _LEAST
 
 
 def start_from(given: str, model: Segmenter, settings: Settings, trust: Trust = OWN) -> list[str]:
-    """Fills a model with what fits of a checkpoint, a run folder's best one, or a file of bare tensors.
+    """Fills a model with what fits of a checkpoint, a run folder's best one, a file of bare tensors, or of a peer's model.
 
     Args:
+        given: a path, or SOURCE:NAME.
         settings: the new run's.
         trust: whose settings they are.
 
@@ -64,22 +74,11 @@ def start_from(given: str, model: Segmenter, settings: Settings, trust: Trust = 
     Raises:
         UserError: there is no such file, it holds no weights, or those of another network.
     """
-    path = Path(given).expanduser()
-    file = checkpoints.find(given) if path.is_dir() or not path.is_file() else path
-    content = weights.read_file(file, "init_from")
-    told: list[str] = []
-    if isinstance(content.get(CHECKPOINT_KEY), dict):
-        content = checkpoints.read(file)
-        found = _of_checkpoint(content, file)
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # of a description that is none
-            about = content[CHECKPOINT_KEY]
-            told = [
-                f"{file} was trained on other images: {difference}"
-                for difference in differences(about, model.images, settings.data.dataset.node)
-            ]
+    if (source := split_source(given)) is not None:
+        found, told = _of_source(*source, model, settings, trust)
     else:
-        found = Given(_named(weights.tensors(content), model.state_dict()), None)
-    return [*_fill(model, found, file, settings, trust), *told]
+        found, told = _of_path(given, model, settings)
+    return [*_fill(model, found, settings, trust), *told]
 
 
 def outputs_of(names: Sequence[str], tasks: MultiTask | None) -> list[str]:
@@ -91,6 +90,64 @@ def outputs_of(names: Sequence[str], tasks: MultiTask | None) -> list[str]:
         for i in range(task.channels)
     ]
     return [*names, *further]
+
+
+def _of_path(given: str, model: Segmenter, settings: Settings) -> tuple[Given, list[str]]:
+    """Weights of a run or a file, and in what its images were others."""
+    path = Path(given).expanduser()
+    file = checkpoints.find(given) if path.is_dir() or not path.is_file() else path
+    content = weights.read_file(file, "init_from")
+    if not isinstance(content.get(CHECKPOINT_KEY), dict):
+        return Given(str(file), _named(weights.tensors(content), model.state_dict()), None), []
+    content = checkpoints.read(file)
+    found = _of_checkpoint(content, file)
+    told: list[str] = []
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # of a description that is none
+        about = content[CHECKPOINT_KEY]
+        told = [
+            f"{file} was trained on other images: {difference}"
+            for difference in differences(about, model.images, settings.data.dataset.node)
+        ]
+    return found, told
+
+
+def _of_source(
+    source: str, name: str, model: Segmenter, settings: Settings, trust: Trust
+) -> tuple[Given, Sequence[str]]:
+    """Weights of another program's model, and what there is to know of them."""
+    if source == "timm-encoder":
+        return Given(f"{source}:{name}", _encoder(name, model, settings, trust), None, least=0), ()
+    found = sources.read(source, name, settings.network, model.network.state_dict().keys())
+    state = {f"network.{key}" if key.startswith("core.") else key: value for key, value in found.state.items()}
+    classes = None if found.classes is None else _as_ours(found.classes, model.label_set.names)
+    return Given(found.origin, state, classes), found.remarks
+
+
+def _encoder(name: str, model: Segmenter, settings: Settings, trust: Trust) -> dict[str, Tensor]:
+    """An encoder's tensors out of a file: those that a network has which is built with it as `network.encoder_weights`."""
+    node, encoder = settings.network.node, model.network.encoder
+    if "encoder_weights" not in node or encoder is None:
+        raise UserError(
+            f"init_from: {settings.network.name} has no encoder for timm-encoder:{shown(name)}; take e.g. network=unet"
+        )
+    if not Path(name).expanduser().is_file():
+        raise UserError(f"init_from: timm-encoder:{shown(name)}: there is no such file; correct it")
+    try:
+        built = _built({**node, "encoder_weights": name}, model, trust)
+    except UserError as error:
+        raise UserError(str(error).replace("network.encoder_weights:", "init_from:", 1)) from error
+    prefix = next(name for name, module in model.network.named_modules() if module is encoder)
+    return {f"network.{key}": value for key, value in built.items() if key.startswith(f"{prefix}.")}
+
+
+def _as_ours(theirs: Sequence[str], ours: Sequence[str]) -> list[str]:
+    """Another program's names of classes, those that differ from one of ours in case, blanks or underscores called as ours."""
+    known = {_plain(name): name for name in reversed(ours)}
+    return [known.get(_plain(name), name) for name in theirs]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _of_checkpoint(content: Mapping[str, Any], file: Path) -> Given:
@@ -106,19 +163,20 @@ def _of_checkpoint(content: Mapping[str, Any], file: Path) -> Given:
     state = {key.replace("_orig_mod.", ""): value for key, value in content["state_dict"].items()}
     averaged = {f"network.{k.removeprefix('ema.module.')}": v for k, v in state.items() if k.startswith("ema.module.")}
     kept = {key: value for key, value in state.items() if not key.startswith(("ema.", "normalization."))}
-    return Given(kept | averaged, outputs_of(label_set.names, tasks))  # the average is what was evaluated
+    return Given(str(file), kept | averaged, outputs_of(label_set.names, tasks))  # the average is what was evaluated
 
 
-def _fill(model: Segmenter, given: Given, file: Path, settings: Settings, trust: Trust) -> list[str]:
+def _fill(model: Segmenter, given: Given, settings: Settings, trust: Trust) -> list[str]:
     own = {key: value for key, value in model.state_dict().items() if key.startswith(("network.", _DISCRIMINATOR))}
     outputs = outputs_of(model.label_set.names, model.tasks)
-    same = given.outputs is None or given.outputs == outputs
-    head = set() if given.outputs == outputs else _head(settings, model, trust)
+    anew = settings.init_head == "new"
+    same = not anew and (given.outputs is None or given.outputs == outputs)
+    head = set() if given.outputs == outputs and not anew else _head(settings, model, trust)
     taken: dict[str, Tensor] = {}
     partly: list[str] = []
     for key, value in own.items():
         there = given.state.get(key)
-        if there is None:
+        if there is None or (anew and key in head):
             continue
         if key in head and given.outputs is not None:
             rows = _rows(value, there, outputs, given.outputs)
@@ -132,9 +190,9 @@ def _fill(model: Segmenter, given: Given, file: Path, settings: Settings, trust:
         taken = {key: value for key, value in taken.items() if key not in judges}
     network = {key: value for key, value in own.items() if key not in judges and value.is_floating_point()}
     share = _values(network.keys() & taken.keys(), own) / _values(network.keys(), own)
-    if share < _LEAST:
+    if share < given.least:
         raise UserError(
-            f"init_from: the weights in {file} do not fit this network ({len(network.keys() & taken.keys())} of its "
+            f"init_from: the weights in {given.origin} do not fit this network ({len(network.keys() & taken.keys())} of its "
             f"{len(network)} tensors, {share:.0%} of its values); take the network they are of, or for an encoder's "
             "weights network.encoder_weights=FILE"
         )
@@ -142,14 +200,15 @@ def _fill(model: Segmenter, given: Given, file: Path, settings: Settings, trust:
     if model.ema is not None:
         model.ema.module.load_state_dict(model.network.state_dict())
     in_order = given.outputs is None and bool(head & taken.keys())
-    return list(_told(file, own, taken, given, outputs, partly, in_order, share))
+    told = list(_told(own, taken, given, outputs, partly, in_order, share))
+    return [*told, f"the last layer ({len(head)} tensors) starts anew, as init_head says"] if anew else told
 
 
 def _told(
-    file: Path, own: Mapping[str, Tensor], taken: Mapping[str, Tensor], given: Given, outputs: Sequence[str],
+    own: Mapping[str, Tensor], taken: Mapping[str, Tensor], given: Given, outputs: Sequence[str],
     partly: Sequence[str], in_order: bool, share: float,
 ) -> Iterator[str]:  # fmt: skip
-    yield f"{file}: {len(taken)} of {len(own)} tensors taken, {share:.0%} of the network's values"
+    yield f"{given.origin}: {len(taken)} of {len(own)} tensors taken, {share:.0%} of the network's values"
     if partly:
         assert given.outputs is not None
         kept = [name for name in outputs if name in given.outputs]
@@ -180,15 +239,8 @@ def _rows(own: Tensor, there: Tensor, outputs: Sequence[str], theirs: Sequence[s
 
 def _head(settings: Settings, model: Segmenter, trust: Trust) -> set[str]:
     """Names of the tensors whose first dimension are the network's outputs: those that one output more would make longer."""
-    outputs = model.label_set.num_classes + (model.tasks.channels if model.tasks is not None else 0)
-    with torch.random.fork_rng(devices=[]):
-        wider = build.make(
-            settings.without_weights().network.node,
-            "network",
-            trust=trust,
-            num_classes=outputs + 1,
-            in_channels=model.channels,
-        ).state_dict()
+    outputs = _channels(model)
+    wider = _built(settings.without_weights().network.node, model, trust, outputs + 1)
     own = model.network.state_dict()
     longer = torch.Size([outputs + 1])
     return {
@@ -196,6 +248,20 @@ def _head(settings: Settings, model: Segmenter, trust: Trust) -> set[str]:
         for key, value in wider.items()
         if key in own and value.shape[:1] == longer != own[key].shape[:1]
     }
+
+
+def _channels(model: Segmenter) -> int:
+    return model.label_set.num_classes + (model.tasks.channels if model.tasks is not None else 0)
+
+
+def _built(node: Node, model: Segmenter, trust: Trust, outputs: int | None = None) -> dict[str, Tensor]:
+    """The tensors of a network as a model's, made anew with other keys or another number of outputs."""
+    with torch.random.fork_rng(devices=[]):
+        network = build.make(
+            node, "network", trust=trust, num_classes=outputs or _channels(model), in_channels=model.channels
+        )
+    state: dict[str, Tensor] = network.state_dict()
+    return state
 
 
 def _named(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -212,6 +212,27 @@ def test_a_bad_value_is_named(override: str) -> None:
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["init_head=new"], "init_head: says what becomes of the last layer of init_from, and none is given; leave it"),
+        (["init_from=x", "init_head=old"], "init_head: "),
+        (["init_from=zoo:x"], "init_from: there is no file zoo:x, and no source zoo; the sources are torchvision, hf,"),
+        (["init_from='https://a/b.pth'"], "init_from: there is no file https://a/b.pth, and no source https; the sour"),
+        (["init_from='hf:'"], "init_from: hf: names nothing; give a model or a file, e.g. hf:nvidia/segformer"),
+    ],
+)
+def test_what_weights_to_start_from_cannot_be(overrides: list[str], said: str) -> None:
+    assert message(*overrides).startswith(said)
+
+
+def test_weights_to_start_from_by_source_or_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("zoo:x").touch()  # what is there is a path
+    for given in ("zoo:x", "x/zoo:y", "C:x", "hf:owner/name", "timm-encoder:x"):
+        check(compose("train", [f"init_from='{given}'", "init_head=new"]))
+
+
 @pytest.mark.parametrize("override", BAD_ADVERSARY)
 def test_a_bad_value_of_an_adversary_is_named(override: str) -> None:
     said = message("model=gan", *EXTRA_ADVERSARY.get(override, []), override)

@@ -173,6 +173,8 @@ def test_a_strangers_run_folder(trained: Path, tmp_path: Path, kind: str, monkey
         (put(network__encoder_weights="weights.pth"), "not in the run folder"),
         (put(init_from="/x.ckpt"), "not in the run folder"),
         (put(init_from="https://x/y.ckpt"), "no URL is taken"),
+        (put(init_from="hf:a/b"), "no URL is taken"),
+        (put(init_from="mmseg:/x.pth"), "no URL is taken"),
     ],
 )
 def test_weights_to_start_from_are_not_taken_and_not_looked_for_where_a_run_goes_on(

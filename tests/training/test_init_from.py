@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import Tensor
 
 from src.cli.command import compose
@@ -22,7 +24,7 @@ from src.training.init_from import outputs_of, start_from
 from tests.conftest import settings
 
 OLD, NEW = ("background", "car", "road"), ("tree", "road", "background", "lake")
-COLORS = ((0, 0, 0), (9, 9, 9), (99, 99, 99), (199, 199, 199))
+COLORS = tuple((9 * i, 5 * i, i) for i in range(24))
 
 
 def model_of(names: tuple[str, ...], *overrides: str, seed: int = 1) -> tuple[Segmenter, Settings]:
@@ -93,6 +95,40 @@ def test_classes_by_their_names(tmp_path: Path, overrides: list[str]) -> None:
         judges = [key for key in own if key.startswith("discriminator.")]
         assert judges and all(torch.equal(model.state_dict()[key], own[key]) for key in judges)
         assert "start anew: discriminator." in told[2]
+
+
+@pytest.mark.parametrize(
+    ("names", "overrides"),
+    [
+        (OLD, []), (NEW, ["tasks=depth"]),
+        pytest.param(OLD, ["network=fcn", "network.encoder_weights=null"], marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_new_head(tmp_path: Path, names: tuple[str, ...], overrides: list[str]) -> None:
+    before, _ = model_of(OLD, *overrides)
+    file = saved(before, tmp_path / "old.ckpt")
+    model, given = model_of(names, "init_from=x", "init_head=new", *overrides, seed=2)
+    own, old = state_of(model), before.state_dict()
+    told = start_from(str(file), model, given)
+    outputs = len(names) + ("tasks=depth" in overrides)
+    for key in (key for key in own if key.startswith("network.") and "num_batches" not in key):
+        is_head = own[key].shape[:1] == (outputs,) or key.startswith("network.tasks")
+        assert torch.equal(model.state_dict()[key], (own if is_head else old)[key]), key
+    heads = 4 if "network=fcn" in overrides else 2
+    assert told[-1] == f"the last layer ({heads} tensors) starts anew, as init_head says"
+    assert not any("by the names" in line or "in this order" in line for line in told)
+
+
+def test_a_new_head_has_a_new_judge(tmp_path: Path) -> None:
+    before, _ = model_of(OLD, "model=gan")
+    file = saved(before, tmp_path / "old.ckpt")
+    for head in ("match", "new"):
+        model, given = model_of(OLD, "model=gan", "init_from=x", f"init_head={head}", seed=2)
+        own = state_of(model)
+        start_from(str(file), model, given)
+        expected = own if head == "new" else before.state_dict()
+        judges = [key for key in own if key.startswith("discriminator.")]
+        assert judges and all(torch.equal(model.state_dict()[key], expected[key]) for key in judges)
 
 
 def test_the_same_classes_in_another_order(tmp_path: Path) -> None:
@@ -209,6 +245,60 @@ def test_what_holds_no_weights(tmp_path: Path, content: bytes | None) -> None:
     model, given = model_of(OLD)
     with pytest.raises(UserError, match=r"init_from: .*weights\.pth"):
         start_from(str(file), model, given)
+
+
+@pytest.mark.parametrize("name", ["hf:model.ckpt", "zoo:model.ckpt"])
+def test_a_file_with_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    before, _ = model_of(OLD)
+    saved(before, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    model, given = model_of(OLD, f"init_from={name}", seed=2)
+    start_from(name, model, given)
+    assert torch.equal(next(model.network.parameters()), next(before.network.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        (["network=unet", "network.encoder=tf_efficientnet_lite0"], "core.encoder"),
+        (["network=lraspp"], "core.model.backbone"),
+    ],
+)
+def test_an_encoder_alone(tmp_path: Path, overrides: list[str], place: str) -> None:
+    if "network=lraspp" in overrides:
+        peer = torchvision.models.mobilenet_v3_large(weights=None)
+    else:
+        peer = timm.create_model("tf_efficientnet_lite0")
+    for value in peer.parameters():
+        value.data += 0.1 * torch.randn_like(value)
+    file = tmp_path / "classifier.pth"
+    torch.save(peer.state_dict(), file)
+    model, given = model_of(OLD, *overrides)
+    own = state_of(model)
+    told = start_from(f"timm-encoder:{file}", model, given)
+    fresh = build.make({**given.network.node, "encoder_weights": str(file)}, "network", num_classes=3, in_channels=3)
+    expected = fresh.get_submodule(place).state_dict()
+    for key, value in model.network.get_submodule(place).state_dict().items():
+        assert torch.equal(value, expected[key]), key
+    rest = [key for key in own if key.startswith("network.") and not key.startswith(f"network.{place}.")]
+    assert rest and all(torch.equal(model.state_dict()[key], own[key]) for key in rest)
+    assert told[0].startswith(f"timm-encoder:{file}: ") and told[1].startswith("start anew: network.core.")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "said"),
+    [
+        (["network=tiny"], "FILE", "init_from: tiny has no encoder for timm-encoder:"),
+        (["network=unet"], "none.pth", "there is no such file"),
+        (["network=unet"], "FILE", "^init_from: .* does not fit the encoder"),
+    ],
+)
+def test_an_encoder_that_does_not_fit(tmp_path: Path, overrides: list[str], name: str, said: str) -> None:
+    file = tmp_path / "FILE"
+    torch.save({"conv.weight": torch.ones(3, 3)}, file)
+    model, given = model_of(OLD, *overrides)
+    with pytest.raises(UserError, match=said):
+        start_from(f"timm-encoder:{tmp_path / name}", model, given)
 
 
 def test_a_run_that_starts_so_trains(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
