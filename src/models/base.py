@@ -19,10 +19,12 @@ from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy, broadcast_buffers
 from src.inference.sizes import of_one_size, sized
+from src.losses.base import loss_of_outputs
 from src.models.consistency import METHODS
 from src.models.evaluation import Evaluation, Stage
 from src.models.normalization import Normalization
 from src.models.semi import SemiSupervision
+from src.networks.base import FollowsTraining
 from src.optimization.averaging import MovingAverage
 from src.optimization.divergence import Divergence
 from src.optimization.manual_steps import step_all
@@ -95,6 +97,7 @@ class Segmenter(L.LightningModule):
         self.images = Images(channels, intensity)  # what else is known of them, the run or the checkpoint adds
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
         self.divergence = Divergence()
+        self._steps = 1  # of the whole run
         self._gradient_norms: list[Tensor] = []  # of the newest step, optimizer by optimizer
         self.train()  # Lightning keeps each part's mode as it finds it
 
@@ -191,11 +194,8 @@ class Segmenter(L.LightningModule):
         return self
 
     def segmentation_loss(self, outputs: dict[str, Tensor], mask: Tensor) -> Tensor:
-        """The loss of the logits, and of the auxiliary head's with its weight."""
-        loss: Tensor = self.loss(outputs["logits"], mask)
-        if "aux" in outputs:
-            loss = loss + self.aux_weight * self.loss(outputs["aux"], mask)
-        return loss
+        """The loss of what it asks for: the logits and, with its weight, an auxiliary head's, or other outputs."""
+        return loss_of_outputs(self.loss, outputs, mask, self.aux_weight)
 
     def with_tasks(self, segmentation: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         """The segmentation loss, and those of the tasks with their weights."""
@@ -213,6 +213,8 @@ class Segmenter(L.LightningModule):
         its checkpoints restore. tests/training/test_resume.py compares a resumed run's bits.
         """
         torch.manual_seed(derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
+        if isinstance(self.network, FollowsTraining):
+            self.network.at_share(self.global_step / self._steps)
 
     def supervised_and_unlabeled(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         """Outputs for the batch's labelled images, and the weighted consistency loss of its unlabelled ones where a method
@@ -267,8 +269,8 @@ class Segmenter(L.LightningModule):
     def configure_optimizers(self) -> Any:
         optimization = self.optimization
         assert optimization is not None
-        steps = optimization.steps(self.trainer, self.trainer.datamodule.batches_per_epoch())  # type: ignore[attr-defined]
-        built = [optimization.build(part, factor, steps) for _, part, factor in self.optimized_parts()]
+        self._steps = optimization.steps(self.trainer, self.trainer.datamodule.batches_per_epoch())  # type: ignore[attr-defined]
+        built = [optimization.build(part, factor, self._steps) for _, part, factor in self.optimized_parts()]
         return [optimizer for optimizer, _ in built], [{"scheduler": s, "interval": "step"} for _, s in built]
 
     def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
