@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,8 +16,8 @@ from torch.nn import functional as F
 
 from src.errors import UserError
 from src.networks.base import SegmentationNetwork
-from src.networks.queries import Layer, Queries, check_queries, transformers
-from src.networks.weights import pixel_statistics, read_file, tensors
+from src.networks.queries import Layer, Queries, check_queries, fill, read_tensors, transformers
+from src.networks.weights import pixel_statistics
 
 TRAINS_ON = "masks"  # the config check refuses losses that do not say the same
 _EXAMPLES = "vit_small_patch14_reg4_dinov2, vit_base_patch14_reg4_dinov2, vit_large_patch14_reg4_dinov2"
@@ -118,7 +117,7 @@ class _Eomt(Queries):
     def layers(self, image: Tensor) -> Sequence[Layer]:
         model, patch = self.model, self.model.config.patch_size
         size = image.shape[-2] // patch, image.shape[-1] // patch
-        tokens = self._embedded(image, size)
+        tokens = self.embedded(image, size)
         first = len(model.layers) - model.config.num_blocks
         predictions: list[Layer] = []
         for number, block in enumerate(model.layers):
@@ -132,7 +131,7 @@ class _Eomt(Queries):
             tokens = block(tokens, visible)
         return [*predictions, self._predict(model.layernorm(tokens), size)]
 
-    def _embedded(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+    def embedded(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """Class token, registers and patches with their positions, [B, T, C]."""
         embeddings = self.model.embeddings
         positions = embeddings.position_embeddings.weight.unsqueeze(0)
@@ -206,26 +205,8 @@ def _plain_vit(name: str, weights: str | None, in_channels: int) -> Any:
             raise UserError(
                 f"network.encoder_weights: pretrained weights could not be loaded ({reason}); take a local file or null"
             ) from error
-    file = Path(weights).expanduser()
-    if not file.is_file():
-        raise UserError(f"network.encoder_weights: there is no file {file}; choose pretrained, a file or null")
     vit = timm.create_model(name, num_classes=0, in_chans=in_channels)
-    return _filled(vit, tensors(read_file(file, "network.encoder_weights")), file, in_channels)
-
-
-def _filled(vit: Any, state: Mapping[str, Tensor], file: Path, in_channels: int) -> Any:
-    own = vit.state_dict()
-    given = dict(state)
-    first = given.get("patch_embed.proj.weight")
-    if first is not None and first.ndim == 4 and first.shape[1] == 3 != in_channels:
-        given["patch_embed.proj.weight"] = timm.models.adapt_input_conv(in_channels, first)
-    missing = [key for key in own if key not in given or given[key].shape != own[key].shape]
-    if missing:
-        raise UserError(
-            f"network.encoder_weights: {file} does not fit the encoder: {len(missing)} of {len(own)} tensors are missing or "
-            f"of another shape, e.g. {missing[0]}; take timm's file of the same ViT"
-        )
-    vit.load_state_dict({key: given[key] for key in own})
+    fill(vit, read_tensors(weights, "pretrained, "), weights, in_channels)
     return vit
 
 

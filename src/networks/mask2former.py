@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.networks.base import IMAGENET_MEAN, IMAGENET_STD, SegmentationNetwork
-from src.networks.queries import Layer, Queries, check_queries, transformers
+from src.networks.queries import Layer, Queries, check_queries, fill, read_tensors, transformers
 from src.networks.weights import load_encoder, pixel_statistics
 
 SIZE_DIVISOR = 32  # the config check refuses training crops that are no multiple of it
@@ -22,6 +22,16 @@ _SWIN = {
     "swin-small": (96, [2, 2, 18, 2], [3, 6, 12, 24], 7),
     "swin-base": (128, [2, 2, 18, 2], [4, 8, 16, 32], 12),
     "swin-large": (192, [2, 2, 18, 2], [6, 12, 24, 48], 12),
+}
+# The names of a Swin's tensors in transformers' files, and in its modules since version 5.
+_IN_FILES = {
+    "attention.self.query": "attention.q_proj",
+    "attention.self.key": "attention.k_proj",
+    "attention.self.value": "attention.v_proj",
+    "attention.self.relative_position_bias_table": "attention.relative_position_bias.relative_position_bias_table",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
 }
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
@@ -129,17 +139,27 @@ def _cannot_serve(encoder: str, reason: object) -> UserError:
 
 
 def _load(core: _Mask2Former, encoder: str, weights: str, in_channels: int) -> None:
-    """Fills the encoder. Its names for `load_encoder` are those of transformers' classifier, or timm's behind `model.`."""
     own = core.model.model.pixel_level_module.encoder
-    named = nn.Module()
-    if encoder in _SWIN:
-        if weights == "imagenet":
-            raise UserError(
-                f"network.encoder_weights: of {encoder} a file is needed, transformers' SwinForImageClassification of the "
-                "same size (model.safetensors); or null"
-            )
-        named.swin = own.swin
-        load_encoder(named, encoder, weights, in_channels)
+    if encoder not in _SWIN:
+        named = nn.Module()
+        (named.model,) = own.children()  # timm's names behind `model.`, as `load_encoder` expects them
+        load_encoder(named, f"tu-{encoder}", weights, in_channels)
         return
-    (named.model,) = own.children()
-    load_encoder(named, f"tu-{encoder}", weights, in_channels)
+    if weights == "imagenet":
+        raise UserError(
+            f"network.encoder_weights: of {encoder} a file is needed, transformers' SwinForImageClassification of the same "
+            "size (model.safetensors); or null"
+        )
+    state = read_tensors(weights, "")
+    fill(own.swin, {as_now(key).removeprefix("swin."): value for key, value in state.items()}, weights, in_channels)
+
+
+def as_now(name: str) -> str:
+    """A tensor's name in the files that transformers writes as its modules are called; they differ in a Swin."""
+    before, inside, after = name.partition("pixel_level_module.encoder.")
+    if after.startswith(("embeddings.", "encoder.")):
+        name = f"{before}{inside}swin.{after}"
+    if ".blocks." in name:
+        for there, here in _IN_FILES.items():
+            name = name.replace(there, here)
+    return name

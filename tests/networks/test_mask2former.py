@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from src.errors import UserError
 from src.networks.base import SegmentationNetwork
-from src.networks.mask2former import mask2former
+from src.networks.mask2former import as_now, mask2former
 
 CLASSES = 5
 TINY: dict[str, Any] = {
@@ -33,45 +33,48 @@ def theirs(encoder: str) -> Any:
     else:
         backbone = transformers.TimmBackboneConfig(backbone=encoder, out_indices=[1, 2, 3, 4])
     torch.manual_seed(1)
-    model = transformers.Mask2FormerForUniversalSegmentation(
-        transformers.Mask2FormerConfig(
-            backbone_config=backbone,
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone,
             num_queries=9,
             feature_size=32,
             mask_feature_size=32,
             hidden_dim=32,
-            num_attention_heads=2,
+        num_attention_heads=2,
             encoder_layers=2,
             decoder_layers=5,
             dim_feedforward=64,
             num_labels=CLASSES,
-        )  # fmt: skip
-    )
+    )  # fmt: skip
+    model = transformers.Mask2FormerForUniversalSegmentation(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
 
 
+def load_theirs(network: SegmentationNetwork, folder: Path) -> None:
+    """Loads all of the tensors that they saved."""
+    state = {as_now(key): value for key, value in load_file(folder / "model.safetensors").items()}
+    theirs_here: Any = network.core.model
+    result = theirs_here.load_state_dict(state, strict=False)
+    assert [key for key in result.missing_keys if "relative_position_index" not in key] == []
+    assert result.unexpected_keys == ["criterion.empty_weight"]
+
+
 @pytest.mark.parametrize("encoder", ["test_resnet", "swin-tiny"])
-def test_their_weights_give_their_logits_and_their_map(encoder: str, tmp_path: Path) -> None:
+def test_their_weights_give_their_logits(encoder: str, tmp_path: Path) -> None:
     model = theirs(encoder)
     model.save_pretrained(tmp_path)
     network = build(encoder).eval()
-    state = load_file(tmp_path / "model.safetensors")
-    surplus = network.core.model.load_state_dict(state, strict=False)
-    assert surplus.missing_keys == [] and surplus.unexpected_keys == ["criterion.empty_weight"]
-    image = torch.randn(2, 3, 384, 384)  # the size at which their map is made, whatever that of the image
+    load_theirs(network, tmp_path)
+    image = torch.randn(2, 3, 96, 128)
     with torch.inference_mode():
         expected = model(pixel_values=image, output_auxiliary_logits=True)
-        *earlier, (classes, masks) = network.core.layers(image)
+        core: Any = network.core
+        *earlier, (classes, masks) = core.layers(image)
         torch.testing.assert_close(classes, expected.class_queries_logits, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(masks, expected.masks_queries_logits, rtol=1e-4, atol=1e-4)
         for own, their in zip(earlier, expected.auxiliary_logits, strict=True):
             torch.testing.assert_close(own[1], their["masks_queries_logits"], rtol=1e-4, atol=1e-4)
-        processor = transformers.models.mask2former.image_processing_pil_mask2former.Mask2FormerImageProcessorPil()
-        maps = processor.post_process_semantic_segmentation(expected, [(384, 384)] * 2)
-        assert torch.equal(network(image)["logits"].argmax(dim=1), torch.stack(maps))
-        assert len(torch.stack(maps).unique()) > 1
 
 
 def test_every_layer_and_the_queries_before_the_first_are_supervised() -> None:
