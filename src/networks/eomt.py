@@ -122,7 +122,7 @@ class _Eomt(Queries):
         predictions: list[Layer] = []
         for number, block in enumerate(model.layers):
             if number == first:
-                tokens = torch.cat([model.query.weight.expand(len(image), -1, -1), tokens], dim=1)
+                tokens = torch.cat([model.query.weight.expand(image.shape[0], -1, -1), tokens], dim=1)
             visible = None
             if number >= first and (self.training or self.masked[number - first]):
                 classes, masks = self._predict(model.layernorm(tokens), size)
@@ -138,7 +138,7 @@ class _Eomt(Queries):
         if size != (self.grid, self.grid):
             positions = resample_abs_pos_embed(positions, list(size), num_prefix_tokens=0)
         patches = embeddings.patch_embeddings(image) + positions
-        prefix = torch.cat([embeddings.cls_token, embeddings.register_tokens], dim=1).expand(len(image), -1, -1)
+        prefix = torch.cat([embeddings.cls_token, embeddings.register_tokens], dim=1).expand(image.shape[0], -1, -1)
         return torch.cat([prefix, patches], dim=1)
 
     def _predict(self, tokens: Tensor, size: tuple[int, int]) -> Layer:
@@ -161,10 +161,10 @@ class _Eomt(Queries):
         if self.training:
             free = torch.rand(masks.shape[:2], device=masks.device) > self.model.attn_mask_probs[block]
         else:
-            free = (torch.arange(queries, device=masks.device) >= self.masked[block]).expand(len(masks), queries)
+            free = (torch.arange(queries, device=masks.device) >= self.masked[block]).expand(masks.shape[0], queries)
         inside = inside | free.unsqueeze(2)
-        others = torch.ones(len(masks), queries, tokens - inside.shape[2], dtype=torch.bool, device=masks.device)
-        rest = torch.ones(len(masks), tokens - queries, tokens, dtype=torch.bool, device=masks.device)
+        others = torch.ones(masks.shape[0], queries, tokens - inside.shape[2], dtype=torch.bool, device=masks.device)
+        rest = torch.ones(masks.shape[0], tokens - queries, tokens, dtype=torch.bool, device=masks.device)
         return torch.cat([torch.cat([others, inside], dim=2), rest], dim=1).unsqueeze(1)
 
 
