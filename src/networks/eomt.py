@@ -77,6 +77,10 @@ def eomt(
         num_blocks=num_blocks, num_queries=num_queries, num_labels=num_classes, attn_implementation="sdpa",
     )  # fmt: skip
     model = library.EomtForUniversalSegmentation(config)
+    if not vit.num_reg_tokens:  # nothing to learn; an empty parameter is not every optimizer's
+        empty = model.embeddings.register_tokens.detach()
+        del model.embeddings.register_tokens
+        model.embeddings.register_buffer("register_tokens", empty)
     core = _Eomt(model, annealing_power if mask_annealing else None)
     if encoder_weights is not None:
         found = _renamed(vit.state_dict(), vit, model)

@@ -52,7 +52,7 @@ class Queries(nn.Module):
             layers = self.layers(torch.zeros(1, in_channels, side, side))
             torch.stack([classes.sum() + masks.sum() for classes, masks in layers]).sum().backward()  # type: ignore[no-untyped-call]
         for parameter in self.parameters():
-            parameter.requires_grad_(parameter.grad is not None and parameter.numel() > 0)
+            parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
         self.train()
 
