@@ -25,13 +25,20 @@ _COCO = (
 RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "cityscapes_deeplabv3plus": (lambda root: cityscapes(root, 4), ["network.encoder=resnet18"]),
     "cityscapes_segformer": (lambda root: cityscapes(root, 4), ["scheduler.warmup_steps=1"]),
+    "cityscapes_mask2former_r50": (
+        lambda root: cityscapes(root, 4),
+        [
+            "network.encoder=test_resnet", "network.channels=32", "network.pixel_decoder_layers=1", "network.decoder_layers=2",
+            "network.feedforward=64", "network.num_queries=19", "loss.num_points=64",
+        ],
+    ),
     "voc_fcn": (lambda root: voc(root, 4), []),
     "voc_deeplabv3plus": (lambda root: voc(root, 4), ["network.encoder=resnet18"]),
     "coco_deeplabv3": (
         lambda root: coco(root, 4, names=_COCO),
         ["network.encoder=mobilenet_v3_large", "data.dataset.min_area=100"],
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -27,6 +27,7 @@ def check_together(settings: Settings) -> None:
     _check_sharding(settings)
     _check_classes(settings)
     _check_start(settings)
+    _check_outputs(settings)
     check_direction(settings)
     if settings.optimizer.nesterov and not settings.optimizer.momentum:
         raise UserError("optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9")
@@ -211,3 +212,36 @@ def _check_classes(settings: Settings) -> None:
             check_one_each(key, values, names)
     if reason := cannot_be(settings.monitor.removeprefix("val/"), names):
         raise UserError(f"monitor: {reason}")
+
+
+def _check_outputs(settings: Settings) -> None:
+    """Checks that the loss takes what the network trains on: a module says it in `TRAINS_ON`; most do not, and mean logits."""
+    network, loss, model = settings.network, settings.loss, settings.model
+    given, taken = _trains_on(network.target), _trains_on(loss.target)
+    if given == taken == "logits":
+        return
+    if taken == "logits":
+        raise UserError(f"loss: {network.name} trains on the {given} of its queries; take loss=mask_classification")
+    if given == "logits":
+        raise UserError(
+            f"network: {loss.name} is a loss of queries' {taken}, and {network.name} has no queries; take network=mask2former "
+            "or network=eomt, or loss=ce_dice"
+        )
+    if settings.tasks is not None:
+        raise UserError(
+            f"tasks: they need output channels for each pixel, and {network.name} gives {given}; take another network"
+        )
+    if model.semi is not None and model.semi.method is not None:
+        raise UserError(
+            f"model.semi.method: unlabelled images were not tried with {network.name}; take model.semi.method=null or another "
+            "network"
+        )
+    if model.noise is not None and (model.noise.channels or model.noise.latent):
+        raise UserError(
+            f"model.noise: {network.name} takes images of a fixed number of channels; set model.noise.channels and latent to 0"
+        )
+
+
+def _trains_on(target: str) -> object:
+    signature = signatures.read(target)
+    return signature.constants.get("TRAINS_ON", "logits") if signature is not None else "logits"

@@ -16,6 +16,9 @@ or no scalar where all pixels are ignored.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +40,24 @@ class SegmentationLoss(nn.Module):
         """The sum of every device's `local` while training on several; `local` itself otherwise (devices may evaluate
         different numbers of batches)."""
         return sum_over_devices(local) if self.training else local
+
+
+@runtime_checkable
+class TakesOutputs(Protocol):
+    """A loss that trains on more of a network's outputs than its logits, and says what it does with them."""
+
+    def of_outputs(self, outputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """The loss of a network's outputs in training, a float32 scalar."""
+        ...
+
+
+def loss_of_outputs(loss: nn.Module, outputs: Mapping[str, Tensor], mask: Tensor, aux_weight: float) -> Tensor:
+    """The loss of what a network gives in training: of what it asks for, else of the logits, and of an auxiliary head's
+    with `aux_weight`."""
+    if isinstance(loss, TakesOutputs):
+        return loss.of_outputs(outputs, mask)
+    value: Tensor = loss(outputs["logits"], mask)
+    return value + aux_weight * loss(outputs["aux"], mask) if "aux" in outputs else value
 
 
 def classes_of_pixels(mask: Tensor, num_classes: int, ignore_index: int) -> Tensor:

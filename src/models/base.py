@@ -1,12 +1,10 @@
-"""What every segmenter shares: normalising, logits, prediction, evaluation, and the optimizer's step."""
+"""What every segmenter shares: evaluation, the loss, and the optimizer's step; what it predicts is in `prediction.py`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import lightning as L
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
@@ -19,13 +17,15 @@ from src.data.samples import Batch
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy, broadcast_buffers
-from src.inference import protocol
 from src.inference.sizes import of_one_size
-from src.inference.windows import Outputs, Readable, Strip
+from src.inference.windows import Outputs
+from src.losses.base import loss_of_outputs
 from src.models.consistency import METHODS
 from src.models.evaluation import Evaluation, Stage
 from src.models.normalization import Normalization
+from src.models.prediction import Predicting
 from src.models.semi import SemiSupervision
+from src.networks.base import FollowsTraining
 from src.optimization.averaging import MovingAverage
 from src.optimization.divergence import Divergence
 from src.optimization.manual_steps import step_all
@@ -36,7 +36,7 @@ from src.tasks.multi_task import MultiTask
 _ONLY_TRAINING = "discriminator."  # names of what no prediction needs
 
 
-class Segmenter(L.LightningModule):
+class Segmenter(Predicting):
     """A network that gives a class to every pixel; subclasses say how a training step updates its weights.
 
     Args:
@@ -99,70 +99,9 @@ class Segmenter(L.LightningModule):
         self.images = Images(channels, intensity)  # what else is known of them, the run or the checkpoint adds
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
         self.divergence = Divergence()
+        self._steps = 1  # of the whole run
         self._gradient_norms: list[Tensor] = []  # of the newest step, optimizer by optimizer
         self.train()  # Lightning keeps each part's mode as it finds it
-
-    @property
-    def tasks(self) -> MultiTask | None:
-        """What is learnt beside the classes, if anything."""
-        tasks = getattr(self.network, "tasks", None)
-        assert tasks is None or isinstance(tasks, MultiTask)
-        return tasks
-
-    def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """All of the network's outputs for raw images [B, C, H, W]; evaluation takes the averaged weights if there are any."""
-        network = self.ema.module if self.ema is not None and not self.training else self.network
-        seen = self.inputs(network, self.normalization(image))
-        result: dict[str, Tensor] = network(seen.contiguous(memory_format=self.memory_format))
-        return result if self.tasks is None else self.tasks.split(result)
-
-    def inputs(self, network: nn.Module, image: Tensor) -> Tensor:
-        """What the network is given for normalised images [B, C, H, W]."""
-        return image
-
-    def logits(self, image: Tensor) -> Tensor:
-        """Logits float [B, K, H, W] of raw images [B, C, H, W]."""
-        return self.outputs(image)["logits"]
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.logits(image)
-
-    def probabilities(self, image: Tensor) -> Tensor:
-        """Softmax over classes, float32 [B, K, H, W], of raw images [B, C, H, W]."""
-        return self.logits(image).float().softmax(dim=1)
-
-    def evaluated(self, image: Tensor) -> Outputs:
-        """One pass in evaluation, of raw images [B, C, H, W]: "logits", what `tasks` learn, and what `uncertainty` needs."""
-        return self.outputs(image)
-
-    def predicted(self, image: Tensor, size: Sequence[int] | None = None) -> Iterator[Strip]:
-        """What is predicted for raw images [B, C, H, W] by the protocol `inference`, strip by strip; `protocol.predicted`.
-
-        Args:
-            image: on any device.
-            size: height and width of the result; None takes the image's.
-        """
-        return protocol.predicted(self.evaluated, image, self.inference, self.device, size)
-
-    def predicted_scene(self, scene: Readable, mirrored: Readable) -> Iterator[Strip]:
-        """As `predicted`, of a scene that is read window by window; `protocol.of_scene`."""
-        return protocol.of_scene(self.evaluated, scene, mirrored, self.inference)
-
-    def uncertainty(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Maps float32 [B, H, W] in 0…1 of what was predicted: "entropy", of the probabilities over its maximum log K."""
-        return {"entropy": entropy(outputs["logits"].float().softmax(dim=1))}
-
-    def maps(self, image: Tensor, outputs: Outputs) -> dict[str, Tensor]:
-        """What is shown beside a prediction, by title: float [B, H, W] in 0…1 for raw images [B, C, H, W]."""
-        return {
-            f"{name} / largest" if name == "depth" else name: values
-            / values.amax(dim=(1, 2), keepdim=True).clamp_min(1)
-            for name, values in self.task_maps(outputs).items()
-        }
-
-    def task_maps(self, outputs: Outputs) -> dict[str, Tensor]:
-        """The tasks' predictions that are maps, by name: float32 [B, H, W] of what was predicted."""
-        return {} if self.tasks is None else self.tasks.maps(outputs)
 
     def _evaluate(self, stage: Stage, batch: Batch) -> None:
         """Scores predictions in the pixels of the truth, which are those that `predict` writes.
@@ -222,11 +161,8 @@ class Segmenter(L.LightningModule):
         return self
 
     def segmentation_loss(self, outputs: dict[str, Tensor], mask: Tensor) -> Tensor:
-        """The loss of the logits, and of the auxiliary head's with its weight."""
-        loss: Tensor = self.loss(outputs["logits"], mask)
-        if "aux" in outputs:
-            loss = loss + self.aux_weight * self.loss(outputs["aux"], mask)
-        return loss
+        """The loss of what it asks for: the logits and, with its weight, an auxiliary head's, or other outputs."""
+        return loss_of_outputs(self.loss, outputs, mask, self.aux_weight)
 
     def with_tasks(self, segmentation: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         """The segmentation loss, and those of the tasks with their weights."""
@@ -244,6 +180,8 @@ class Segmenter(L.LightningModule):
         its checkpoints restore. tests/training/test_resume.py compares a resumed run's bits.
         """
         torch.manual_seed(derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
+        if isinstance(self.network, FollowsTraining):
+            self.network.at_share(self.global_step / self._steps)
 
     def supervised_and_unlabeled(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         """Outputs for the batch's labelled images, and the weighted consistency loss of its unlabelled ones where a method
@@ -298,8 +236,8 @@ class Segmenter(L.LightningModule):
     def configure_optimizers(self) -> Any:
         optimization = self.optimization
         assert optimization is not None
-        steps = optimization.steps(self.trainer, self.trainer.datamodule.batches_per_epoch())  # type: ignore[attr-defined]
-        built = [optimization.build(part, factor, steps) for _, part, factor in self.optimized_parts()]
+        self._steps = optimization.steps(self.trainer, self.trainer.datamodule.batches_per_epoch())  # type: ignore[attr-defined]
+        built = [optimization.build(part, factor, self._steps) for _, part, factor in self.optimized_parts()]
         return [optimizer for optimizer, _ in built], [{"scheduler": s, "interval": "step"} for _, s in built]
 
     def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
@@ -343,9 +281,3 @@ def _assembled(strips: Sequence[tuple[Tensor, Outputs]]) -> tuple[Tensor, Output
         return strips[0]
     maps = {name: torch.cat([outputs[name] for _, outputs in strips], dim=-2) for name in strips[0][1]}
     return torch.cat([classes for classes, _ in strips], dim=-2), maps
-
-
-def entropy(probability: Tensor) -> Tensor:
-    """Entropy over its maximum log K, in 0…1: float [B, H, W] of probabilities [B, K, H, W]."""
-    nats: Tensor = torch.special.entr(probability).sum(dim=1)
-    return nats / math.log(probability.shape[1])

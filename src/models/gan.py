@@ -24,9 +24,10 @@ from src.losses.adversarial import (
     r1_penalty,
     weighted_mean,
 )
-from src.models.base import Segmenter, entropy
+from src.models.base import Segmenter
 from src.models.label_maps import Generated, Truth, generated_map, true_map
 from src.models.noise import Noise
+from src.models.prediction import entropy
 from src.models.semi import label_figures, ramped, unlabeled, unlabeled_loss
 from src.networks.discriminators import Discriminator, held_fixed, score_weight
 from src.seeding import derive

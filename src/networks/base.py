@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,19 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+_MAPS = ("logits", "aux")  # outputs that are maps of the image
+
+
+@runtime_checkable
+class FollowsTraining(Protocol):
+    """A network, or a core, that changes as training goes on."""
+
+    def at_share(self, share: float) -> None:
+        """Is told before every batch which share of all optimizer steps, 0…1, was taken. What it makes of that has to depend on
+        nothing else, and to lie in buffers, so that a resumed run has the same."""
+        ...
+
+
 class SegmentationNetwork(nn.Module):
     """Wraps a network's core so that images of any size go in and logits of the image's size come out.
 
@@ -19,10 +33,11 @@ class SegmentationNetwork(nn.Module):
     `size_divisor`; the logits are brought to the padded size where the core's are smaller, and cropped.
 
     Args:
-        core: gives logits [B, K, h, w], or a dict with "logits" and, while training, "aux".
+        core: gives logits [B, K, h, w], or a dict with "logits" and, while training, "aux", or whatever else a loss asks for,
+            [B, …], which is handed on as it is.
         pixel_mean, pixel_std: what the core expects its input to be normalised with, per channel, in units of 0…1.
         size_divisor: the core's largest stride; 1 where any size will do.
-        encoder: name of the core's pre-trained part, if it has one.
+        encoder: name of the core's pre-trained part, if it has one, or names of several.
     """
 
     def __init__(
@@ -31,7 +46,7 @@ class SegmentationNetwork(nn.Module):
         pixel_mean: Sequence[float] = IMAGENET_MEAN,
         pixel_std: Sequence[float] = IMAGENET_STD,
         size_divisor: int = 1,
-        encoder: str | None = None,
+        encoder: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.core = core
@@ -42,7 +57,14 @@ class SegmentationNetwork(nn.Module):
     @property
     def encoder(self) -> nn.Module | None:
         """The pre-trained part, which may get a learning rate of its own; None where there is none."""
-        return self.core.get_submodule(self._encoder) if self._encoder is not None else None
+        if self._encoder is None or isinstance(self._encoder, str):
+            return self.core.get_submodule(self._encoder) if self._encoder is not None else None
+        return nn.ModuleList([self.core.get_submodule(name) for name in self._encoder])
+
+    def at_share(self, share: float) -> None:
+        """See `FollowsTraining`."""
+        if isinstance(self.core, FollowsTraining):
+            self.core.at_share(share)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """
@@ -50,7 +72,9 @@ class SegmentationNetwork(nn.Module):
             image: float [B, C, H, W], normalised.
 
         Returns:
-            "logits" float [B, K, H, W] and, while training a network with an auxiliary head, "aux" of the same shape.
+            "logits" float [B, K, H, W] and, while training a network with an auxiliary head, "aux" of the same shape. Outputs
+            of other kinds are those of the padded image, with "extent" beside them: float [B, 2], the share of its height and
+            width that is image.
         """
         height, width = image.shape[-2:]
         below, right = -height % self.size_divisor, -width % self.size_divisor
@@ -60,7 +84,11 @@ class SegmentationNetwork(nn.Module):
         result = self.core(padded)
         outputs: dict[str, Tensor] = result if isinstance(result, dict) else {"logits": result}
         size = padded.shape[-2:]
-        for name, logits in outputs.items():
+        if any(name not in _MAPS for name in outputs):
+            share = [height / (height + below), width / (width + right)]
+            outputs["extent"] = torch.tensor([share], device=image.device).expand(len(image), 2)
+        for name in [name for name in _MAPS if name in outputs]:
+            logits = outputs[name]
             if logits.shape[-2:] != size:
                 logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
             outputs[name] = logits[..., :height, :width] if pads else logits

@@ -27,7 +27,7 @@ def names(group: str) -> list[str]:
 @pytest.mark.parametrize("group", ["network", "loss", "optimizer", "scheduler", "trainer"])
 def test_every_option_passes(group: str) -> None:
     for name in names(group):
-        check(compose("train", [f"{group}={name}"]))
+        check(compose("train", [f"{group}={name}", *PARTNER.get(name, [])]))
 
 
 @pytest.mark.parametrize("name", names("experiment") + [f"debug:{n}" for n in names("debug")])
@@ -51,6 +51,12 @@ def test_data_has_what_all_data_have(name: str) -> None:
     assert [key for key in own.keys() & common.keys() if own[key] == common[key]] == []
 
 
+# What an option needs of another group.
+PARTNER = {
+    "mask2former": ["loss=mask_classification"],
+    "eomt": ["loss=mask_classification"],
+    "mask_classification": ["network=mask2former"],
+}
 BAD = {
     "+model.lrr=1": "model.lrr: no such key",
     "+optimizer.momentun=0.9": "optimizer.momentun: no such key",
@@ -278,10 +284,40 @@ def test_what_an_adversary_needs_is_enough(overrides: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["loss=ce_dice"], "loss: mask2former trains on the masks of its queries; take loss=mask_classification"),
+        (
+            ["network=unet"],
+            "network: MaskClassification is a loss of queries' masks, and unet has no queries; take network=",
+        ),
+        (
+            ["tasks=boundary"],
+            "tasks: they need output channels for each pixel, and mask2former gives masks; take another",
+        ),
+        (
+            ["model.semi=fixmatch", "data.labeled_fraction=1/8"],
+            "model.semi.method: unlabelled images were not tried with mask2former; take model.semi.method=null",
+        ),
+        (
+            ["model=gan", "model.noise.channels=2"],
+            "model.noise: mask2former takes images of a fixed number of channels",
+        ),
+        (["data.crop=[40,64]"], "data.crop: [40, 64] is no multiple of this network's stride 32"),
+        (["network.channels=40"], "network.channels: should be a multiple of 32, not 40"),
+        (["loss.oversample_ratio=0.5"], "loss.oversample_ratio: should be greater than or equal to 1, not 0.5"),
+    ],
+)
+def test_what_does_not_go_with_masks_of_queries_is_refused(overrides: list[str], said: str) -> None:
+    assert said in message("network=mask2former", "loss=mask_classification", *overrides)
+
+
+@pytest.mark.parametrize(
     "overrides",
     [
         ["monitor=val/loss", "monitor_mode=min"],
         ["optimizer=sgd", "optimizer.nesterov=true"],
+        ["network=mask2former", "loss=mask_classification", "model=gan"],
         ["trainer=gpu", "trainer.devices=[0,2]"],
         ["network=deeplabv3", "data.batch_size=1", "model.batch_norm=frozen"],
         ["network=deeplabv3plus", "trainer=ddp", "trainer.devices=4", "data.batch_size=4"],  # statistics of all devices

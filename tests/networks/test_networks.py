@@ -29,7 +29,12 @@ LIGHT: dict[str, dict[str, Any]] = {
     "deeplabv3plus": {"encoder": "resnet18", "decoder_channels": 32},
     "segformer": {"decoder_channels": 32},
     "upernet": {"encoder": "resnet18", "decoder_channels": 32},
-}
+    "mask2former": {
+        "encoder": "test_resnet", "num_queries": 10, "channels": 32, "heads": 2, "pixel_decoder_layers": 1,
+        "decoder_layers": 3, "feedforward": 64,
+    },
+    "eomt": {"encoder": "test_vit", "num_queries": 10, "num_blocks": 2, "image_size": 64},
+}  # fmt: skip
 WITH_AUX = {"fcn", "deeplabv3"}
 
 

@@ -109,6 +109,25 @@ def test_a_killed_gan_run_goes_on_to_the_same_bits(tmp_path: Path, run: Run) -> 
     assert state(run_dir)["global_step"] == 6 * 3  # 6 batches an epoch, 2 a step
 
 
+# A network that follows the training, and a loss that draws points.
+QUERIES = [
+    "network=eomt", "network.encoder=test_vit", "network.image_size=32", "network.patch_size=8", "network.num_queries=8",
+    "network.num_blocks=2", "loss=mask_classification", "loss.num_points=64", "optimizer.lr=0.001", "trainer.max_epochs=6",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_annealed_masks_goes_on_to_the_same_bits(tmp_path: Path, run: Run) -> None:
+    undisturbed, run_dir = tmp_path / "undisturbed", tmp_path / "run"
+    done = run(*train(undisturbed, *QUERIES))
+    assert done.returncode == 0, done.stderr
+    assert start_and_stop(run_dir, 14, signal.SIGKILL, *QUERIES) == -signal.SIGKILL
+    resumed = run("src.train", f"resume={run_dir}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_end(run_dir, undisturbed)
+    assert state(run_dir)["state_dict"]["network.core.model.attn_mask_probs"].tolist() == [0, 0]
+
+
 @pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_is_used(
     undisturbed: Path, tmp_path: Path, run: Run
