@@ -14,6 +14,8 @@ import argparse
 import json
 import statistics
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
@@ -33,8 +35,8 @@ _MERGED = (
 BASE = "6 merged classes"
 ARMS = {
     "the encoder's weights alone": "",
-    "the checkpoint, init_head=new": "init_from={checkpoint} init_head=new",
     "the checkpoint, init_head=match": "init_from={checkpoint}",
+    "the checkpoint, init_head=new": "init_from={checkpoint} init_head=new",
 }
 _NEW = ("pole", "pavement", "sign_symbol", "fence", "car", "pedestrian", "bicyclist")
 
@@ -69,7 +71,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--base-epochs", type=int, default=4, help="of the 6 classes")
     parser.add_argument("--epochs", type=int, default=2, help="of the 11 classes")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument("--output", type=Path, default=ROOT / "logs" / "benchmarks" / "fine_tuning")
     parser.add_argument("overrides", nargs="*", help="for every run, after --")
     arguments = parser.parse_args()
@@ -78,6 +81,7 @@ def main() -> None:
     file = folder / "results.jsonl"
     known = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     results: dict[tuple[str, int], Result] = {(one["arm"], one["seed"]): one for one in known}
+    lock = threading.Lock()
 
     def measure(arm: str, seed: int, epochs: int, changes: str) -> None:
         length = [f"trainer.max_epochs={epochs}", f"trainer.check_val_every_n_epoch={epochs}"]
@@ -86,15 +90,17 @@ def main() -> None:
         have = results.get((arm, seed))
         if have is None or have["overrides"] != overrides:
             results[arm, seed] = run(arm, seed, overrides, folder, arguments.threads)
-            with file.open("a") as lines:
+            with lock, file.open("a") as lines:
                 lines.write(json.dumps(results[arm, seed]) + "\n")
         print(arm, seed, f"{results[arm, seed]['val']['miou']:.4f}", flush=True)
 
-    for seed in arguments.seeds:
-        measure(BASE, seed, arguments.base_epochs, _MERGED)
+    def go_on(arm: str, seed: int) -> None:
         checkpoint = folder / "runs" / f"{BASE.replace(' ', '_')}-{seed}"
-        for arm, changes in ARMS.items():
-            measure(arm, seed, arguments.epochs, changes.format(checkpoint=checkpoint))
+        measure(arm, seed, arguments.epochs, ARMS[arm].format(checkpoint=checkpoint))
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(lambda seed: measure(BASE, seed, arguments.base_epochs, _MERGED), arguments.seeds))
+        list(pool.map(lambda both: go_on(*both), [(arm, seed) for arm in ARMS for seed in arguments.seeds]))
     print(table(results, arguments.seeds))
 
 
