@@ -29,6 +29,9 @@ LIGHT: dict[str, dict[str, Any]] = {
     "deeplabv3plus": {"encoder": "resnet18", "decoder_channels": 32},
     "segformer": {"decoder_channels": 32},
     "upernet": {"encoder": "resnet18", "decoder_channels": 32},
+    "linear": {"encoder": "test_vit", "layers": 2},
+    "dpt": {"encoder": "test_vit", "decoder_channels": 16},
+    "segmenter": {"encoder": "test_vit"},
 }
 WITH_AUX = {"fcn", "deeplabv3"}
 
