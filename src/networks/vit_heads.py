@@ -140,14 +140,14 @@ class MaskTransformer(nn.Module):
         (one,) = maps
         height, width = one.shape[-2:]
         tokens = self.project(one.flatten(2).transpose(1, 2))
-        tokens = torch.cat([tokens, self.classes.expand(len(tokens), -1, -1).to(tokens.dtype)], dim=1)
+        tokens = torch.cat([tokens, self.classes.expand(tokens.shape[0], -1, -1).to(tokens.dtype)], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)
         patches = F.normalize(tokens[:, : -self.num_classes] @ self.of_patches, dim=-1)
         classes = F.normalize(tokens[:, -self.num_classes :] @ self.of_classes, dim=-1)
         logits: Tensor = self.mask_norm(patches @ classes.transpose(1, 2))
-        return logits.transpose(1, 2).reshape(len(logits), self.num_classes, height, width)
+        return logits.transpose(1, 2).reshape(-1, self.num_classes, height, width)
 
 
 def _as_segmenter(module: Any) -> None:

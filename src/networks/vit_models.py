@@ -23,7 +23,7 @@ Four = Annotated[list[NonNegativeInt], Field(min_length=4, max_length=4)]
 def linear(
     num_classes: int,
     in_channels: int = 3,
-    encoder: str = "vit_small_patch14_dinov2",
+    encoder: str = "vit_small_patch16_dinov3",
     encoder_weights: str | None = None,
     layers: PositiveInt = 1,
     freeze: Freeze | None = None,
@@ -52,7 +52,7 @@ def linear(
 def dpt(
     num_classes: int,
     in_channels: int = 3,
-    encoder: str = "vit_small_patch14_dinov2",
+    encoder: str = "vit_small_patch16_dinov3",
     encoder_weights: str | None = None,
     decoder_channels: PositiveInt = 256,
     layers: Four | None = None,
@@ -101,7 +101,7 @@ def upernet(
 def segmenter(
     num_classes: int,
     in_channels: int = 3,
-    encoder: str = "vit_small_patch14_dinov2",
+    encoder: str = "vit_small_patch16_dinov3",
     encoder_weights: str | None = None,
     decoder_layers: PositiveInt = 2,
     decoder_width: PositiveInt | None = None,
