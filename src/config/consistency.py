@@ -31,6 +31,8 @@ def check_together(settings: Settings) -> None:
     check_direction(settings)
     if settings.optimizer.nesterov and not settings.optimizer.momentum:
         raise UserError("optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9")
+    if settings.optimizer.layer_decay not in (None, 1) and settings.network.node.get("freeze") == "encoder":
+        raise UserError("optimizer.layer_decay: network.freeze=encoder leaves it no layers that learn; set it to null")
     if settings.trainer.max_epochs is None and settings.trainer.max_steps == -1:
         raise UserError("trainer.max_epochs: without it and without trainer.max_steps a run never ends; give one")
 

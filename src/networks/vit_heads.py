@@ -147,7 +147,7 @@ class MaskTransformer(nn.Module):
         patches = F.normalize(tokens[:, : -self.num_classes] @ self.of_patches, dim=-1)
         classes = F.normalize(tokens[:, -self.num_classes :] @ self.of_classes, dim=-1)
         logits: Tensor = self.mask_norm(patches @ classes.transpose(1, 2))
-        return logits.transpose(1, 2).reshape(-1, self.num_classes, height, width)
+        return logits.transpose(1, 2).reshape(tokens.shape[0], self.num_classes, height, width)
 
 
 def _as_segmenter(module: Any) -> None:

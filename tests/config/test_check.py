@@ -258,7 +258,8 @@ def test_what_an_adversary_needs_is_enough(overrides: list[str]) -> None:
         ["network=dpt", "network.encoder=vit_small_patch14_dinov2", "data.crop=[518,518]"],
         ["network=upernet", "network.encoder=vit_small_patch14_dinov2", "data.crop=[518,518]"],
         ["network=linear", "network.encoder=test_vit", "network.lora.rank=16", "data.crop=[50,50]"],
-        ["optimizer=adamw", "optimizer.layer_decay=0.8", "network=unet", "network.freeze=encoder"],
+        ["optimizer=adamw", "optimizer.layer_decay=0.8", "network=unet"],
+        ["optimizer.layer_decay=1", "network=unet", "network.freeze=encoder"],
         ["callbacks.pictures=null", "+callbacks.timer={_target_: lightning.pytorch.callbacks.Timer, duration: '01:00:00:00'}"],
     ],
 )  # fmt: skip
@@ -280,13 +281,17 @@ def test_a_crop_that_a_plain_vits_patches_do_not_fill_is_refused() -> None:
         ("optimizer.layer_decay=0", "optimizer.layer_decay: should be greater than 0"),
         ("optimizer.layer_decay=1.5", "optimizer.layer_decay: should be less than or equal to 1"),
         ("network.freeze=head", "network.freeze: should be 'encoder'"),
-        ("network.lora=16", "network.lora: should be a class with its keys"),
         ("network.lora.rank=-1", "network.lora.rank: should be greater than or equal to 0"),
         ("network.drop_path=1", "network.drop_path: should be less than 1"),
     ],
 )
 def test_keys_of_plain_vits(override: str, said: str) -> None:
     assert said in message("network=linear", override)
+
+
+def test_layer_decay_of_a_frozen_encoder_is_refused() -> None:
+    said = message("network=linear", "network.freeze=encoder", "optimizer.layer_decay=0.8")
+    assert said == "optimizer.layer_decay: network.freeze=encoder leaves it no layers that learn; set it to null"
 
 
 def test_a_short_key_is_the_long_one() -> None:
