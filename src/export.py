@@ -63,6 +63,7 @@ def export(settings: Config | Export) -> float:
     asked = settings if isinstance(settings, Export) else Export.of(settings)
     from src.data import trained_on
     from src.files.atomic import replacing
+    from src.networks import lora
     from src.optional_packages import needs
     from src.storage import checkpoints
     from src.training import build
@@ -74,6 +75,7 @@ def export(settings: Config | Export) -> float:
     model, trained = build.model_from_checkpoint(file, asked.trust or ())
     if model.ema is not None:
         model.network, model.ema = model.ema.module, None  # what is evaluated
+    lora.merge(model.network)
     noise = getattr(model, "noise", None)
     if noise is not None and noise.active:
         raise UserError(

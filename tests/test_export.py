@@ -63,6 +63,20 @@ def test_pt2(run_dir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("network", ["linear", "dpt", "segmenter"])
+def test_networks_over_a_plain_vit(tmp_path: Path, network: str) -> None:
+    """Position embeddings are resampled within the graph, and adapters are merged into the weights."""
+    pytest.importorskip("onnxruntime")
+    options = [f"network={network}", "network.encoder=test_vit", "network.lora.rank=4", "data.crop=null"]
+    run_dir = trained(tmp_path / "run", *options)
+    file = tmp_path / "model.pt2"
+    export(exporting(f"ckpt={run_dir}", f"output={file}", "format=pt2"))  # tries the file against the checkpoint
+    assert not any("lora" in key for key in torch.export.load(file).state_dict)
+    export(exporting(f"ckpt={run_dir}", f"output={tmp_path}/model.onnx"))
+    assert (tmp_path / "model.onnx").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["small", "fpn", "segformer", "fcn", "deeplabv3plus"])
 def test_networks_with_a_stride(tmp_path: Path, network: str) -> None:
     pytest.importorskip("onnxruntime")

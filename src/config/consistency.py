@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from src.config import signatures
 from src.config.monitored import check_direction, check_metrics
 from src.config.parts import Trainer
@@ -31,6 +33,8 @@ def check_together(settings: Settings) -> None:
     check_direction(settings)
     if settings.optimizer.nesterov and not settings.optimizer.momentum:
         raise UserError("optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9")
+    if settings.optimizer.layer_decay not in (None, 1) and settings.network.node.get("freeze") == "encoder":
+        raise UserError("optimizer.layer_decay: network.freeze=encoder leaves it no layers that learn; set it to null")
     if settings.trainer.max_epochs is None and settings.trainer.max_steps == -1:
         raise UserError("trainer.max_epochs: without it and without trainer.max_steps a run never ends; give one")
 
@@ -69,7 +73,7 @@ def _check_sizes(settings: Settings) -> None:
     data, network, trainer = settings.data, settings.network, settings.trainer
     signature = signatures.read(network.target)
     constants = signature.constants if signature else {}
-    divisor = constants.get("SIZE_DIVISOR")
+    divisor = _patch(network.node.get("encoder")) or constants.get("SIZE_DIVISOR")
     if data.crop:
         check_sides("data.crop", data.crop)
         if isinstance(divisor, int) and any(side % divisor for side in data.crop):
@@ -87,6 +91,12 @@ def _check_sizes(settings: Settings) -> None:
                 "data.batch_size: this network's pooled branch has batch norm and needs 2 images on each device; take more, "
                 "or model.batch_norm=frozen"
             )
+
+
+def _patch(encoder: object) -> int | None:
+    """The side of a plain ViT's patches, by its name; the patches of 4 are those of encoders that have stages."""
+    named = re.search(r"patch(\d+)", encoder) if isinstance(encoder, str) else None
+    return int(named[1]) if named and int(named[1]) >= 8 else None
 
 
 def _check_unlabeled(settings: Settings) -> None:

@@ -169,7 +169,7 @@ class Tasks(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Part):
-    """An optimizer of torch; the last two keys are this program's, which makes the parameter groups."""
+    """An optimizer of torch; the last three keys are this program's, which makes the parameter groups."""
 
     lr: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.0
@@ -180,8 +180,9 @@ class Optimizer(Part):
     nesterov: bool = False
     encoder_lr_factor: NonNegativeFloat = 1.0
     decay_norm_and_bias: bool = True
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
 
-    OURS: typing.ClassVar = ("encoder_lr_factor", "decay_norm_and_bias")
+    OURS: typing.ClassVar = ("encoder_lr_factor", "decay_norm_and_bias", "layer_decay")
 
 
 @dataclass(frozen=True, kw_only=True)

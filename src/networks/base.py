@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.errors import UserError
+
+Freeze = Literal["encoder"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -38,6 +41,11 @@ class SegmentationNetwork(nn.Module):
         pixel_mean, pixel_std: what the core expects its input to be normalised with, per channel, in units of 0…1.
         size_divisor: the core's largest stride; 1 where any size will do.
         encoder: name of the core's pre-trained part, if it has one, or names of several.
+        freeze: "encoder": no weight of that part learns, and it stays in evaluation mode, so that its batch norms keep their
+            statistics and nothing is dropped. As no gradient is wanted, autograd keeps none of its activations.
+
+    Raises:
+        UserError: there is no such part to freeze.
     """
 
     def __init__(
@@ -47,12 +55,24 @@ class SegmentationNetwork(nn.Module):
         pixel_std: Sequence[float] = IMAGENET_STD,
         size_divisor: int = 1,
         encoder: str | Sequence[str] | None = None,
+        freeze: Freeze | None = None,
     ) -> None:
         super().__init__()
         self.core = core
         self.pixel_mean, self.pixel_std = tuple(pixel_mean), tuple(pixel_std)
         self.size_divisor = size_divisor
         self._encoder = encoder
+        self.freeze = freeze
+        if freeze is not None:
+            if self.encoder is None:
+                raise UserError("network.freeze: this network has no encoder; set it to null")
+            self.encoder.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> SegmentationNetwork:
+        super().train(mode)
+        if self.freeze is not None and self.encoder is not None:
+            self.encoder.eval()
+        return self
 
     @property
     def encoder(self) -> nn.Module | None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal
 
 import segmentation_models_pytorch as smp
-import timm
-import torch
-from pydantic import Field, PositiveInt
-from torch import nn
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from src.errors import UserError
-from src.networks.base import SegmentationNetwork
+from src.networks import vit_models
+from src.networks.base import Freeze, SegmentationNetwork
+from src.networks.encoders import encoder_name, is_plain_vit, of_any_size
+from src.networks.lora import LoRA
 from src.networks.weights import load_encoder, pixel_statistics
 
 SIZE_DIVISOR = 32  # the config check refuses training crops that are no multiple of it
@@ -27,6 +26,7 @@ def unet(
     encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5,
     decoder_channels: list[PositiveInt] | None = None,
     decoder_attention: Literal["scse"] | None = None,
+    freeze: Freeze | None = None,
 ) -> SegmentationNetwork:
     """U-Net (Ronneberger et al. 2015).
 
@@ -34,10 +34,11 @@ def unet(
         num_classes: classes K.
         in_channels: image channels.
         encoder: one of smp's encoders or any of timm's feature extractors.
-        encoder_weights: "imagenet", "efficientnet-lite0" (-lite1, -lite2), a local file, or None.
+        encoder_weights: "pretrained" (or "imagenet"), "efficientnet-lite0" (-lite1, -lite2), a local file, or None.
         encoder_depth: stages of the encoder.
         decoder_channels: one number a stage, coarse to fine; None takes 256 halved at each.
         decoder_attention: "scse" for squeeze and excitation (Roy et al. 2018).
+        freeze: "encoder": it does not learn, and stays in evaluation mode.
     """
     channels = decoder_channels or [256 // 2**stage for stage in range(encoder_depth)]
     if len(channels) != encoder_depth:
@@ -45,7 +46,7 @@ def unet(
             f"network.decoder_channels: {len(channels)} numbers for {encoder_depth} stages (network.encoder_depth)"
         )
     return _build(
-        smp.Unet, num_classes, in_channels, encoder, encoder_weights,
+        smp.Unet, num_classes, in_channels, encoder, encoder_weights, freeze,
         encoder_depth=encoder_depth, decoder_channels=channels, decoder_attention_type=decoder_attention,
     )  # fmt: skip
 
@@ -58,10 +59,11 @@ def fpn(
     pyramid_channels: PositiveInt = 256,
     segmentation_channels: PositiveInt = 128,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
+    freeze: Freeze | None = None,
 ) -> SegmentationNetwork:
     """Feature pyramid network for segmentation (Kirillov et al. 2019); keys as in `unet`."""
     return _build(
-        smp.FPN, num_classes, in_channels, encoder, encoder_weights, decoder_pyramid_channels=pyramid_channels,
+        smp.FPN, num_classes, in_channels, encoder, encoder_weights, freeze, decoder_pyramid_channels=pyramid_channels,
         decoder_segmentation_channels=segmentation_channels, decoder_dropout=dropout,
     )  # fmt: skip
 
@@ -75,6 +77,7 @@ def deeplabv3plus(
     decoder_channels: PositiveInt = 256,
     atrous_rates: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    freeze: Freeze | None = None,
 ) -> SegmentationNetwork:
     """DeepLabV3+ (Chen et al. 2018); keys as in `unet`. Trains on 2 images or more: its pooled branch has batch norm.
 
@@ -83,7 +86,7 @@ def deeplabv3plus(
         atrous_rates: of the three dilated branches; None takes 12, 24, 36.
     """
     return _build(
-        smp.DeepLabV3Plus, num_classes, in_channels, encoder, encoder_weights, encoder_output_stride=output_stride,
+        smp.DeepLabV3Plus, num_classes, in_channels, encoder, encoder_weights, freeze, encoder_output_stride=output_stride,
         decoder_channels=decoder_channels, decoder_atrous_rates=tuple(atrous_rates or (12, 24, 36)),
         decoder_aspp_dropout=dropout,
     )  # fmt: skip
@@ -95,6 +98,7 @@ def segformer(
     encoder: str = "mit_b0",
     encoder_weights: str | None = None,
     decoder_channels: PositiveInt = 256,
+    freeze: Freeze | None = None,
 ) -> SegmentationNetwork:
     """SegFormer (Xie et al. 2021): a plain decoder over a Mix Transformer (or any other encoder); keys as in `unet`."""
     return _build(
@@ -103,6 +107,7 @@ def segformer(
         in_channels,
         encoder,
         encoder_weights,
+        freeze,
         decoder_segmentation_channels=decoder_channels,
     )
 
@@ -113,61 +118,46 @@ def upernet(
     encoder: str = "resnet34",
     encoder_weights: str | None = None,
     decoder_channels: PositiveInt = 256,
+    layers: Annotated[list[NonNegativeInt], Field(min_length=4, max_length=4)] | None = None,
+    freeze: Freeze | None = None,
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    gradient_checkpointing: bool = False,
+    lora: LoRA | None = None,
 ) -> SegmentationNetwork:
-    """UPerNet (Xiao et al. 2018); keys as in `unet`."""
-    return _build(smp.UPerNet, num_classes, in_channels, encoder, encoder_weights, decoder_channels=decoder_channels)
+    """UPerNet (Xiao et al. 2018), over a plain ViT too (as in BEiT and MAE); keys as in `unet`.
+
+    Args:
+        layers, drop_path, gradient_checkpointing, lora: of a plain ViT; see `src.networks.vit_models.dpt`.
+    """
+    if is_plain_vit(encoder_name(encoder)):
+        return vit_models.upernet(
+            num_classes, in_channels, encoder, encoder_weights, decoder_channels, layers, freeze, drop_path,
+            gradient_checkpointing, lora,
+        )  # fmt: skip
+    vit_models.refuse_keys_of_vits(encoder, layers, drop_path, gradient_checkpointing, lora)
+    return _build(
+        smp.UPerNet, num_classes, in_channels, encoder, encoder_weights, freeze, decoder_channels=decoder_channels
+    )
 
 
 def _build(
-    architecture: object, num_classes: int, in_channels: int, encoder: str, encoder_weights: str | None, **own: object
+    architecture: Any,
+    num_classes: int,
+    in_channels: int,
+    encoder: str,
+    encoder_weights: str | None,
+    freeze: Freeze | None,
+    **own: object,
 ) -> SegmentationNetwork:
-    name = _encoder_name(encoder)
-    core = _core(architecture, encoder, encoder_name=name, in_channels=in_channels, classes=num_classes, **own)
+    name = encoder_name(encoder)
+    core = of_any_size(
+        lambda **sizes: architecture(
+            encoder_name=name, encoder_weights=None, in_channels=in_channels, classes=num_classes, **own, **sizes
+        ),
+        encoder,
+        in_channels,
+    )
     if encoder_weights is not None:
         load_encoder(core.get_submodule("encoder"), name, encoder_weights, in_channels)
     mean, std = pixel_statistics(name, encoder_weights)
-    return SegmentationNetwork(core, mean, std, SIZE_DIVISOR, encoder="encoder")
-
-
-def _core(architecture: Any, encoder: str, **own: Any) -> nn.Module:
-    """The network without weights, tried on a small image.
-
-    Raises:
-        UserError: the network cannot be built over this encoder, or takes images of one size only.
-    """
-    first: Exception | None = None
-    for sizes in ({}, {"strict_img_size": False}):  # timm's window transformers take any size on request only
-        try:
-            with torch.inference_mode(False), torch.enable_grad():
-                core: nn.Module = architecture(encoder_weights=None, **own, **sizes)
-                _freeze_unused(core, own["in_channels"])
-        except (ValueError, RuntimeError, AssertionError, LookupError, AttributeError, TypeError) as error:
-            first = first or error
-        else:
-            return core
-    raise UserError(
-        f"network.encoder: {encoder!r} cannot serve this network ({first}); take another encoder"
-    ) from first
-
-
-def _freeze_unused(core: nn.Module, in_channels: int) -> None:
-    """Freezes what no gradient reaches, as stages beyond the depth: plain DDP fails where a gradient never comes."""
-    core.eval()
-    core(torch.zeros(1, in_channels, 4 * SIZE_DIVISOR, 3 * SIZE_DIVISOR)).sum().backward()
-    for parameter in core.parameters():
-        parameter.requires_grad_(parameter.grad is not None)
-        parameter.grad = None
-    core.train()
-
-
-def _encoder_name(given: str) -> str:
-    """smp's name of an encoder: its own, or a timm model's behind `tu-`."""
-    name = given.removeprefix("tu-")
-    if given == name and name in smp.encoders.encoders:
-        return name
-    if timm.is_model(name):
-        return f"tu-{name}"
-    known = [*smp.encoders.get_encoder_names(), *timm.list_models()]
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
-    raise UserError(f"network.encoder: neither smp nor timm knows an encoder {given!r}; {hint}")
+    return SegmentationNetwork(core, mean, std, SIZE_DIVISOR, encoder="encoder", freeze=freeze)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
-from src.networks.base import SegmentationNetwork
+from src.networks.base import Freeze, SegmentationNetwork
 from src.networks.weights import load_torchvision
 
 POOLED_BATCH_NORM = ("deeplabv3",)  # the config check refuses one image a device
@@ -34,6 +34,7 @@ def fcn(
     encoder: Literal["resnet50", "resnet101"] = "resnet50",
     encoder_weights: str | None = None,
     aux: bool = True,
+    freeze: Freeze | None = None,
 ) -> SegmentationNetwork:
     """Fully convolutional network (Long et al. 2015) over a ResNet dilated to stride 8.
 
@@ -41,11 +42,18 @@ def fcn(
         num_classes: classes K.
         in_channels: image channels.
         encoder: the backbone.
-        encoder_weights: "imagenet", a local file, or None.
+        encoder_weights: "pretrained" (or "imagenet"), a local file, or None.
         aux: a second head on the third stage, trained with `model.aux_weight`.
+        freeze: "encoder": it does not learn, and stays in evaluation mode.
     """
     return _build(
-        getattr(segmentation, f"fcn_{encoder}"), num_classes, in_channels, encoder, encoder_weights, aux_loss=aux
+        getattr(segmentation, f"fcn_{encoder}"),
+        num_classes,
+        in_channels,
+        encoder,
+        encoder_weights,
+        freeze,
+        aux_loss=aux,
     )
 
 
@@ -55,27 +63,36 @@ def deeplabv3(
     encoder: Literal["resnet50", "resnet101", "mobilenet_v3_large"] = "resnet50",
     encoder_weights: str | None = None,
     aux: bool = True,
+    freeze: Freeze | None = None,
 ) -> SegmentationNetwork:
     """DeepLabV3 (Chen et al. 2017); keys as in `fcn`. Trains on 2 images or more: its pooled branch has batch norm."""
     builder = getattr(segmentation, f"deeplabv3_{encoder}")
-    return _build(builder, num_classes, in_channels, encoder, encoder_weights, aux_loss=aux)
+    return _build(builder, num_classes, in_channels, encoder, encoder_weights, freeze, aux_loss=aux)
 
 
-def lraspp(num_classes: int, in_channels: int = 3, encoder_weights: str | None = None) -> SegmentationNetwork:
+def lraspp(
+    num_classes: int, in_channels: int = 3, encoder_weights: str | None = None, freeze: Freeze | None = None
+) -> SegmentationNetwork:
     """Lite R-ASPP over MobileNetV3-large (Howard et al. 2019), for small devices; keys as in `fcn`."""
     builder = segmentation.lraspp_mobilenet_v3_large
-    return _build(builder, num_classes, in_channels, "mobilenet_v3_large", encoder_weights)
+    return _build(builder, num_classes, in_channels, "mobilenet_v3_large", encoder_weights, freeze)
 
 
 def _build(
-    builder: Any, num_classes: int, in_channels: int, encoder: str, encoder_weights: str | None, **own: object
+    builder: Any,
+    num_classes: int,
+    in_channels: int,
+    encoder: str,
+    encoder_weights: str | None,
+    freeze: Freeze | None,
+    **own: object,
 ) -> SegmentationNetwork:
     model = builder(weights=None, weights_backbone=None, num_classes=num_classes, **own)
     if encoder_weights is not None:
         load_torchvision(model.backbone, encoder, encoder_weights)
     if in_channels != 3:
         _change_first_convolution(model.backbone, in_channels, keep=encoder_weights is not None)
-    return SegmentationNetwork(_Core(model), encoder="model.backbone")
+    return SegmentationNetwork(_Core(model), encoder="model.backbone", freeze=freeze)
 
 
 def _change_first_convolution(backbone: nn.Module, in_channels: int, keep: bool) -> None:

@@ -21,9 +21,10 @@ from src.networks.base import IMAGENET_MEAN, IMAGENET_STD
 
 _LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 _HALF = (0.5, 0.5, 0.5)
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+OWN_NAMES = ("pretrained", "imagenet")  # the library's own weights; the second is their earlier name
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "teacher")
 # What stands before an encoder's names in other programs' files and in ours.
-_OURS = ("network.core.encoder.", "network.core.model.backbone.")
+_OURS = ("network.core.encoder.", "network.core.encoder.model.", "network.core.model.backbone.")
 _PREFIXES = ("", "module.", "model.", "encoder.", "backbone.", "features.", *_OURS)
 _SECONDS = 3.0  # for a host to answer
 _Loaded = TypeVar("_Loaded")
@@ -36,13 +37,13 @@ def load_encoder(encoder: nn.Module, name: str, weights: str, in_channels: int) 
     Args:
         encoder: smp's encoder; its keys are timm's behind `model.` where the name begins with `tu-`.
         name: smp's name of it.
-        weights: "imagenet", "efficientnet-lite0" (-lite1, -lite2), or a file.
+        weights: "pretrained" (or "imagenet"), "efficientnet-lite0" (-lite1, -lite2), or a file.
         in_channels: image channels; pre-trained filters of the first convolution are adapted to them as timm does.
 
     Raises:
         UserError: the weights cannot be had, or do not fit the encoder.
     """
-    if weights == "imagenet":
+    if weights in OWN_NAMES:
         state = downloaded(lambda: _imagenet(name))
     elif weights in _LITE:
         expected = f"tu-tf_{weights.replace('-', '_')}"
@@ -53,25 +54,25 @@ def load_encoder(encoder: nn.Module, name: str, weights: str, in_channels: int) 
             )
         state = {f"model.{key}": value for key, value in _lite(weights).items()}
     else:
-        state = _from_file(Path(weights).expanduser(), encoder)
-    _fill(encoder, state, weights, in_channels, _names_of_classifier(name))
+        state = file_state(weights, encoder)
+    fill(encoder, state, weights, in_channels, _names_of_classifier(name))
 
 
 def load_torchvision(backbone: nn.Module, name: str, weights: str) -> None:
-    """Fills a backbone of torchvision with "imagenet" weights or a file's; keys are those of torchvision's classifier.
+    """Fills a backbone with torchvision's "pretrained" (or "imagenet") weights or a file's; keys are those of its classifier.
 
     Raises:
         UserError: the weights cannot be had, or do not fit the backbone.
     """
-    if weights == "imagenet":
+    if weights in OWN_NAMES:
         from torchvision.models import get_model_weights
 
         best = get_model_weights(name).DEFAULT
         state = downloaded(lambda: best.get_state_dict(progress=True, check_hash=True))
         state = _named_as(backbone, state)
     else:
-        state = _from_file(Path(weights).expanduser(), backbone)
-    _fill(backbone, state, weights, 3)
+        state = file_state(weights, backbone)
+    fill(backbone, state, weights, 3)
 
 
 def pixel_statistics(name: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -82,7 +83,7 @@ def pixel_statistics(name: str, weights: str | None) -> tuple[tuple[float, ...],
         config = timm.get_pretrained_cfg(name.removeprefix("tu-"), allow_unregistered=True)
         if config is not None:
             return tuple(config.mean), tuple(config.std)
-    elif weights == "imagenet":
+    elif weights in OWN_NAMES:
         import segmentation_models_pytorch as smp
 
         parameters = downloaded(lambda: smp.encoders.get_preprocessing_params(name, "imagenet"))
@@ -124,11 +125,16 @@ def _lite(weights: str) -> dict[str, Tensor]:
     return dict(zip(model, source.values(), strict=True))
 
 
-def _from_file(file: Path, encoder: nn.Module) -> dict[str, Tensor]:
-    """Tensors of a file by the encoder's names; wrappers and prefixes that other programs add are taken off."""
+def file_state(given: str, encoder: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a local file by the encoder's names; wrappers and prefixes that other programs add are taken off.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
+    file = Path(given).expanduser()
     if not file.is_file():
         raise UserError(
-            f"network.encoder_weights: there is no file {file}; choose imagenet, {', '.join(_LITE)}, a file or null"
+            f"network.encoder_weights: there is no file {file}; choose pretrained, {', '.join(_LITE)}, a file or null"
         )
     return _named_as(encoder, tensors(read_file(file, "network.encoder_weights")))
 
@@ -196,7 +202,7 @@ def _torch_load(file: Path, of: str) -> dict[str, Any]:
     return state
 
 
-def _fill(
+def fill(
     encoder: nn.Module, state: dict[str, Tensor], weights: str, in_channels: int, known: Iterable[str] = ()
 ) -> None:
     """Loads what the encoder has (a classifier's head in `state` is left out); all of the encoder must be there.
@@ -249,7 +255,7 @@ def _numbers(key: str) -> list[tuple[str, str]]:
 
 
 def downloaded(
-    load: Callable[[], _Loaded], what: str = "network.encoder_weights: imagenet weights", mend: str = _MEND
+    load: Callable[[], _Loaded], what: str = "network.encoder_weights: pretrained weights", mend: str = _MEND
 ) -> _Loaded:
     """Runs a library's own loading, which may download; offline it fails at once unless the weights are cached.
 

@@ -27,6 +27,7 @@ class Optimization:
         lr, weight_decay: of the groups.
         encoder_lr_factor: multiplies `lr` for the encoder.
         decay_norm_and_bias: whether norms and biases decay too.
+        layer_decay: multiplies the rate of each of the encoder's layers, once for every layer above it; None leaves them alike.
         accumulate: batches whose gradients make one step.
         clip: largest gradient norm; None clips nothing.
     """
@@ -37,13 +38,19 @@ class Optimization:
     weight_decay: float = 0.0
     encoder_lr_factor: float = 1.0
     decay_norm_and_bias: bool = True
+    layer_decay: float | None = None
     accumulate: int = 1
     clip: float | None = None
 
     def build(self, network: nn.Module, lr_factor: float, total_steps: int) -> tuple[Optimizer, LRScheduler]:
         """Optimizer and schedule of one network, whose learning rate is `lr` times `lr_factor`."""
         groups = parameter_groups(
-            network, self.lr * lr_factor, self.weight_decay, self.encoder_lr_factor, self.decay_norm_and_bias
+            network,
+            self.lr * lr_factor,
+            self.weight_decay,
+            self.encoder_lr_factor,
+            self.decay_norm_and_bias,
+            self.layer_decay,
         )
         optimizer = self.optimizer(groups)
         return optimizer, self.scheduler(optimizer=optimizer, total_steps=total_steps)

@@ -23,7 +23,7 @@ from torchmetrics import Metric
 from src.config import signatures
 from src.config.check import check_inference, check_node
 from src.config.monitored import check_own_direction
-from src.config.parts import Config, Data, Node, Part, Trainer
+from src.config.parts import Config, Data, Node, Optimizer, Part, Trainer
 from src.config.rules import check_one_each
 from src.config.settings import ModelSettings, Settings, Trained
 from src.data.datamodule import SegmentationDataModule
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 _OF_STEP = ("accumulate_grad_batches", "gradient_clip_val")
 _TO_PREDICT = ("network", "model", "tasks")
 _PROTOCOL = "inference"
-_OF_GROUPS = ("lr", "weight_decay", "encoder_lr_factor", "decay_norm_and_bias")
+_OF_GROUPS = ("lr", "weight_decay", *Optimizer.OURS)
 
 
 Parts = Mapping[str, Node | None]  # by name; null takes one out
@@ -182,6 +182,7 @@ def build_optimization(settings: Settings, *, trust: Trust = STRANGER) -> Optimi
         weight_decay=optimizer.weight_decay,
         encoder_lr_factor=optimizer.encoder_lr_factor,
         decay_norm_and_bias=optimizer.decay_norm_and_bias,
+        layer_decay=optimizer.layer_decay,
         accumulate=trainer.accumulate_grad_batches,
         clip=trainer.gradient_clip_val,
     )

@@ -323,11 +323,43 @@ def test_what_does_not_go_with_masks_of_queries_is_refused(overrides: list[str],
         ["network=deeplabv3plus", "trainer=ddp", "trainer.devices=4", "data.batch_size=4"],  # statistics of all devices
         ["trainer.limit_val_batches=3", "trainer.val_check_interval=0.5", "trainer.deterministic=warn"],
         ["+paths.data=/data", "data=camvid", "data.root=${paths.data}"],
+        ["network=dpt", "network.encoder=vit_small_patch14_dinov2", "data.crop=[518,518]"],
+        ["network=upernet", "network.encoder=vit_small_patch14_dinov2", "data.crop=[518,518]"],
+        ["network=linear", "network.encoder=test_vit", "network.lora.rank=16", "data.crop=[50,50]"],
+        ["optimizer=adamw", "optimizer.layer_decay=0.8", "network=unet"],
+        ["optimizer.layer_decay=1", "network=unet", "network.freeze=encoder"],
         ["callbacks.pictures=null", "+callbacks.timer={_target_: lightning.pytorch.callbacks.Timer, duration: '01:00:00:00'}"],
     ],
 )  # fmt: skip
 def test_what_fits_together_passes(overrides: list[str]) -> None:
     check(compose("train", overrides))
+
+
+def test_a_crop_that_a_plain_vits_patches_do_not_fill_is_refused() -> None:
+    vit = ["network=linear", "network.encoder=vit_small_patch14_dinov2"]
+    said = message(*vit, "data.crop=[512,512]")
+    assert said == "data.crop: [512, 512] is no multiple of this network's stride 14; take e.g. data.crop=[518, 518]"
+    swin = ["network=upernet", "network.encoder=swin_tiny_patch4_window7_224"]
+    assert "stride 32" in message(*swin, "data.crop=[100,128]")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer.layer_decay=0", "optimizer.layer_decay: should be greater than 0"),
+        ("optimizer.layer_decay=1.5", "optimizer.layer_decay: should be less than or equal to 1"),
+        ("network.freeze=head", "network.freeze: should be 'encoder'"),
+        ("network.lora.rank=-1", "network.lora.rank: should be greater than or equal to 0"),
+        ("network.drop_path=1", "network.drop_path: should be less than 1"),
+    ],
+)
+def test_keys_of_plain_vits(override: str, said: str) -> None:
+    assert said in message("network=linear", override)
+
+
+def test_layer_decay_of_a_frozen_encoder_is_refused() -> None:
+    said = message("network=linear", "network.freeze=encoder", "optimizer.layer_decay=0.8")
+    assert said == "optimizer.layer_decay: network.freeze=encoder leaves it no layers that learn; set it to null"
 
 
 def test_a_short_key_is_the_long_one() -> None:

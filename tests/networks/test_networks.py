@@ -34,7 +34,10 @@ LIGHT: dict[str, dict[str, Any]] = {
         "decoder_layers": 3, "feedforward": 64,
     },
     "eomt": {"encoder": "test_vit", "num_queries": 10, "num_blocks": 2, "image_size": 64},
-}  # fmt: skip
+    "linear": {"encoder": "test_vit", "layers": 2},
+    "dpt": {"encoder": "test_vit", "decoder_channels": 16},
+    "segmenter": {"encoder": "test_vit"},
+}
 WITH_AUX = {"fcn", "deeplabv3"}
 
 

@@ -167,7 +167,7 @@ def test_without_a_network_imagenet_weights_fail_at_once(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     begun = time.monotonic()
-    with pytest.raises(UserError, match=r"imagenet weights could not be loaded.*take a local file"):
+    with pytest.raises(UserError, match=r"pretrained weights could not be loaded.*take a local file"):
         unet(4, encoder=encoder, encoder_weights="imagenet")
     assert time.monotonic() - begun < 15  # the hub's client alone would try again for 23 s
 
@@ -177,5 +177,5 @@ def test_torchvision_without_a_network_says_so(monkeypatch: pytest.MonkeyPatch, 
         socket, "getaddrinfo", lambda *_, **__: (_ for _ in ()).throw(OSError("no network in this test"))
     )
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="imagenet weights could not be loaded"):
+    with pytest.raises(UserError, match="pretrained weights could not be loaded"):
         lraspp(4, encoder_weights="imagenet")

@@ -76,6 +76,33 @@ def test_a_frozen_encoder_has_no_group() -> None:
     assert list(by_name(network, parameter_groups(network, 0.1, 0.01))) == ["head"]
 
 
+def test_layer_decay_gives_each_layer_of_the_encoder_its_rate() -> None:
+    network = Network()
+    network.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    groups = parameter_groups(network, 0.1, 0.01, 0.5, False, layer_decay=0.8)
+    assert by_name(network, groups) == {
+        "encoder_layer_01": ["backbone.0.weight"],
+        "encoder_layer_01_no_decay": ["backbone.0.bias"],
+        "encoder_layer_02_no_decay": ["backbone.1.weight", "backbone.1.bias"],
+        "head": ["decoder.weight", "head.weight"],
+        "head_no_decay": ["head.bias"],
+    }
+    assert [g["lr"] for g in groups] == pytest.approx([0.05 * 0.64, 0.05 * 0.64, 0.05 * 0.8, 0.1, 0.1])
+
+
+def test_layer_decay_of_1_or_none_changes_no_group() -> None:
+    network = Network()
+    plain = parameter_groups(network, 0.1, 0.01, 0.5, False)
+    for layer_decay in (None, 1.0):
+        assert parameter_groups(network, 0.1, 0.01, 0.5, False, layer_decay) == plain
+
+
+def test_layer_decay_without_an_encoder_is_refused_but_a_discriminator_has_none() -> None:
+    with pytest.raises(UserError, match=r"optimizer\.layer_decay: this network has no encoder that learns"):
+        parameter_groups(Network(with_encoder=False), 0.1, 0.01, layer_decay=0.8)
+    assert [g["name"] for g in parameter_groups(nn.Linear(2, 2), 0.1, 0.0, layer_decay=0.8)] == ["head"]
+
+
 def test_nothing_to_train_is_the_users_error() -> None:
     with pytest.raises(UserError, match="every parameter is frozen"):
         parameter_groups(Network().requires_grad_(False), 0.1, 0.01)
@@ -90,9 +117,10 @@ def test_configured_optimizers_take_the_groups(path: Path) -> None:
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
     factor, decay = config.pop("encoder_lr_factor"), config.pop("decay_norm_and_bias")
+    layer_decay = config.pop("layer_decay")
     assert set(config) - {"_target_"} <= set(inspect.signature(get_class(config._target_)).parameters)
     network = Network()
-    groups = parameter_groups(network, config.lr, config.weight_decay, factor, decay)
+    groups = parameter_groups(network, config.lr, config.weight_decay, factor, decay, layer_decay)
     optimizer = instantiate(config, params=groups, _convert_="all")
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     network.head(network.decoder(network.backbone(torch.rand(2, 3, 5, 5)))).square().sum().backward()
