@@ -25,6 +25,7 @@ _COCO = (
 RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "cityscapes_deeplabv3plus": (lambda root: cityscapes(root, 4), ["network.encoder=resnet18"]),
     "cityscapes_segformer": (lambda root: cityscapes(root, 4), ["scheduler.warmup_steps=1"]),
+    "cityscapes_pidnet_s": (lambda root: cityscapes(root, 4), []),
     "voc_fcn": (lambda root: voc(root, 4), []),
     "voc_deeplabv3plus": (lambda root: voc(root, 4), ["network.encoder=resnet18"]),
     "coco_deeplabv3": (

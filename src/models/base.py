@@ -22,6 +22,7 @@ from src.distributed.fsdp import ShardedStrategy, broadcast_buffers
 from src.inference import protocol
 from src.inference.sizes import of_one_size
 from src.inference.windows import Outputs, Readable, Strip
+from src.losses.base import loss_of_outputs
 from src.models.consistency import METHODS
 from src.models.evaluation import Evaluation, Stage
 from src.models.normalization import Normalization
@@ -49,7 +50,7 @@ class Segmenter(L.LightningModule):
         semi: how unlabelled images are used; None uses none.
         tasks: what is learnt beside the classes; the network has its output channels.
         metrics: what is computed beside the scores, by name; see `src.metrics.own.OwnMetrics`.
-        aux_weight: weight of the loss of the network's auxiliary head, where it has one.
+        aux_weight: weight of the loss of each of the network's auxiliary heads, where it has any.
         ema_decay: evaluate and keep an exponential moving average of the weights; None evaluates the weights themselves.
         batch_norm: "frozen" keeps batch norms' statistics as they are.
         channels_last: memory layout; faster on most devices.
@@ -222,11 +223,8 @@ class Segmenter(L.LightningModule):
         return self
 
     def segmentation_loss(self, outputs: dict[str, Tensor], mask: Tensor) -> Tensor:
-        """The loss of the logits, and of the auxiliary head's with its weight."""
-        loss: Tensor = self.loss(outputs["logits"], mask)
-        if "aux" in outputs:
-            loss = loss + self.aux_weight * self.loss(outputs["aux"], mask)
-        return loss
+        """The loss of what it asks for: the logits and, with their weight, auxiliary heads', or other outputs."""
+        return loss_of_outputs(self.loss, outputs, mask, self.aux_weight)
 
     def with_tasks(self, segmentation: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         """The segmentation loss, and those of the tasks with their weights."""

@@ -149,6 +149,9 @@ BAD |= {
     "data.dataset.colors=[[1,2,3]]": "data.dataset.colors: 1 for 2 classes (a, b); give one for each class",
     "model.class_weights=[1,2,3]": "model.class_weights: 3 for 2 classes (a, b)",
     "monitor=val/iou/dog": "monitor: no class is called 'dog'; classes: a, b",
+    "network.boundary=true": "network.boundary: nothing would train the head for boundaries",
+    "loss=pidnet": "loss: PIDNetLoss learns boundaries; take network=pidnet network.boundary=true, or loss=ohem",
+    "loss=stdc": "loss: STDCLoss learns boundaries",
 }
 FOLDER = ["data=folder", "data.root=/none", "data.dataset.names=[a,b]"]
 EXTRA = {
@@ -157,6 +160,8 @@ EXTRA = {
     "scheduler.power=two": ["scheduler=poly"],
     "optimizer.nesterov=true": ["optimizer=sgd", "optimizer.momentum=0"],
     "data.batch_size=1": ["network=deeplabv3plus"],
+    "network.boundary=true": ["network=pidnet"],
+    "loss=stdc": ["network=stdc"],
     "trainer.strategy=fsdp": ["model=gan"],
     "trainer.strategy=deepspeed": ["model=gan"],
     "trainer.precision=16-mixed": ["trainer=deepspeed"],
@@ -264,6 +269,8 @@ def test_what_an_adversary_needs_is_enough(overrides: list[str]) -> None:
         ["trainer=gpu", "trainer.devices=[0,2]"],
         ["network=deeplabv3", "data.batch_size=1", "model.batch_norm=frozen"],
         ["network=deeplabv3plus", "trainer=ddp", "trainer.devices=4", "data.batch_size=4"],  # statistics of all devices
+        ["network=pidnet", "network.boundary=true", "loss=pidnet"],
+        ["network=stdc", "network.boundary=true", "loss=stdc", "data.crop=[64,64]"],
         ["trainer.limit_val_batches=3", "trainer.val_check_interval=0.5", "trainer.deterministic=warn"],
         ["+paths.data=/data", "data=camvid", "data.root=${paths.data}"],
         ["callbacks.pictures=null", "+callbacks.timer={_target_: lightning.pytorch.callbacks.Timer, duration: '01:00:00:00'}"],

@@ -26,7 +26,17 @@ def build(request: pytest.FixtureRequest) -> BuildLoss:
 
 
 def test_every_loss_is_configured() -> None:
-    assert {p.stem for p in CONFIGS} == {"ce", "dice", "ce_dice", "focal", "lovasz", "ce_lovasz", "ohem"}
+    assert {p.stem for p in CONFIGS} == {
+        "ce",
+        "dice",
+        "ce_dice",
+        "focal",
+        "lovasz",
+        "ce_lovasz",
+        "ohem",
+        "pidnet",
+        "stdc",
+    }
 
 
 def test_a_loss_stands_in_the_file_of_its_name() -> None:

@@ -29,8 +29,18 @@ LIGHT: dict[str, dict[str, Any]] = {
     "deeplabv3plus": {"encoder": "resnet18", "decoder_channels": 32},
     "segformer": {"decoder_channels": 32},
     "upernet": {"encoder": "resnet18", "decoder_channels": 32},
+    "unetplusplus": {"encoder": "resnet18", "decoder_channels": [32, 16, 16, 8, 8]},
+    "manet": {"encoder": "resnet18", "decoder_channels": [32, 16, 16, 8, 8]},
+    "linknet": {"encoder": "resnet18"},
+    "pspnet": {"encoder": "resnet18", "decoder_channels": 32},
+    "pan": {"encoder": "resnet18"},
+    "pidnet": {},
+    "ddrnet": {},
+    "bisenetv2": {"head_channels": 32, "booster_channels": 16},
+    "stdc": {},
 }
-WITH_AUX = {"fcn", "deeplabv3"}
+WITH_AUX = {"fcn", "deeplabv3", "pspnet", "pidnet", "ddrnet", "bisenetv2", "stdc"}
+FROM_NOTHING = {"tiny", "bisenetv2"}  # no part of them is pre-trained
 
 
 def build(name: str, in_channels: int = 3, **own: Any) -> SegmentationNetwork:
@@ -97,7 +107,7 @@ class TestNetwork:
     def test_the_encoder_is_part_of_the_network(self, name: str) -> None:
         network = build(name)
         own = {id(p) for p in network.parameters()}
-        if name == "tiny":
+        if name in FROM_NOTHING:
             assert network.encoder is None
         else:
             assert network.encoder is not None
