@@ -67,7 +67,9 @@ class PIDNetLoss(SegmentationLoss):
         if "edges" not in outputs:
             raise UserError("loss: pidnet learns boundaries; take network=pidnet network.boundary=true, or loss=ohem")
         logits, edges, mask = outputs["logits"], outputs["edges"][:, 0].float(), mask.long()
-        loss = self.ohem(logits, mask) + self.ohem.among(logits, mask, edges.detach().sigmoid() > self.edge_threshold)
+        loss: Tensor = self.ohem(logits, mask) + self.ohem.among(
+            logits, mask, edges.detach().sigmoid() > self.edge_threshold
+        )
         if "aux" in outputs:
             aux = outputs["aux"].float()
             loss = loss + self.aux_weight * cross_entropy(

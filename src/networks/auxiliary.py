@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
@@ -11,11 +12,9 @@ from src.networks.base import SegmentationNetwork
 class _WithAuxiliaryHead(nn.Module):
     """One of smp's models, its parts under their names, and a head on the encoder's stage before the last."""
 
-    def __init__(self, model: nn.Module, num_classes: int) -> None:
+    def __init__(self, model: SegmentationModel, num_classes: int) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.segmentation_head = (
-            model.get_submodule(name) for name in ("encoder", "decoder", "segmentation_head")
-        )
+        self.encoder, self.decoder, self.segmentation_head = model.encoder, model.decoder, model.segmentation_head
         self.auxiliary_head = FCNHead(self.encoder.out_channels[-2], num_classes)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

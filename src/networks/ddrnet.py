@@ -14,13 +14,13 @@ from src.networks.published import load_published
 SIZE_DIVISOR = 8  # the config check refuses training crops that are no multiple of it
 POOLED_BATCH_NORM = ("ddrnet",)  # and one image a device: the pooling pyramid has a batch norm over one pixel an image
 
-_CHANNELS = {"23-slim": (32, 64), "23": (64, 128)}  # of the stem, of the head
+_CHANNELS = {"ddrnet23_slim": (32, 64), "ddrnet23": (64, 128)}  # of the stem, of the head
 
 
 def ddrnet(
     num_classes: int,
     in_channels: int = 3,
-    size: Literal["23-slim", "23"] = "23-slim",
+    size: Literal["ddrnet23_slim", "ddrnet23"] = "ddrnet23_slim",
     encoder_weights: str | None = None,
     aux: bool = True,
 ) -> SegmentationNetwork:

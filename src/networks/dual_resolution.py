@@ -94,7 +94,7 @@ def norm_relu_conv(in_channels: int, out_channels: int, kernel: int = 1, groups:
     """Batch norm, ReLU and a convolution."""
     return [
         nn.BatchNorm2d(in_channels),
-        nn.ReLU(inplace=False),  # its input is used twice
+        nn.ReLU(inplace=True),
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False),
     ]
 

@@ -17,7 +17,6 @@ class LRASPP(nn.Module):
         encoder_weights: None; weights come later.
         in_channels: image channels.
         classes: K.
-        head_channels: of the head's branches.
         own: further keys of the encoder.
     """
 
@@ -27,7 +26,6 @@ class LRASPP(nn.Module):
         encoder_weights: None,
         in_channels: int,
         classes: int,
-        head_channels: int = 128,
         **own: object,
     ) -> None:
         super().__init__()
@@ -35,7 +33,7 @@ class LRASPP(nn.Module):
             encoder_name, in_channels=in_channels, depth=5, weights=encoder_weights, output_stride=16, **own
         )
         channels = self.encoder.out_channels
-        self.head = LRASPPHead(channels[3], channels[5], classes, head_channels)
+        self.head = LRASPPHead(channels[3], channels[5], classes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits float [B, K, h, w] of stride 8."""

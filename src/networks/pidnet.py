@@ -63,7 +63,7 @@ def pidnet(
     core = _Core(backbone, _SIZES[size], num_classes, aux, boundary)
     initialize(core)
     if encoder_weights is not None:
-        context = ("conv1.", "layer1.", "layer2.", "layer3.", "layer4.", "layer5.")
+        context = ("conv1.", "layer1.", "layer2.", "layer3.", "layer4.")
         load_published(backbone, encoder_weights, in_channels, context, "conv1.0.weight")
     return SegmentationNetwork(core, size_divisor=SIZE_DIVISOR, encoder="backbone")
 

@@ -218,11 +218,9 @@ def upernet(
     return with_auxiliary_head(network, num_classes) if aux else network
 
 
-def lraspp(
-    num_classes: int, in_channels: int, encoder: str, encoder_weights: str | None, head_channels: PositiveInt = 128
-) -> SegmentationNetwork:
+def lraspp(num_classes: int, in_channels: int, encoder: str, encoder_weights: str | None) -> SegmentationNetwork:
     """Lite R-ASPP over any encoder that can be dilated to stride 16; `network=lraspp` with `network.encoder` of smp or timm."""
-    return _build(LRASPP, num_classes, in_channels, encoder, encoder_weights, head_channels=head_channels)
+    return _build(LRASPP, num_classes, in_channels, encoder, encoder_weights)
 
 
 def _halved(channels: list[int] | None, depth: int) -> list[int]:

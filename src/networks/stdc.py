@@ -70,7 +70,8 @@ class _ShortTerm(nn.Module):
                 _Conv(channels // 8, channels // 8),
             ]
         )
-        self.avd_layer, self.skip = nn.Identity(), nn.Identity()
+        self.avd_layer: nn.Module = nn.Identity()
+        self.skip: nn.Module = nn.Identity()
         if stride == 2:
             down = nn.Conv2d(half, half, 3, stride=2, padding=1, groups=half, bias=False)
             self.avd_layer = nn.Sequential(down, nn.BatchNorm2d(half))

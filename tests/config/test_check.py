@@ -161,7 +161,6 @@ EXTRA = {
     "optimizer.nesterov=true": ["optimizer=sgd", "optimizer.momentum=0"],
     "data.batch_size=1": ["network=deeplabv3plus"],
     "network.boundary=true": ["network=pidnet"],
-    "loss=stdc": ["network=stdc"],
     "trainer.strategy=fsdp": ["model=gan"],
     "trainer.strategy=deepspeed": ["model=gan"],
     "trainer.precision=16-mixed": ["trainer=deepspeed"],

@@ -58,13 +58,14 @@ def test_is_the_sum_of_its_four_parts() -> None:
 
 
 def test_ignored_pixels_change_neither_the_value_nor_a_gradient() -> None:
-    logits, mask = batch()
+    logits, mask = batch(shape=(2, 12, 16))
+    mask[:], mask[:, 2:, 9:], mask[:, 8:, :3] = 0, 1, VOID  # pixels of either kind
     outputs = {name: value.requires_grad_() for name, value in outputs_of(logits).items()}
     void = (mask == VOID).unsqueeze(1)
     other = {name: torch.where(void, 5 - value, value).detach().requires_grad_() for name, value in outputs.items()}
     values = []
     for given in (outputs, other):
-        values.append(PIDNetLoss().of_outputs(given, mask))
+        values.append(PIDNetLoss(edge_width=1).of_outputs(given, mask))
         values[-1].backward()
     torch.testing.assert_close(values[0], values[1])
     for name, value in outputs.items():

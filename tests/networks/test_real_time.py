@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -43,14 +43,21 @@ def size_of(network: nn.Module, height: int, width: int, channels: int = 3) -> t
         (pidnet, "s", 7_625_715, 47.6),
         (pidnet, "m", 28_538_515, 177.3),
         (pidnet, "l", 36_939_571, 275.8),
-        (ddrnet, "23-slim", 5_695_987, 36.3),
-        (ddrnet, "23", 20_148_947, 143.1),
+        (ddrnet, "ddrnet23_slim", 5_695_987, 36.3),
+        (ddrnet, "ddrnet23", 20_148_947, 143.1),
     ],
 )
 def test_as_published(build: Build, size: str, parameters: int, multiplications: float) -> None:
     found = size_of(build(19, size=size, aux=False), *CITYSCAPES)
     assert found[0] == pytest.approx(parameters / 1e6, abs=1e-9)
     assert found[1] == pytest.approx(multiplications, rel=0.01)
+
+
+def test_bisenetv2_has_the_size_of_its_best_known_code() -> None:
+    """The paper counts 21.15 billion and no parameters, and leaves the head's width open; CoinCheung's has 1024."""
+    found = size_of(bisenetv2(19, aux=False), 512, 1024)
+    assert found[0] == pytest.approx(3.358627, abs=1e-9)
+    assert found[1] == pytest.approx(24.603, rel=0.001)
 
 
 def test_lraspp_as_published() -> None:
@@ -61,7 +68,9 @@ def test_lraspp_as_published() -> None:
 
 
 @pytest.mark.parametrize(("size", "parameters", "multiplications"), [("stdc1", 8.44, 0.813), ("stdc2", 12.47, 1.446)])
-def test_encoders_of_stdc_as_published(size: str, parameters: float, multiplications: float) -> None:
+def test_encoders_of_stdc_as_published(
+    size: Literal["stdc1", "stdc2"], parameters: float, multiplications: float
+) -> None:
     """Table 2 of the paper counts classifiers at 224: with a 1x1 convolution and two layers of 1024 and 1000 outputs."""
     encoder = stdc(19, size=size).encoder
     assert encoder is not None
@@ -122,7 +131,7 @@ def test_a_file_of_the_authors_fills_what_it_has(
 
 
 def test_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
-    source = ddrnet(19, size="23").encoder
+    source = ddrnet(19, size="ddrnet23").encoder
     assert source is not None
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     with pytest.raises(UserError, match=r"does not fit: \d+ of \d+ tensors are missing or of another shape"):
