@@ -77,11 +77,20 @@ def test_networks_over_a_plain_vit(tmp_path: Path, network: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["small", "fpn", "segformer", "fcn", "deeplabv3plus"])
+@pytest.mark.parametrize("network", ["small", "fpn", "segformer", "fcn", "deeplabv3plus", "ddrnet"])
 def test_networks_with_a_stride(tmp_path: Path, network: str) -> None:
     pytest.importorskip("onnxruntime")
     run_dir = trained(tmp_path / "run", f"network={network}", "data.dataset.width=64", "data.crop=null")
     export(exporting(f"ckpt={run_dir}", f"output={tmp_path}/model.onnx"))  # tries the file against the checkpoint
+    assert (tmp_path / "model.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_a_network_whose_further_heads_only_train(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    given = ["network=pidnet", "network.boundary=true", "loss=pidnet", "data.dataset.width=64", "data.crop=null"]
+    run_dir = trained(tmp_path / "run", *given)
+    export(exporting(f"ckpt={run_dir}", f"output={tmp_path}/model.onnx"))
     assert (tmp_path / "model.onnx").is_file()
 
 

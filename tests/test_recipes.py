@@ -32,6 +32,7 @@ RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
             "network.feedforward=64", "network.num_queries=19", "loss.num_points=64",
         ],
     ),
+    "cityscapes_pidnet_s": (lambda root: cityscapes(root, 4), []),
     "voc_fcn": (lambda root: voc(root, 4), []),
     "voc_deeplabv3plus": (lambda root: voc(root, 4), ["network.encoder=resnet18"]),
     "coco_deeplabv3": (

@@ -30,6 +30,7 @@ def check_together(settings: Settings) -> None:
     _check_classes(settings)
     _check_start(settings)
     _check_outputs(settings)
+    _check_boundary(settings)
     check_direction(settings)
     if settings.optimizer.nesterov and not settings.optimizer.momentum:
         raise UserError("optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9")
@@ -255,3 +256,21 @@ def _check_outputs(settings: Settings) -> None:
 def _trains_on(target: str) -> object:
     signature = signatures.read(target)
     return signature.constants.get("TRAINS_ON", "logits") if signature is not None else "logits"
+
+
+def _check_boundary(settings: Settings) -> None:
+    """Checks that a head for boundaries has a loss that trains it, and the reverse: a module of such a loss says
+    `NEEDS_BOUNDARY`. A head that nothing trains would end a run on several devices."""
+    network, loss = settings.network, settings.loss
+    signature = signatures.read(loss.target)
+    needs = signature is not None and signature.constants.get("NEEDS_BOUNDARY") is True
+    given = network.node.get("boundary") is True
+    if needs and not given:
+        raise UserError(
+            f"loss: {settings.loss.name} learns boundaries; take network=pidnet network.boundary=true, or loss=ohem"
+        )
+    if given and not needs:
+        raise UserError(
+            "network.boundary: nothing would train the head for boundaries; take loss=pidnet (of network=stdc: loss=stdc), or "
+            "set it to false"
+        )

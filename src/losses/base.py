@@ -21,6 +21,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from src.distributed.sums import sum_over_devices
 
@@ -52,12 +53,15 @@ class TakesOutputs(Protocol):
 
 
 def loss_of_outputs(loss: nn.Module, outputs: Mapping[str, Tensor], mask: Tensor, aux_weight: float) -> Tensor:
-    """The loss of what a network gives in training: of what it asks for, else of the logits, and of an auxiliary head's
-    with `aux_weight`."""
+    """The loss of what a network gives in training: of what it asks for, else of the logits, and of auxiliary heads' ("aux",
+    "aux2" …), each with `aux_weight`."""
     if isinstance(loss, TakesOutputs):
         return loss.of_outputs(outputs, mask)
     value: Tensor = loss(outputs["logits"], mask)
-    return value + aux_weight * loss(outputs["aux"], mask) if "aux" in outputs else value
+    for name, logits in outputs.items():
+        if name.startswith("aux"):
+            value = value + aux_weight * loss(logits, mask)
+    return value
 
 
 def classes_of_pixels(mask: Tensor, num_classes: int, ignore_index: int) -> Tensor:
@@ -77,3 +81,12 @@ def pixel_weights(mask: Tensor, ignore_index: int, class_weights: Tensor | None)
 def ratio(total: Tensor, weight: Tensor) -> Tensor:
     """`total` / `weight`, and `total` (then 0) where nothing has weight."""
     return total / torch.where(weight > 0, weight, 1.0)
+
+
+def outlines(mask: Tensor, width: int) -> Tensor:
+    """Pixels within `width` of a change of value, up or down, left or right: bool [B, H, W] of a mask [B, H, W]."""
+    values = mask.float().unsqueeze(1)
+    side = 2 * width + 1
+    padded = F.pad(values, (width,) * 4, mode="replicate")
+    largest, smallest = F.max_pool2d(padded, side, stride=1), -F.max_pool2d(-padded, side, stride=1)
+    return (largest != smallest).squeeze(1)

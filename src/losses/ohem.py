@@ -30,16 +30,21 @@ class Ohem(SegmentationLoss):
         self.min_kept = min_kept
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        return self.among(logits, mask, mask != self.ignore_index)
+
+    def among(self, logits: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
+        """The loss of the chosen pixels, bool [B, H, W], of which as many are kept at least as of all valid ones."""
         mask = mask.long()
+        valid = mask != self.ignore_index
         loss = F.cross_entropy(logits.float(), mask, ignore_index=self.ignore_index, reduction="none")
-        weights = pixel_weights(mask, self.ignore_index, self.class_weights) * self._hard(loss.detach(), mask)
+        kept = (valid.sum() * self.min_kept).ceil().long()
+        hard = self._hard(loss.detach(), chosen & valid, kept)
+        weights = pixel_weights(mask, self.ignore_index, self.class_weights) * hard
         return ratio(self.over_devices((loss * weights).sum()), self.over_devices(weights.sum()))
 
-    def _hard(self, loss: Tensor, mask: Tensor) -> Tensor:
+    def _hard(self, loss: Tensor, chosen: Tensor, kept: Tensor) -> Tensor:
         """Which pixels are kept, bool [B, H, W], of `loss`, float [B, H, W]; never waits for the device."""
-        valid = mask != self.ignore_index
-        probability = torch.where(valid, torch.exp(-loss), torch.inf)
-        kept = (valid.sum() * self.min_kept).ceil().long()
+        probability = torch.where(chosen, torch.exp(-loss), torch.inf)
         ascending = probability.flatten().sort().values
         limit = torch.where(kept > 0, ascending[kept.clamp(1, len(ascending)) - 1], -torch.inf)
-        return valid & ((probability < self.threshold) | (probability <= limit))
+        return chosen & ((probability < self.threshold) | (probability <= limit))

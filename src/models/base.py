@@ -49,7 +49,7 @@ class Segmenter(Predicting):
         semi: how unlabelled images are used; None uses none.
         tasks: what is learnt beside the classes; the network has its output channels.
         metrics: what is computed beside the scores, by name; see `src.metrics.own.OwnMetrics`.
-        aux_weight: weight of the loss of the network's auxiliary head, where it has one.
+        aux_weight: weight of the loss of each of the network's auxiliary heads, where it has any.
         ema_decay: evaluate and keep an exponential moving average of the weights; None evaluates the weights themselves.
         batch_norm: "frozen" keeps batch norms' statistics as they are.
         channels_last: memory layout; faster on most devices.
@@ -161,7 +161,7 @@ class Segmenter(Predicting):
         return self
 
     def segmentation_loss(self, outputs: dict[str, Tensor], mask: Tensor) -> Tensor:
-        """The loss of what it asks for: the logits and, with its weight, an auxiliary head's, or other outputs."""
+        """The loss of what it asks for: the logits and, with their weight, auxiliary heads', or other outputs."""
         return loss_of_outputs(self.loss, outputs, mask, self.aux_weight)
 
     def with_tasks(self, segmentation: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:

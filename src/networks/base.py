@@ -16,7 +16,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-_MAPS = ("logits", "aux")  # outputs that are maps of the image
+def _is_map(name: str) -> bool:
+    """Whether an output is a map of the image: logits, auxiliary heads' ("aux", "aux2" …) and those of boundaries."""
+    return name in ("logits", "edges") or name.startswith("aux")
 
 
 @runtime_checkable
@@ -104,10 +106,10 @@ class SegmentationNetwork(nn.Module):
         result = self.core(padded)
         outputs: dict[str, Tensor] = result if isinstance(result, dict) else {"logits": result}
         size = padded.shape[-2:]
-        if any(name not in _MAPS for name in outputs):
+        if not all(map(_is_map, outputs)):
             share = [height / (height + below), width / (width + right)]
             outputs["extent"] = torch.tensor([share], device=image.device).expand(len(image), 2)
-        for name in [name for name in _MAPS if name in outputs]:
+        for name in filter(_is_map, list(outputs)):
             logits = outputs[name]
             if logits.shape[-2:] != size:
                 logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -70,7 +70,7 @@ def of_any_size(build: Callable[..., nn.Module], encoder: str, in_channels: int)
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 core = build(**sizes)
-                freeze_unused(core, in_channels, 4 * STRIDE, 3 * STRIDE)
+                freeze_unused(core, in_channels, 5 * STRIDE, 4 * STRIDE)
         except (ValueError, RuntimeError, AssertionError, LookupError, AttributeError, TypeError) as error:
             first = first or error
         else:

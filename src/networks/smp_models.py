@@ -9,13 +9,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from src.errors import UserError
 from src.networks import vit_models
+from src.networks.auxiliary import with_auxiliary_head
 from src.networks.base import Freeze, SegmentationNetwork
 from src.networks.encoders import encoder_name, is_plain_vit, of_any_size
 from src.networks.lora import LoRA
+from src.networks.lraspp import LRASPP
 from src.networks.weights import load_encoder, pixel_statistics
 
 SIZE_DIVISOR = 32  # the config check refuses training crops that are no multiple of it
-POOLED_BATCH_NORM = ("deeplabv3plus",)  # and one image a device for these
+POOLED_BATCH_NORM = ("deeplabv3plus", "pan")  # and one image a device for these
 
 
 def unet(
@@ -40,14 +42,9 @@ def unet(
         decoder_attention: "scse" for squeeze and excitation (Roy et al. 2018).
         freeze: "encoder": it does not learn, and stays in evaluation mode.
     """
-    channels = decoder_channels or [256 // 2**stage for stage in range(encoder_depth)]
-    if len(channels) != encoder_depth:
-        raise UserError(
-            f"network.decoder_channels: {len(channels)} numbers for {encoder_depth} stages (network.encoder_depth)"
-        )
     return _build(
-        smp.Unet, num_classes, in_channels, encoder, encoder_weights, freeze,
-        encoder_depth=encoder_depth, decoder_channels=channels, decoder_attention_type=decoder_attention,
+        smp.Unet, num_classes, in_channels, encoder, encoder_weights, freeze, encoder_depth=encoder_depth,
+        decoder_channels=_halved(decoder_channels, encoder_depth), decoder_attention_type=decoder_attention,
     )  # fmt: skip
 
 
@@ -68,6 +65,105 @@ def fpn(
     )  # fmt: skip
 
 
+def unetplusplus(
+    num_classes: int,
+    in_channels: int = 3,
+    encoder: str = "resnet34",
+    encoder_weights: str | None = None,
+    encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5,
+    decoder_channels: list[PositiveInt] | None = None,
+    decoder_attention: Literal["scse"] | None = None,
+    freeze: Freeze | None = None,
+) -> SegmentationNetwork:
+    """U-Net++ (Zhou et al. 2018), without its deep supervision; keys as in `unet`. Not over Mix Transformers."""
+    return _build(
+        smp.UnetPlusPlus, num_classes, in_channels, encoder, encoder_weights, freeze, encoder_depth=encoder_depth,
+        decoder_channels=_halved(decoder_channels, encoder_depth), decoder_attention_type=decoder_attention,
+    )  # fmt: skip
+
+
+def manet(
+    num_classes: int,
+    in_channels: int = 3,
+    encoder: str = "resnet34",
+    encoder_weights: str | None = None,
+    encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5,
+    decoder_channels: list[PositiveInt] | None = None,
+    attention_channels: PositiveInt = 64,
+    freeze: Freeze | None = None,
+) -> SegmentationNetwork:
+    """MA-Net (Fan et al. 2020), a U-Net with attention; keys as in `unet`.
+
+    Args:
+        attention_channels: in which the pixels of the coarsest stage are compared, each with each: memory grows with the square
+            of their number.
+    """
+    return _build(
+        smp.MAnet, num_classes, in_channels, encoder, encoder_weights, freeze, encoder_depth=encoder_depth,
+        decoder_channels=_halved(decoder_channels, encoder_depth), decoder_pab_channels=attention_channels,
+    )  # fmt: skip
+
+
+def linknet(
+    num_classes: int,
+    in_channels: int = 3,
+    encoder: str = "resnet34",
+    encoder_weights: str | None = None,
+    encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5,
+    freeze: Freeze | None = None,
+) -> SegmentationNetwork:
+    """LinkNet (Chaurasia and Culurciello 2017); keys as in `unet`. Not over Mix Transformers."""
+    return _build(smp.Linknet, num_classes, in_channels, encoder, encoder_weights, freeze, encoder_depth=encoder_depth)
+
+
+def pspnet(
+    num_classes: int,
+    in_channels: int = 3,
+    encoder: str = "resnet50",
+    encoder_weights: str | None = None,
+    encoder_depth: Annotated[int, Field(ge=3, le=5)] = 5,
+    output_stride: Literal[8, 16, 32] = 8,
+    decoder_channels: PositiveInt = 512,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+    aux: bool = True,
+    freeze: Freeze | None = None,
+) -> SegmentationNetwork:
+    """PSPNet (Zhao et al. 2017), whose last convolution is 1x1 in smp, and 3x3 in the paper; keys as in `unet`.
+
+    Args:
+        output_stride: of the dilated encoder; 32 dilates nothing.
+        aux: the paper's second head, on the stage before the last; trained with `model.aux_weight`.
+    """
+    network = _build(
+        smp.PSPNet, num_classes, in_channels, encoder, encoder_weights, freeze, encoder_depth=encoder_depth,
+        output_stride=output_stride, psp_out_channels=decoder_channels, psp_dropout=dropout,
+        upsampling=min(output_stride, 2**encoder_depth),
+    )  # fmt: skip
+    return with_auxiliary_head(network, num_classes) if aux else network
+
+
+def pan(
+    num_classes: int,
+    in_channels: int = 3,
+    encoder: str = "resnet34",
+    encoder_weights: str | None = None,
+    output_stride: Literal[16, 32] = 16,
+    decoder_channels: PositiveInt = 32,
+    freeze: Freeze | None = None,
+) -> SegmentationNetwork:
+    """Pyramid attention network (Li et al. 2018); keys as in `unet`. Trains on 2 images or more.
+
+    Args:
+        output_stride: of the dilated encoder. Images are padded to a multiple of 8 times it: the pyramid halves three times.
+    """
+    network = _build(
+        smp.PAN, num_classes, in_channels, encoder, encoder_weights, freeze, encoder_output_stride=output_stride,
+        decoder_channels=decoder_channels,
+    )  # fmt: skip
+    network.size_divisor = 8 * output_stride
+    return network
+
+
 def deeplabv3plus(
     num_classes: int,
     in_channels: int = 3,
@@ -78,18 +174,21 @@ def deeplabv3plus(
     atrous_rates: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
     freeze: Freeze | None = None,
+    aux: bool = False,
 ) -> SegmentationNetwork:
     """DeepLabV3+ (Chen et al. 2018); keys as in `unet`. Trains on 2 images or more: its pooled branch has batch norm.
 
     Args:
         output_stride: of the dilated encoder.
         atrous_rates: of the three dilated branches; None takes 12, 24, 36.
+        aux: a second head on the third stage, as mmsegmentation has; trained with `model.aux_weight`.
     """
-    return _build(
+    network = _build(
         smp.DeepLabV3Plus, num_classes, in_channels, encoder, encoder_weights, freeze, encoder_output_stride=output_stride,
         decoder_channels=decoder_channels, decoder_atrous_rates=tuple(atrous_rates or (12, 24, 36)),
         decoder_aspp_dropout=dropout,
     )  # fmt: skip
+    return with_auxiliary_head(network, num_classes) if aux else network
 
 
 def segformer(
@@ -123,21 +222,41 @@ def upernet(
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     gradient_checkpointing: bool = False,
     lora: LoRA | None = None,
+    aux: bool = False,
 ) -> SegmentationNetwork:
     """UPerNet (Xiao et al. 2018), over a plain ViT too (as in BEiT and MAE); keys as in `unet`.
 
     Args:
         layers, drop_path, gradient_checkpointing, lora: of a plain ViT; see `src.networks.vit_models.dpt`.
+        aux: a second head on the third stage, as mmsegmentation has, not over a plain ViT; trained with `model.aux_weight`.
     """
     if is_plain_vit(encoder_name(encoder)):
+        if aux:
+            raise UserError(f"network.aux: {encoder} has no stages for a second head to stand on; set it to false")
         return vit_models.upernet(
             num_classes, in_channels, encoder, encoder_weights, decoder_channels, layers, freeze, drop_path,
             gradient_checkpointing, lora,
         )  # fmt: skip
     vit_models.refuse_keys_of_vits(encoder, layers, drop_path, gradient_checkpointing, lora)
-    return _build(
+    network = _build(
         smp.UPerNet, num_classes, in_channels, encoder, encoder_weights, freeze, decoder_channels=decoder_channels
     )
+    return with_auxiliary_head(network, num_classes) if aux else network
+
+
+def lraspp(
+    num_classes: int, in_channels: int, encoder: str, encoder_weights: str | None, freeze: Freeze | None
+) -> SegmentationNetwork:
+    """Lite R-ASPP over any encoder that can be dilated to stride 16; `network=lraspp` with `network.encoder` of smp or timm."""
+    return _build(LRASPP, num_classes, in_channels, encoder, encoder_weights, freeze)
+
+
+def _halved(channels: list[int] | None, depth: int) -> list[int]:
+    """One number a stage, coarse to fine; None takes 256 halved at each."""
+    channels = channels or [256 // 2**stage for stage in range(depth)]
+    if len(channels) != depth:
+        raise UserError(f"network.decoder_channels: {len(channels)} numbers for {depth} stages (network.encoder_depth)")
+    return channels
 
 
 def _build(

@@ -71,11 +71,23 @@ def deeplabv3(
 
 
 def lraspp(
-    num_classes: int, in_channels: int = 3, encoder_weights: str | None = None, freeze: Freeze | None = None
+    num_classes: int,
+    in_channels: int = 3,
+    encoder: str = "mobilenet_v3_large",
+    encoder_weights: str | None = None,
+    freeze: Freeze | None = None,
 ) -> SegmentationNetwork:
-    """Lite R-ASPP over MobileNetV3-large (Howard et al. 2019), for small devices; keys as in `fcn`."""
+    """Lite R-ASPP (Howard et al. 2019), for small devices; keys as in `fcn`.
+
+    Args:
+        encoder: "mobilenet_v3_large" is torchvision's; or one of smp's encoders or timm's that can be dilated to stride 16.
+    """
+    if encoder != "mobilenet_v3_large":
+        from src.networks import smp_models
+
+        return smp_models.lraspp(num_classes, in_channels, encoder, encoder_weights, freeze)
     builder = segmentation.lraspp_mobilenet_v3_large
-    return _build(builder, num_classes, in_channels, "mobilenet_v3_large", encoder_weights, freeze)
+    return _build(builder, num_classes, in_channels, encoder, encoder_weights, freeze)
 
 
 def _build(

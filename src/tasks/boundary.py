@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
-from src.losses.base import ratio
+from src.losses.base import outlines, ratio
 
 
 class Boundary:
@@ -67,12 +67,3 @@ class BinaryScores(Metric):
     def compute(self) -> dict[str, Tensor]:
         hit, wrong, missed = self.counts.double()
         return {"f1": 2 * hit / (2 * hit + wrong + missed), "iou": hit / (hit + wrong + missed)}
-
-
-def outlines(mask: Tensor, width: int) -> Tensor:
-    """Pixels within `width` of a change of value, up or down, left or right: bool [B, H, W] of a mask [B, H, W]."""
-    values = mask.float().unsqueeze(1)
-    side = 2 * width + 1
-    padded = F.pad(values, (width,) * 4, mode="replicate")
-    largest, smallest = F.max_pool2d(padded, side, stride=1), -F.max_pool2d(-padded, side, stride=1)
-    return (largest != smallest).squeeze(1)

@@ -155,6 +155,9 @@ BAD |= {
     "data.dataset.colors=[[1,2,3]]": "data.dataset.colors: 1 for 2 classes (a, b); give one for each class",
     "model.class_weights=[1,2,3]": "model.class_weights: 3 for 2 classes (a, b)",
     "monitor=val/iou/dog": "monitor: no class is called 'dog'; classes: a, b",
+    "network.boundary=true": "network.boundary: nothing would train the head for boundaries",
+    "loss=pidnet": "loss: PIDNetLoss learns boundaries; take network=pidnet network.boundary=true, or loss=ohem",
+    "loss=stdc": "loss: STDCLoss learns boundaries",
 }
 FOLDER = ["data=folder", "data.root=/none", "data.dataset.names=[a,b]"]
 EXTRA = {
@@ -163,6 +166,7 @@ EXTRA = {
     "scheduler.power=two": ["scheduler=poly"],
     "optimizer.nesterov=true": ["optimizer=sgd", "optimizer.momentum=0"],
     "data.batch_size=1": ["network=deeplabv3plus"],
+    "network.boundary=true": ["network=pidnet"],
     "trainer.strategy=fsdp": ["model=gan"],
     "trainer.strategy=deepspeed": ["model=gan"],
     "trainer.precision=16-mixed": ["trainer=deepspeed"],
@@ -321,6 +325,8 @@ def test_what_does_not_go_with_masks_of_queries_is_refused(overrides: list[str],
         ["trainer=gpu", "trainer.devices=[0,2]"],
         ["network=deeplabv3", "data.batch_size=1", "model.batch_norm=frozen"],
         ["network=deeplabv3plus", "trainer=ddp", "trainer.devices=4", "data.batch_size=4"],  # statistics of all devices
+        ["network=pidnet", "network.boundary=true", "loss=pidnet"],
+        ["network=stdc", "network.boundary=true", "loss=stdc", "data.crop=[64,64]"],
         ["trainer.limit_val_batches=3", "trainer.val_check_interval=0.5", "trainer.deterministic=warn"],
         ["+paths.data=/data", "data=camvid", "data.root=${paths.data}"],
         ["network=dpt", "network.encoder=vit_small_patch14_dinov2", "data.crop=[518,518]"],

@@ -35,6 +35,8 @@ def test_every_loss_is_configured() -> None:
         "ce_lovasz",
         "ohem",
         "mask_classification",
+        "pidnet",
+        "stdc",
     }
 
 

@@ -30,15 +30,30 @@ LIGHT: dict[str, dict[str, Any]] = {
     "segformer": {"decoder_channels": 32},
     "upernet": {"encoder": "resnet18", "decoder_channels": 32},
     "mask2former": {
-        "encoder": "test_resnet", "num_queries": 10, "channels": 32, "heads": 2, "pixel_decoder_layers": 1,
-        "decoder_layers": 3, "feedforward": 64,
+        "encoder": "test_resnet",
+        "num_queries": 10,
+        "channels": 32,
+        "heads": 2,
+        "pixel_decoder_layers": 1,
+        "decoder_layers": 3,
+        "feedforward": 64,
     },
     "eomt": {"encoder": "test_vit", "num_queries": 10, "num_blocks": 2, "image_size": 64},
     "linear": {"encoder": "test_vit", "layers": 2},
     "dpt": {"encoder": "test_vit", "decoder_channels": 16},
     "segmenter": {"encoder": "test_vit"},
+    "unetplusplus": {"encoder": "resnet18", "decoder_channels": [32, 16, 16, 8, 8]},
+    "manet": {"encoder": "resnet18", "decoder_channels": [32, 16, 16, 8, 8]},
+    "linknet": {"encoder": "resnet18"},
+    "pspnet": {"encoder": "resnet18", "decoder_channels": 32},
+    "pan": {"encoder": "resnet18"},
+    "pidnet": {},
+    "ddrnet": {},
+    "bisenetv2": {"head_channels": 32, "booster_channels": 16},
+    "stdc": {},
 }
-WITH_AUX = {"fcn", "deeplabv3"}
+WITH_AUX = {"fcn", "deeplabv3", "pspnet", "pidnet", "ddrnet", "bisenetv2", "stdc"}
+FROM_NOTHING = {"tiny", "bisenetv2"}  # no part of them is pre-trained
 
 
 def build(name: str, in_channels: int = 3, **own: Any) -> SegmentationNetwork:
@@ -105,7 +120,7 @@ class TestNetwork:
     def test_the_encoder_is_part_of_the_network(self, name: str) -> None:
         network = build(name)
         own = {id(p) for p in network.parameters()}
-        if name == "tiny":
+        if name in FROM_NOTHING:
             assert network.encoder is None
         else:
             assert network.encoder is not None

@@ -21,9 +21,10 @@ from src.data.labels import LabelSet
 from src.data.samples import Batch, Pixels
 from src.errors import UserError
 from src.evaluate import evaluate
+from src.losses.base import outlines
 from src.predict import predict
 from src.storage import run_folder
-from src.tasks.boundary import BinaryScores, Boundary, outlines
+from src.tasks.boundary import BinaryScores, Boundary
 from src.tasks.depth import Depth, DepthErrors
 from src.tasks.label import Label
 from src.tasks.multi_task import MultiTask
