@@ -147,9 +147,12 @@ def build_model(
     return model
 
 
-def build_loss(loss: Part, *, trust: Trust = STRANGER, **given: object) -> torch.nn.Module:
+def build_loss(
+    loss: Part, *, ignore_index: int = 255, class_weights: torch.Tensor | None = None, trust: Trust = STRANGER
+) -> torch.nn.Module:
     """The loss; each term of a sum is given what the sum is."""
-    keys: dict[str, object] = dict(given)
+    given: dict[str, Any] = {"ignore_index": ignore_index, "class_weights": class_weights}
+    keys = dict(given)
     if loss.target == SUM:
         terms = loss.node["terms"]
         assert isinstance(terms, list)

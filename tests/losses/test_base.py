@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,8 +25,7 @@ BuildLoss = Callable[..., nn.Module]
 def build(request: pytest.FixtureRequest) -> BuildLoss:
     """Builds one of the configured losses."""
     config = OmegaConf.load(request.param)
-    node = OmegaConf.to_container(config)
-    assert isinstance(node, dict)
+    node: Any = OmegaConf.to_container(config)
     return lambda **given: build_loss(Part(node=node), **given)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from src.losses.base import SegmentationLoss
 from src.losses.boundary import Boundary
@@ -48,7 +48,7 @@ def _device(rank: int, meet: str, out: str) -> None:
 
 
 def test_two_devices_are_one(tmp_path: Path) -> None:
-    mp.spawn(_device, (str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
+    spawn(_device, (str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for loss, one, other in zip(losses(), first, second, strict=True):
         value, gradient = value_and_gradient(loss, *whole())

@@ -25,12 +25,11 @@ def of(*terms: object) -> Node:
 def test_is_the_weighted_sum_of_its_terms() -> None:
     logits, mask = batch()
     weights = torch.tensor([1.0, 0.5, 2.0, 3.0])
-    given: dict[str, object] = {"ignore_index": 3, "class_weights": weights}
     node = of({**CE, "weight": 0.3}, DICE, {"_target_": "src.losses.cldice.ClDice", "weight": 2})
     check_node("loss", node)
     check_targets(node, STRANGER, "loss")
     mask[mask == 255] = 3
-    found = build_loss(Part(node=node), **given)(logits, mask)
+    found = build_loss(Part(node=node), ignore_index=3, class_weights=weights)(logits, mask)
     ce = CrossEntropy(ignore_index=3, class_weights=weights)
     dice = Dice(0.5, ignore_index=3, class_weights=weights)
     cldice = ClDice(ignore_index=3, class_weights=weights)

@@ -38,8 +38,9 @@ def test_an_image_changes_by_its_seed_and_nothing_moves(change: dict[str, Any]) 
         torch.manual_seed(0)
         results = [augment(gradient(), None, VOID) for _ in range(6)]
         for result in results:
-            assert torch.equal(result.mask, gradient().mask) and result.depth is not None
-            assert torch.equal(result.depth, gradient().depth)
+            assert torch.equal(result.mask, gradient().mask)
+            before = gradient().depth
+            assert result.depth is not None and before is not None and torch.equal(result.depth, before)
             assert result.image.dtype == torch.uint8 and result.image.shape == (3, 64, 96)
         return [result.image for result in results]
 
