@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import NonNegativeFloat
+
 from src.config import signatures
 from src.config.consistency import check_together
 from src.config.explain import unknown_key
 from src.config.inference import Inference
 from src.config.monitored import check_own_names
 from src.config.parts import Config
-from src.config.schema import GROUPS, OURS, REFUSED, RESERVED, TOP_LEVEL, TYPES, given_by_code
+from src.config.schema import GROUPS, OURS, REFUSED, RESERVED, SUM, TOP_LEVEL, TYPES, given_by_code
 from src.config.settings import Settings
 from src.errors import UserError
 from src.files.untrusted import shown
@@ -126,7 +128,9 @@ def check_node(path: str, node: object) -> None:
             raise UserError(unknown_key(key, path, [*names, *ours]))
         if value == "???":
             raise UserError(f"{where}: must be given; say {where}=…")
-        if isinstance(value, Mapping) and "_target_" in value:
+        if target == SUM and key == "terms":
+            _check_terms(where, value)
+        elif isinstance(value, Mapping) and "_target_" in value:
             check_node(where, value)
         elif key in own:
             _expect(where, own[key], value)
@@ -138,6 +142,23 @@ def check_node(path: str, node: object) -> None:
         for name, parameter in signature.parameters.items():
             if parameter.required and name not in node and name not in given:
                 raise UserError(f"{path}.{name}: must be given; say +{path}.{name}=…")
+
+
+def _check_terms(path: str, terms: object) -> None:
+    """Checks the terms of a sum of losses, each of them the node of a loss with a weight beside its keys."""
+    if not isinstance(terms, list) or not terms:
+        raise UserError(
+            f"{path}: should be a list of losses with their keys and weights, not {shown(repr(terms))}; e.g. "
+            f"'{path}=[{{_target_: src.losses.ce.CrossEntropy}}, {{_target_: src.losses.dice.Dice, weight: 0.5}}]'"
+        )
+    for number, term in enumerate(terms):
+        where = f"{path}.{number}"
+        if not isinstance(term, Mapping) or not isinstance(term.get("_target_"), str):
+            raise UserError(f"{where}: should be a loss with its keys ({{_target_: …}}), not {shown(repr(term))}")
+        if term["_target_"] == SUM:
+            raise UserError(f"{where}: is a sum within a sum; write its terms into {path} themselves")
+        _expect(f"{where}.weight", NonNegativeFloat, term.get("weight", 1.0))
+        check_node(where, {key: value for key, value in term.items() if key != "weight"})
 
 
 def _expect(where: str, annotation: object, value: object) -> None:

@@ -100,3 +100,10 @@ class Inference:
             raise UserError("inference.long_side: bounds what inference.short_side makes of an image; give that too")
         if self.long_side and self.short_side and self.long_side < self.short_side:
             raise UserError(f"inference.long_side: {self.long_side} is below inference.short_side={self.short_side}")
+
+
+def factor_to_sides(height: int, width: int, short_side: int, long_side: int | None) -> float:
+    """By what an image of height x width is enlarged so that its shorter side has `short_side` pixels, and the longer one at
+    most `long_side` (None and 0: no limit)."""
+    factor = short_side / min(height, width)
+    return min(factor, long_side / max(height, width)) if long_side else factor

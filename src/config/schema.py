@@ -63,9 +63,13 @@ _GIVEN_BY_CODE: dict[str, frozenset[str]] = {
     "tasks": frozenset({"label_set"}),
     "metrics.*": frozenset({"num_classes", "ignore_index"}),
 }
+# The loss whose terms are losses, each built with what the sum is given.
+SUM = "src.losses.sum.Sum"
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 
 
 def given_by_code(path: str) -> frozenset[str]:
     """Names of the target at this place in a config that code gives, never the YAML."""
+    if path.startswith("loss.terms."):
+        return _GIVEN_BY_CODE["loss"]
     return _GIVEN_BY_CODE.get("metrics.*" if path.startswith("metrics.") else path, frozenset())

@@ -198,16 +198,8 @@ class SegmentationDataModule(L.LightningDataModule):
                     f"data.batch_size: {self.batch_size} is more than the {self._samples} training samples; "
                     f"take data.batch_size={self._samples} or less"
                 )
-            if self.crop is None and not (self.augment is None or self.augment.scale is None):
-                raise UserError(
-                    "data.crop: random scaling needs a crop, or samples of a batch differ in size; give one"
-                )
-            kind = (train.channels in (1, 3), train.intensity == (0.0, 255.0))
-            if self.augment is not None and self.augment.photometric and kind != (True, True):
-                raise UserError(
-                    f"data.augment.photometric: is for gray and RGB images of 8 bits, these have {train.channels} channels "
-                    f"from {train.intensity[0]:g} to {train.intensity[1]:g}; set it to 0"
-                )
+            if self.augment is not None:
+                self.augment.check(train.channels, train.intensity, self.crop is not None)
 
     def _prepare_unlabeled(self) -> None:
         if not self.unlabeled_batch_size:

@@ -194,7 +194,8 @@ class Samples(torch.utils.data.Dataset[Sample]):
         return Pixels(image, mask, depth)
 
     def _augmented(self, augment: Augment, index: int, crop: Sequence[int] | None, wanted: int | None = None) -> Pixels:
-        return augment(self._read(index), crop, self.source.label_set.ignore_index, wanted)
+        source = self.source
+        return augment(self._read(index), crop, source.label_set.ignore_index, wanted, source.intensity)
 
     def _unlabeled_sample(self, turn: int, index: int, crop: Sequence[int] | None) -> Sample:
         assert self.unlabeled is not None and self.augment is not None and self.strong is not None
@@ -204,7 +205,9 @@ class Samples(torch.utils.data.Dataset[Sample]):
             ignore_index = self.unlabeled.label_set.ignore_index
             # the truth goes the way of a depth map: along with the image, without a say in what is cut out
             truth = mask.float() if mask.shape == image.shape[-2:] else None
-            weak = self.augment(Pixels(image, torch.zeros_like(mask), truth), crop, ignore_index)
+            weak = self.augment(
+                Pixels(image, torch.zeros_like(mask), truth), crop, ignore_index, intensity=self.unlabeled.intensity
+            )
             views = [self.strong(weak.image) for _ in range(self.strong_views)]
         sample: Sample = {"image": weak.image, "mask": weak.mask, "strong": views[0], "id": self.unlabeled.name(index)}
         if self.strong_views == 2:

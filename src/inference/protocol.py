@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.config.inference import Inference
+from src.config.inference import Inference, factor_to_sides
 from src.inference.sizes import sized
 from src.inference.windows import InMemory, Outputs, Readable, Run, Strip, windowed
 
@@ -62,10 +62,7 @@ def seen_size(height: int, width: int, protocol: Inference, scale: float = 1.0) 
     """The size at which the network sees an image of height x width."""
     factor = scale
     if protocol.short_side:
-        factor = protocol.short_side / min(height, width)
-        if protocol.long_side:
-            factor = min(factor, protocol.long_side / max(height, width))
-        factor *= scale
+        factor = factor_to_sides(height, width, protocol.short_side, protocol.long_side) * scale
     return max(1, math.floor(height * factor + 0.5)), max(1, math.floor(width * factor + 0.5))
 
 

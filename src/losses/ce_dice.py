@@ -6,12 +6,12 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from src.config.shares import Share
-from src.losses.base import SegmentationLoss
-from src.losses.ce import cross_entropy
-from src.losses.dice import dice
+from src.losses.ce import CrossEntropy
+from src.losses.dice import Dice
+from src.losses.sum import Sum
 
 
-class CrossEntropyDice(SegmentationLoss):
+class CrossEntropyDice(Sum):
     """`ce_weight` * cross entropy + `dice_weight` * Dice; see `CrossEntropy` and `Dice`."""
 
     def __init__(
@@ -23,15 +23,6 @@ class CrossEntropyDice(SegmentationLoss):
         ignore_index: int = 255,
         class_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(ignore_index, class_weights)
-        self.ce_weight = ce_weight
-        self.dice_weight = dice_weight
-        self.label_smoothing = label_smoothing
-        self.smooth = smooth
-
-    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        logits, mask = logits.float(), mask.long()
-        ce = cross_entropy(logits, mask, self.ignore_index, self.class_weights, self.label_smoothing, self.over_devices)
-        return self.ce_weight * ce + self.dice_weight * dice(
-            logits, mask, self.ignore_index, self.class_weights, self.smooth, self.over_devices
-        )
+        ce = CrossEntropy(label_smoothing, ignore_index, class_weights)
+        dice = Dice(smooth, ignore_index, class_weights)
+        super().__init__([(ce_weight, ce), (dice_weight, dice)], ignore_index, class_weights)

@@ -6,12 +6,12 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from src.config.shares import Share
-from src.losses.base import SegmentationLoss
-from src.losses.ce import cross_entropy
-from src.losses.lovasz import lovasz_softmax
+from src.losses.ce import CrossEntropy
+from src.losses.lovasz import Lovasz
+from src.losses.sum import Sum
 
 
-class CrossEntropyLovasz(SegmentationLoss):
+class CrossEntropyLovasz(Sum):
     """`ce_weight` * cross entropy + `lovasz_weight` * Lovász-softmax; see `CrossEntropy` and `Lovasz`."""
 
     def __init__(
@@ -22,13 +22,6 @@ class CrossEntropyLovasz(SegmentationLoss):
         ignore_index: int = 255,
         class_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(ignore_index, class_weights)
-        self.ce_weight = ce_weight
-        self.lovasz_weight = lovasz_weight
-        self.label_smoothing = label_smoothing
-
-    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        logits, mask = logits.float(), mask.long()
-        ce = cross_entropy(logits, mask, self.ignore_index, self.class_weights, self.label_smoothing, self.over_devices)
-        lovasz = lovasz_softmax(logits, mask, self.ignore_index, self.class_weights)
-        return self.ce_weight * ce + self.lovasz_weight * lovasz
+        ce = CrossEntropy(label_smoothing, ignore_index, class_weights)
+        lovasz = Lovasz(ignore_index, class_weights)
+        super().__init__([(ce_weight, ce), (lovasz_weight, lovasz)], ignore_index, class_weights)

@@ -215,6 +215,8 @@ def options(slot: str) -> frozenset[str]:
     if group in _ANY_NAME and rest:
         _, _, below = rest.partition(".")
         slot = f"{group}.*.{below}" if below else f"{group}.*"
+    if slot == "loss.terms":  # of a sum: whatever may be the loss
+        slot = "loss"
     return _offered().get(slot, frozenset()) | _HARMLESS.get(slot, frozenset())
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
-import numpy.typing as npt
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
@@ -24,10 +22,9 @@ from src.config import signatures
 from src.config.check import check_inference, check_node
 from src.config.monitored import check_own_direction
 from src.config.parts import Config, Data, Node, Optimizer, Part, Trainer
-from src.config.rules import check_one_each
+from src.config.schema import SUM
 from src.config.settings import ModelSettings, Settings, Trained
 from src.data.datamodule import SegmentationDataModule
-from src.data.dataset import Source, class_counts
 from src.data.labels import LabelSet
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
@@ -38,7 +35,7 @@ from src.files import untrusted
 from src.models.base import Segmenter
 from src.optimization.updates import Optimization
 from src.seeding import derive
-from src.storage import checkpoints, run_folder
+from src.storage import checkpoints
 from src.storage.trust import STRANGER, Trust, check_targets, split_packages
 from src.tasks.multi_task import MultiTask
 from src.training.size_limit import no_larger_than
@@ -129,7 +126,7 @@ def build_model(
         network = build(settings.network.node, "network", num_classes=outputs, in_channels=channels)
     loss: torch.nn.Module = torch.nn.Identity()
     if settings.loss is not None:
-        loss = build(settings.loss.node, "loss", ignore_index=label_set.ignore_index, class_weights=weights)
+        loss = build_loss(settings.loss, trust=trust, ignore_index=label_set.ignore_index, class_weights=weights)
     optimization = build_optimization(settings, trust=trust) if isinstance(settings, Settings) else None
     given: dict[str, Any] = {"tasks": tasks} if tasks is not None else {}
     if settings.metrics:
@@ -148,6 +145,28 @@ def build_model(
         )  # fmt: skip
     model.config, model.inference = dict(settings.plain), settings.inference
     return model
+
+
+def build_loss(
+    loss: Part, *, ignore_index: int = 255, class_weights: torch.Tensor | None = None, trust: Trust = STRANGER
+) -> torch.nn.Module:
+    """The loss; each term of a sum is given what the sum is."""
+    given: dict[str, Any] = {"ignore_index": ignore_index, "class_weights": class_weights}
+    keys = dict(given)
+    if loss.target == SUM:
+        terms = loss.node["terms"]
+        assert isinstance(terms, list)
+        keys["terms"] = [
+            (
+                term.get("weight", 1.0),
+                make({k: v for k, v in term.items() if k != "weight"}, "loss.terms", trust=trust, **given),
+            )
+            for term in terms
+        ]
+    built: torch.nn.Module = make(
+        loss.keys_but("terms") if loss.target == SUM else loss.node, "loss", trust=trust, **keys
+    )
+    return built
 
 
 def build_metrics(settings: ModelSettings, label_set: LabelSet, *, trust: Trust = STRANGER) -> dict[str, Metric]:
@@ -219,41 +238,6 @@ def build_trainer(
     if "timeout_minutes" in trainer.node:
         set_timeout(made.strategy, datetime.timedelta(minutes=trainer.timeout_minutes))
     return made
-
-
-def class_weights(chosen: str | list[float] | None, source: Source, keep: Path | None = None) -> torch.Tensor | None:
-    """Weights of the classes, float [K], as `model.class_weights` says.
-
-    "balanced" is median frequency balancing (Eigen and Fergus 2015) over the training masks: a class's weight is the
-    median class frequency over its own. They are counted once and kept in the file `keep`.
-
-    Raises:
-        UserError: a list of another length than there are classes.
-    """
-    names = source.label_set.names
-    if chosen is None:
-        return None
-    if chosen == "balanced":
-        counts = _counted_before(keep, len(names))
-        if counts is None:
-            counts = class_counts(source)
-            if keep is not None:
-                lines = [f"# training pixels of: {' '.join(names)}", *map(str, counts.tolist())]
-                run_folder.write_text(keep, "\n".join(lines) + "\n")
-        share = np.maximum(counts, 1) / counts.sum()
-        return torch.tensor(np.where(counts > 0, np.median(share[counts > 0]) / share, 0.0), dtype=torch.float32)
-    check_one_each("model.class_weights", chosen, names)
-    return torch.tensor(chosen, dtype=torch.float32)
-
-
-def _counted_before(keep: Path | None, classes: int) -> npt.NDArray[np.int64] | None:
-    """What `class_weights` has kept of a run, int64 [K]; None where it is not there or fits no such data."""
-    try:
-        lines = [] if keep is None else untrusted.read_text(keep).splitlines()
-        counts = np.array([int(line) for line in lines if not line.startswith("#")], np.int64)
-    except (FileNotFoundError, ValueError, OverflowError):
-        return None
-    return counts if len(counts) == classes and (counts >= 0).all() and counts.any() else None
 
 
 def model_from_checkpoint(

@@ -42,6 +42,7 @@ from src.storage import checkpoint_states, checkpoints, ownership, run_folder
 from src.storage.trust import STRANGER, Trust
 from src.sweep.trial import current_trial
 from src.training import build, machine
+from src.training.class_weights import class_weights
 from src.training.init_from import start_from
 from src.training.library_messages import quiet
 from src.training.record import RunRecord, Status
@@ -155,7 +156,7 @@ def _run(
     if (trial := current_trial()) is not None:
         trainer.callbacks.append(Pruning(*trial))  # type: ignore[attr-defined]
     train_source = datamodule.source("train")
-    weights = build.class_weights(settings.model.class_weights, train_source, run_dir / run_folder.CLASS_COUNTS)
+    weights = class_weights(settings.model.class_weights, train_source, run_dir / run_folder.CLASS_COUNTS)
     to_build = settings if from_checkpoint is None else settings.without_weights()  # they come from the checkpoint
     with contextlib.nullcontext() if from_checkpoint is None else no_larger_than(from_checkpoint):
         model = build.build_model(

@@ -12,7 +12,8 @@ import torch
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import DerivedSource, Samples, Subset
 from src.errors import UserError
-from src.training.build import build_data, class_weights
+from src.training.build import build_data
+from src.training.class_weights import class_weights
 from tests.conftest import settings
 from tests.data.formats.test_folder import NAMES, write
 

@@ -20,7 +20,7 @@ from src.data.formats.shapes import Shapes
 from src.errors import UserError
 from src.files.foreign_folders import find_foreign, open_to_append, open_to_write
 from src.storage import checkpoints, run_folder
-from src.training.build import class_weights
+from src.training.class_weights import class_weights
 
 # What a command opens, writes or removes in a run folder; a folder's name ends with /.
 PLACES = [

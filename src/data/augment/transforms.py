@@ -8,58 +8,149 @@ from dataclasses import replace
 from typing import Annotated
 
 import torch
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from src.config.inference import factor_to_sides
 from src.config.rules import check_bounds
+from src.config.shares import Share
+from src.data.augment.geometry import Geometry, Warp, happens
+from src.data.augment.pixels import Looks
 from src.data.samples import Pixels
+from src.errors import UserError
 
 LEAST = 0.0015  # share of an image or crop that a class should have to be seen: DAFormer's 3000 pixels of Cityscapes
 _TRIES = 10  # crops drawn until one class's share is small enough, as in mmsegmentation's cat_max_ratio
 
 
 class Augment:
-    """Random scale, crop, flip, photometric change and blur, drawn from torch's generator.
+    """Random scale, crop, flips, turns and warps, colour, noise and blur, drawn from torch's generator.
 
     Only the part of the image that ends up in the crop is touched: crop and scale are drawn first, the region is cut
-    out of the original and resized once.
+    out of the original and resized once, and all else is done to that. What has the probability 0 draws nothing.
 
     Args:
         scale: range of the zoom, drawn log-uniformly; None keeps the size.
+        short_side: images are resized before the zoom so that their shorter side has so many pixels, as
+            `inference.short_side` does when they are scored; None and 0 leave them as they are.
+        long_side: the most pixels that the longer side may have then, before the zoom; None and 0 set no limit.
         max_class_share: a crop in which one class has more than this share of the labelled pixels is drawn again
             (ten times at most).
         flip: probability of a left-right flip.
         vertical_flip: probability of an upside-down flip.
+        quarter_turns: probability of a turn by 90, 180 or 270 degrees; without a crop, images that are not square turn by
+            180 degrees only.
+        rotation: probability of a turn by up to `degrees` either way. What comes from beyond the image is ignored, in
+            perspective and elastic changes too; the three of them resample once.
+        degrees: the largest turn of `rotation`.
+        perspective: probability of a change of perspective, which moves each corner by up to `tilt`.
+        tilt: as a share of half of the side.
+        elastic: probability of an elastic deformation, smooth between control points (Ronneberger et al. 2015), one each 128
+            pixels, three a side at least.
+        bend: standard deviation of the control points' displacements, in pixels.
         photometric: probability of a change of brightness, contrast, saturation and hue (8-bit gray or RGB only).
         brightness, contrast, saturation: strength; 0.4 draws a factor from 0.6 to 1.4.
         hue: strength, as a share of the colour circle, at most 0.5.
+        rand: this many changes of colour and contrast drawn by lot for each image, one after the other, in the manner of
+            RandAugment (Cubuk et al. 2020), but of those that move nothing: none, autocontrast, equalize, brightness, contrast,
+            saturation, sharpness, posterize, solarize (8-bit gray or RGB only).
+        rand_strength: of the strongest of them, 0 to 1.
+        gamma: probability of a power of the share of the intensity range, by an exponent out of `gamma_range`.
+        gamma_range: drawn log-uniformly.
+        noise: probability of Gaussian noise, of a standard deviation from 0 to `noise_strength`.
+        noise_strength: as a share of the intensity range.
         blur: probability of a Gaussian blur (sigma 0.1 to 2 pixels).
+        jpeg: probability of JPEG's artefacts, of a quality out of `jpeg_quality` (8-bit gray or RGB only).
+        jpeg_quality: 1 to 100.
+        erase: probability of a box of one value a channel in the image alone; its labels stay (Zhong et al. 2020).
+        erase_area: range of the box's share of the image.
     """
 
     def __init__(
         self,
         scale: list[Annotated[float, Field(gt=0)]] | None = None,
         max_class_share: Annotated[float, Field(gt=0, le=1)] = 1.0,
-        flip: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        vertical_flip: Annotated[float, Field(ge=0, le=1)] = 0.0,
-        photometric: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        flip: Share = 0.5,
+        vertical_flip: Share = 0.0,
+        photometric: Share = 0.0,
         brightness: NonNegativeFloat = 0.4,
         contrast: NonNegativeFloat = 0.4,
         saturation: NonNegativeFloat = 0.4,
         hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
-        blur: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        blur: Share = 0.0,
+        short_side: Annotated[int, Field(ge=0, le=16384)] | None = None,
+        long_side: NonNegativeInt | None = None,
+        quarter_turns: Share = 0.0,
+        rotation: Share = 0.0,
+        degrees: Annotated[float, Field(gt=0, le=180)] = 15.0,
+        perspective: Share = 0.0,
+        tilt: Annotated[float, Field(gt=0, le=0.5)] = 0.2,
+        elastic: Share = 0.0,
+        bend: Annotated[float, Field(gt=0, le=100)] = 5.0,
+        rand: Annotated[int, Field(ge=0, le=8)] = 0,
+        rand_strength: Share = 0.5,
+        gamma: Share = 0.0,
+        gamma_range: list[Annotated[float, Field(gt=0)]] | None = None,
+        noise: Share = 0.0,
+        noise_strength: Share = 0.05,
+        jpeg: Share = 0.0,
+        jpeg_quality: list[Annotated[int, Field(ge=1, le=100)]] | None = None,
+        erase: Share = 0.0,
+        erase_area: list[Annotated[float, Field(gt=0, le=1)]] | None = None,
     ) -> None:
+        gamma_range, jpeg_quality = gamma_range or [0.7, 1.5], jpeg_quality or [30, 95]
+        erase_area = erase_area or [0.02, 0.2]
+        ranges: dict[str, Sequence[float]] = {
+            "gamma_range": gamma_range,
+            "jpeg_quality": jpeg_quality,
+            "erase_area": erase_area,
+        }
         if scale is not None:
-            check_bounds("data.augment.scale", scale)
+            ranges["scale"] = scale
+        for key, bounds in ranges.items():
+            check_bounds(f"data.augment.{key}", bounds)
+        if long_side and not short_side:
+            raise UserError(
+                "data.augment.long_side: bounds what data.augment.short_side makes of an image; give that too"
+            )
+        if long_side and short_side and long_side < short_side:
+            raise UserError(f"data.augment.long_side: {long_side} is below data.augment.short_side={short_side}")
         self.scale, self.max_class_share = scale, max_class_share
+        self.short_side, self.long_side = short_side, long_side
         self.flip, self.vertical_flip, self.photometric, self.blur = flip, vertical_flip, photometric, blur
+        self.quarter_turns = quarter_turns
+        self._geometry = Geometry(rotation, degrees, perspective, tilt, elastic, bend)
+        self._looks = Looks(
+            rand, rand_strength, gamma, gamma_range, noise, noise_strength, jpeg, jpeg_quality, erase, erase_area
+        )
         self._jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
         self._blur = v2.GaussianBlur(kernel_size=7, sigma=(0.1, 2.0))
 
+    def check(self, channels: int, intensity: tuple[float, float], has_crop: bool) -> None:
+        """Checks the changes against the images that they are for.
+
+        Raises:
+            UserError: these images cannot be changed so; names the key.
+        """
+        if not has_crop and self.scale is not None:
+            raise UserError("data.crop: random scaling needs a crop, or samples of a batch differ in size; give one")
+        of_photos = {"photometric": self.photometric, "rand": self._looks.rand, "jpeg": self._looks.jpeg}
+        wanted = next((key for key, value in of_photos.items() if value), None)
+        if wanted is not None and not (channels in (1, 3) and intensity == (0.0, 255.0)):
+            raise UserError(
+                f"data.augment.{wanted}: is for gray and RGB images of 8 bits, these have {channels} channels "
+                f"from {intensity[0]:g} to {intensity[1]:g}; set it to 0"
+            )
+
     def __call__(
-        self, pixels: Pixels, crop: Sequence[int] | None, ignore_index: int, wanted: int | None = None
+        self,
+        pixels: Pixels,
+        crop: Sequence[int] | None,
+        ignore_index: int,
+        wanted: int | None = None,
+        intensity: tuple[float, float] = (0.0, 255.0),
     ) -> Pixels:
         """Changes one sample; its depth goes the way of its mask.
 
@@ -68,8 +159,17 @@ class Augment:
             crop: height and width of the result; None keeps the (scaled) image whole.
             ignore_index: fills the mask where the crop reaches over the image's edge; the depth is NaN there.
             wanted: a class; a crop in which it has less than 0.15% of the pixels is drawn again (ten times at most).
+            intensity: lowest and highest image value.
         """
+        turns = int(torch.randint(1, 4, ())) if happens(self.quarter_turns) else 0
+        if turns % 2:
+            if crop is not None:
+                crop = (crop[1], crop[0])
+            elif pixels.mask.shape[-2] != pixels.mask.shape[-1]:
+                turns = 2
         pixels = self._scale_and_crop(pixels, crop, ignore_index, wanted)
+        if turns:
+            pixels = pixels.moved(lambda one: torch.rot90(one, turns, (-2, -1)))
         # decoders give all channels of a pixel together, which colour changes are slow on
         pixels = replace(pixels, image=pixels.image.contiguous())
         if torch.rand(()) < self.flip:
@@ -80,19 +180,21 @@ class Augment:
             pixels = replace(pixels, image=self._jitter(pixels.image))
         if torch.rand(()) < self.blur:
             pixels = replace(pixels, image=self._blur(pixels.image))
-        return pixels
+        return replace(pixels, image=self._looks(pixels.image, intensity))
 
     def _scale_and_crop(
         self, pixels: Pixels, crop: Sequence[int] | None, ignore_index: int, wanted: int | None
     ) -> Pixels:
-        zoom = 1.0
+        warp = self._geometry.draw()
+        height, width = pixels.image.shape[-2:]
+        zoom = factor_to_sides(height, width, self.short_side, self.long_side) if self.short_side else 1.0
         if self.scale is not None:
             low, high = math.log(self.scale[0]), math.log(self.scale[1])
-            zoom = math.exp(low + (high - low) * float(torch.rand(())))
-        height, width = pixels.image.shape[-2:]
+            zoom *= math.exp(low + (high - low) * float(torch.rand(())))
         if crop is None:
-            size = [max(1, round(height * zoom)), max(1, round(width * zoom))]
-            return pixels if size == [height, width] else _resize(pixels, size)
+            size = [max(1, math.floor(side * zoom + 0.5)) for side in (height, width)]
+            pixels = pixels if size == [height, width] else _resize(pixels, size)
+            return pixels if warp is None else warp(pixels, (0, 0), size, ignore_index)
         # The crop's window, in pixels of the original; it may be larger than the image.
         window = [max(1, round(crop[0] / zoom)), max(1, round(crop[1] / zoom))]
         cut = [min(window[0], height), min(window[1], width)]
@@ -103,6 +205,8 @@ class Augment:
             varied = self.max_class_share == 1 or _largest_share(seen, ignore_index) <= self.max_class_share
             if varied and (wanted is None or int((seen == wanted).sum()) >= LEAST * seen.numel()):
                 break
+        if warp is not None:
+            return _warped(pixels, warp, (top, left), cut, window, crop, ignore_index)
         pixels = pixels.moved(lambda one: F.crop(one, top, left, cut[0], cut[1]))
         size = [max(1, round(crop[0] * cut[0] / window[0])), max(1, round(crop[1] * cut[1] / window[1]))]
         if size != cut:
@@ -147,6 +251,34 @@ class Strong:
         if torch.rand(()) < self.blur:
             image = self._blur(image)
         return image
+
+
+def _warped(
+    pixels: Pixels,
+    warp: Warp,
+    corner: Sequence[int],
+    cut: Sequence[int],
+    window: Sequence[int],
+    crop: Sequence[int],
+    ignore_index: int,
+) -> Pixels:
+    """The warped crop, out of its region with as much around it as the warp may reach for and the image has."""
+    begin: list[float] = []
+    size: list[int] = []
+    box: list[tuple[int, int]] = []
+    for side, margin in enumerate(warp.margin(crop)):
+        zoom = crop[side] / window[side]
+        reach = math.ceil(margin / zoom)
+        first = max(0, corner[side] - reach)
+        end = min(pixels.mask.shape[side - 2], corner[side] + cut[side] + reach)
+        box.append((first, end - first))
+        size.append(max(1, round((end - first) * zoom)))
+        begin.append((corner[side] - first) * size[side] / (end - first))
+    (top, tall), (left, wide) = box
+    pixels = pixels.moved(lambda one: F.crop(one, top, left, tall, wide))
+    if size != [tall, wide]:
+        pixels = _resize(pixels, size)
+    return warp(pixels, begin, crop, ignore_index)
 
 
 def _resize(pixels: Pixels, size: list[int]) -> Pixels:

@@ -97,6 +97,30 @@ def test_drawing_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_what_is_0_changes_and_draws_nothing() -> None:
+    """So that samples of earlier runs stay as they were, whatever was added since."""
+    strengths: dict[str, Any] = {
+        "degrees": 90, "tilt": 0.5, "bend": 50, "rand_strength": 1, "gamma_range": [3, 3], "noise_strength": 1,
+        "jpeg_quality": [1, 1], "erase_area": [0.5, 0.5], "long_side": 0, "short_side": 0,
+    }  # fmt: skip
+    image, mask = Painted().read(0)
+    for augment in (Augment(scale=[0.5, 2.0]), Augment(scale=[0.5, 2.0], **strengths)):
+        torch.manual_seed(7)
+        zoom = 0.5 * 4.0 ** float(torch.rand(()))
+        window = [round(20 / zoom), round(24 / zoom)]
+        top, left = (int(torch.randint(side - cut + 1, ())) for side, cut in zip(mask.shape, window, strict=True))
+        flipped = float(torch.rand(())) < 0.5
+        torch.rand(3)
+        following = torch.rand(3)
+        torch.manual_seed(7)
+        changed = augment(Pixels(image, mask), [20, 24], 255)
+        assert torch.equal(torch.rand(3), following)
+        cut = mask[top : top + window[0], left : left + window[1]]
+        expected = _resize(Pixels(cut[None] * 20, cut), [20, 24])
+        assert torch.equal(changed.mask, expected.mask.flip(-1) if flipped else expected.mask)
+        assert torch.equal(changed.image[:1], expected.image.flip(-1) if flipped else expected.image)
+
+
 def _batches(workers: int) -> list[Batch]:
     samples = Samples(Painted(), seed=2, augment=Augment(**STRONG, photometric=1.0), crop=[32, 32])
     batches = TrainingBatches(12, 4, seed=2)
