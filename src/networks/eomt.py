@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from src.errors import UserError
 from src.networks.base import SegmentationNetwork
-from src.networks.queries import Layer, Queries, check_queries, fill, read_tensors, transformers
-from src.networks.weights import pixel_statistics
+from src.networks.queries import Layer, Queries, check_queries, read_tensors, transformers
+from src.networks.weights import OWN_NAMES, downloaded, fill, pixel_statistics
 
 TRAINS_ON = "masks"  # the config check refuses losses that do not say the same
 _EXAMPLES = "vit_small_patch14_reg4_dinov2, vit_base_patch14_reg4_dinov2, vit_large_patch14_reg4_dinov2"
@@ -201,14 +201,11 @@ def _plain_vit(name: str, weights: str | None, in_channels: int) -> Any:
         raise UserError(f"network.encoder: {name!r} is no plain ViT with a class token; take e.g. {_EXAMPLES}")
     if weights is None:
         return vit
-    if weights == "pretrained":
-        try:
-            return timm.create_model(name, pretrained=True, num_classes=0, in_chans=in_channels)
-        except Exception as error:  # the hub fails with errors of its own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-            raise UserError(
-                f"network.encoder_weights: pretrained weights could not be loaded ({reason}); take a local file or null"
-            ) from error
+    if weights in OWN_NAMES:
+        return downloaded(
+            lambda: timm.create_model(name, pretrained=True, num_classes=0, in_chans=in_channels),
+            mend="take a local file or null",
+        )
     vit = timm.create_model(name, num_classes=0, in_chans=in_channels)
     fill(vit, read_tensors(weights, "pretrained, "), weights, in_channels)
     return vit

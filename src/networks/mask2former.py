@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.networks.base import IMAGENET_MEAN, IMAGENET_STD, SegmentationNetwork
-from src.networks.queries import Layer, Queries, check_queries, fill, read_tensors, transformers
-from src.networks.weights import load_encoder, pixel_statistics
+from src.networks.queries import Layer, Queries, check_queries, read_tensors, transformers
+from src.networks.weights import fill, load_encoder, pixel_statistics
 
 SIZE_DIVISOR = 32  # the config check refuses training crops that are no multiple of it
 TRAINS_ON = "masks"  # and losses that do not say the same

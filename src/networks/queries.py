@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -110,30 +109,3 @@ def read_tensors(weights: str, others: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise UserError(f"network.encoder_weights: there is no file {file}; choose {others}a file or null")
     return tensors(read_file(file, "network.encoder_weights"))
-
-
-def fill(encoder: nn.Module, state: Mapping[str, Tensor], weights: str, in_channels: int) -> None:
-    """Fills all of an encoder; filters for three channels are adapted to others as timm does.
-
-    Args:
-        state: by the encoder's names; what it has not is left out.
-        weights: the value of `network.encoder_weights`, for the error.
-
-    Raises:
-        UserError: tensors are missing or of another shape.
-    """
-    fitting: dict[str, Tensor] = {}
-    own = encoder.state_dict()
-    for key in own.keys() & state.keys():
-        given = state[key]
-        if given.ndim == 4 and given.shape[1] == 3 and own[key].shape[1] == in_channels != 3:
-            given = timm.models.adapt_input_conv(in_channels, given)
-        if given.shape == own[key].shape:
-            fitting[key] = given
-    missing = [key for key in own if key not in fitting]
-    if missing:
-        raise UserError(
-            f"network.encoder_weights: {weights} does not fit the encoder: {len(missing)} of {len(own)} tensors are missing "
-            f"or of another shape, e.g. {missing[0]}; take a file of the same encoder"
-        )
-    encoder.load_state_dict(fitting)
