@@ -13,8 +13,8 @@ class ClDice(SegmentationLoss):
     """1 - soft clDice (Shit et al. 2021): how much of each centreline lies in the other's region, for vessels, roads, cracks.
 
     It says nothing of a tube's width: the paper takes it together with soft Dice, as at most half of the sum
-    (`loss=sum`). Counts are over the whole batch; the mean is over the classes in its masks. The prediction is held
-    for the backward pass about eight times an iteration.
+    (`loss=sum`). Counts are over the whole batch; the mean is over the classes in its masks. Each iteration
+    keeps several maps of the prediction's size for the backward pass.
 
     Args:
         iterations: of the soft skeleton; half the width of the widest tube, in pixels.

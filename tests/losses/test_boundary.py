@@ -42,7 +42,7 @@ class TestBoundary:
         torch.testing.assert_close(gradient, parameter.grad.float())
         truth = torch.tensor(np.array([[m == k for k in range(K)] for m in t]))
         of_truth = (truth * distances).sum((0, 2, 3)) @ (scale / scale.sum()) / (t != VOID).sum()
-        assert float(value) == pytest.approx(float(integral.sum() - of_truth), rel=1e-5)
+        assert float(value) == pytest.approx(float(integral.detach().sum() - of_truth), rel=1e-5)
 
     def test_far_mistakes_cost_more(self) -> None:
         mask = torch.zeros(1, 8, 40, dtype=torch.int64)
