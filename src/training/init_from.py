@@ -171,7 +171,7 @@ def _fill(model: Segmenter, given: Given, settings: Settings, trust: Trust) -> l
     outputs = outputs_of(model.label_set.names, model.tasks)
     anew = settings.init_head == "new"
     same = not anew and (given.outputs is None or given.outputs == outputs)
-    head = set() if given.outputs == outputs and not anew else _head(settings, model, trust)
+    head = {} if given.outputs == outputs and not anew else _head(settings, model, trust)
     taken: dict[str, Tensor] = {}
     partly: list[str] = []
     for key, value in own.items():
@@ -179,7 +179,7 @@ def _fill(model: Segmenter, given: Given, settings: Settings, trust: Trust) -> l
         if there is None or (anew and key in head):
             continue
         if key in head and given.outputs is not None:
-            rows = _rows(value, there, outputs, given.outputs)
+            rows = _rows(value, there, head[key], outputs, given.outputs)
             if rows is not None:
                 taken[key] = rows
                 partly.append(key)
@@ -199,7 +199,7 @@ def _fill(model: Segmenter, given: Given, settings: Settings, trust: Trust) -> l
     model.load_state_dict(model.state_dict() | taken)
     if model.ema is not None:
         model.ema.module.load_state_dict(model.network.state_dict())
-    in_order = given.outputs is None and bool(head & taken.keys())
+    in_order = given.outputs is None and bool(head.keys() & taken.keys())
     told = list(_told(own, taken, given, outputs, partly, in_order, share))
     return [*told, f"the last layer ({len(head)} tensors) starts anew, as init_head says"] if anew else told
 
@@ -226,28 +226,35 @@ def _told(
         yield f"not used: {_some(unused)}"
 
 
-def _rows(own: Tensor, there: Tensor, outputs: Sequence[str], theirs: Sequence[str]) -> Tensor | None:
-    """A head's tensor with the rows of the outputs that both have; None where it is no tensor of such rows."""
-    if own.shape[:1] != (len(outputs),) or there.shape[:1] != (len(theirs),) or own.shape[1:] != there.shape[1:]:
+def _rows(own: Tensor, there: Tensor, dim: int, outputs: Sequence[str], theirs: Sequence[str]) -> Tensor | None:
+    """A head's tensor with the rows of the outputs that both have, and those that are of no output, as queries' "no object",
+    which come last; None where it is no tensor of such rows.
+
+    Args:
+        dim: along which the outputs lie.
+    """
+    own, there = own.movedim(dim, 0), there.movedim(dim, 0) if there.ndim == own.ndim else there
+    further = len(own) - len(outputs)
+    if further < 0 or there.shape != (len(theirs) + further, *own.shape[1:]):
         return None
     rows = own.clone()
+    rows[len(outputs) :] = there[len(theirs) :].to(rows.dtype)
     for row, name in enumerate(outputs):
         if name in theirs:
             rows[row] = there[theirs.index(name)].to(rows.dtype)
-    return rows
+    return rows.movedim(0, dim)
 
 
-def _head(settings: Settings, model: Segmenter, trust: Trust) -> set[str]:
-    """Names of the tensors whose first dimension are the network's outputs: those that one output more would make longer."""
-    outputs = _channels(model)
-    wider = _built(settings.without_weights().network.node, model, trust, outputs + 1)
-    own = model.network.state_dict()
-    longer = torch.Size([outputs + 1])
-    return {
-        f"network.{key}"
-        for key, value in wider.items()
-        if key in own and value.shape[:1] == longer != own[key].shape[:1]
-    }
+def _head(settings: Settings, model: Segmenter, trust: Trust) -> dict[str, int]:
+    """Names of the tensors that have a row for each of the network's outputs, and along which dimension: where one output more
+    would make them longer by one."""
+    wider = _built(settings.without_weights().network.node, model, trust, _channels(model) + 1)
+    found: dict[str, int] = {}
+    for key, value in model.network.state_dict().items():
+        longer = [b - a for a, b in zip(value.shape, wider[key].shape, strict=True)] if key in wider else []
+        if sorted(longer)[-1:] == [1] and sum(map(abs, longer)) == 1:
+            found[f"network.{key}"] = longer.index(1)
+    return found
 
 
 def _channels(model: Segmenter) -> int:
