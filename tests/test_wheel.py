@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def test_a_wheel_works(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         names = set(content.namelist())
     assert configs | {"src/py.typed", "src/cli/completion.bash", "src/reporting/page.html"} <= names
-    assert {name.partition("/")[0] for name in names} == {"src", "pixelwise-0.1.0.dist-info"}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert {name.partition("/")[0] for name in names} == {"src", f"pixelwise-{version}.dist-info"}
     site = tmp_path / "site"
     install = ["install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run([*pip, *install], check=True, cwd=tmp_path)
