@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 
+_INNER = 128  # channels, as in torchvision
+
+
 class LRASPP(nn.Module):
     """Torchvision's head on features of stride 8 and, of the dilated last stage, 16 (Howard et al. 2019).
 
@@ -33,7 +36,7 @@ class LRASPP(nn.Module):
             encoder_name, in_channels=in_channels, depth=5, weights=encoder_weights, output_stride=16, **own
         )
         channels = self.encoder.out_channels
-        self.head = LRASPPHead(channels[3], channels[5], classes)
+        self.head = LRASPPHead(channels[3], channels[5], classes, _INNER)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits float [B, K, h, w] of stride 8."""

@@ -141,7 +141,7 @@ def test_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_lraspp_over_another_encoder() -> None:
-    network = lraspp(3, encoder="resnet18").eval()
+    network = lraspp(3, encoder="mobilenetv3_small_050").eval()
     with torch.inference_mode():
         features = network.core.get_submodule("encoder")(torch.randn(1, 3, 64, 96))
         assert features[-1].shape[-2:] == (4, 6)  # dilated: 16, not 32
