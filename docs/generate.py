@@ -106,6 +106,9 @@ def type_of(path: str, node: Mapping[str, Any], group: str) -> str:
     target, key = owner(path, node)
     if not key:
         return "a class with its keys, or null"
+    value = node.get(path)
+    if isinstance(value, list) and value and all(isinstance(one, Mapping) and "_target_" in one for one in value):
+        return "a list of classes with their keys"
     return words(taken(target).get(key, typing.Any)) if target else ""
 
 
