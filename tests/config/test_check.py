@@ -27,7 +27,7 @@ def names(group: str) -> list[str]:
 @pytest.mark.parametrize("group", ["network", "loss", "optimizer", "scheduler", "trainer"])
 def test_every_option_passes(group: str) -> None:
     for name in names(group):
-        check(compose("train", [f"{group}={name}", *PARTNER.get(name, [])]))
+        check(compose("train", [f"{group}={name}", *PARTNER.get(f"{group}={name}", [])]))
 
 
 @pytest.mark.parametrize("name", names("experiment") + [f"debug:{n}" for n in names("debug")])
@@ -53,9 +53,11 @@ def test_data_has_what_all_data_have(name: str) -> None:
 
 # What an option needs of another group.
 PARTNER = {
-    "mask2former": ["loss=mask_classification"],
-    "eomt": ["loss=mask_classification"],
-    "mask_classification": ["network=mask2former"],
+    "network=mask2former": ["loss=mask_classification"],
+    "network=eomt": ["loss=mask_classification"],
+    "loss=mask_classification": ["network=mask2former"],
+    "loss=pidnet": ["network=pidnet", "network.boundary=true"],
+    "loss=stdc": ["network=stdc", "network.boundary=true"],
 }
 BAD = {
     "+model.lrr=1": "model.lrr: no such key",
@@ -385,7 +387,7 @@ def test_a_short_key_is_the_long_one() -> None:
         (["optimizer.weight_dacay=1"], "did you mean 'weight_decay'?"),
         (["optimiser.lr=1"], "optimiser: no such key, did you mean 'optimizer'?"),
         (["=3"], "an override should be key=value"),
-        (["network=fcm"], "network=fcm: no such option, did you mean 'fcn'?; choose one of: deeplabv3, "),
+        (["network=fcm"], "network=fcm: no such option, did you mean 'fcn'?; choose one of: bisenetv2, ddrnet, deeplabv3, "),
         (["+data.batch_size=4"], "data.batch_size: is there already; leave out the '+'"),
         (["optimizer.lr=[1"], "optimizer.lr: [1 cannot be read; close every bracket"),
     ],
