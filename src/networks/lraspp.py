@@ -6,7 +6,6 @@ import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
-
 _INNER = 128  # channels, as in torchvision
 
 

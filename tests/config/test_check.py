@@ -387,7 +387,10 @@ def test_a_short_key_is_the_long_one() -> None:
         (["optimizer.weight_dacay=1"], "did you mean 'weight_decay'?"),
         (["optimiser.lr=1"], "optimiser: no such key, did you mean 'optimizer'?"),
         (["=3"], "an override should be key=value"),
-        (["network=fcm"], "network=fcm: no such option, did you mean 'fcn'?; choose one of: bisenetv2, ddrnet, deeplabv3, "),
+        (
+            ["network=fcm"],
+            "network=fcm: no such option, did you mean 'fcn'?; choose one of: bisenetv2, ddrnet, deeplabv3, ",
+        ),
         (["+data.batch_size=4"], "data.batch_size: is there already; leave out the '+'"),
         (["optimizer.lr=[1"], "optimizer.lr: [1 cannot be read; close every bracket"),
     ],
