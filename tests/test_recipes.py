@@ -28,7 +28,7 @@ RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "cityscapes_mask2former_r50": (
         lambda root: cityscapes(root, 4),
         [
-            "network.encoder=test_resnet", "network.channels=32", "network.pixel_decoder_layers=1", "network.decoder_layers=2",
+            "network.encoder=test_resnet", "network.channels=64", "network.pixel_decoder_layers=1", "network.decoder_layers=2",
             "network.feedforward=64", "network.num_queries=19", "loss.num_points=64",
         ],
     ),

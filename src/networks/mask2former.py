@@ -62,7 +62,7 @@ def mask2former(
         encoder_weights: of timm's encoders "imagenet", "efficientnet-lite0" (-lite1, -lite2) or a local file; of a Swin a
             file of transformers' classifier; or None.
         num_queries: masks that are predicted.
-        channels: of pixel decoder, queries and masks.
+        channels: of pixel decoder, queries and masks, normalised in 32 groups; with 32 of them images need more than 32 pixels.
         heads: of all attention, in both decoders.
         pixel_decoder_layers: of deformable attention over three scales.
         decoder_layers: of masked attention; each is supervised, and so are the queries before the first.
