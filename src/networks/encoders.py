@@ -28,7 +28,7 @@ def encoder_name(given: str) -> str:
         return name
     if timm.is_model(name):
         return f"tu-{name}"
-    known = [*smp.encoders.get_encoder_names(), *timm.list_models()]
+    known = dict.fromkeys([*smp.encoders.get_encoder_names(), *timm.list_models()])
     close = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
     raise UserError(f"network.encoder: neither smp nor timm knows an encoder {given!r}; {hint}")

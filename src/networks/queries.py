@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ Layer = tuple[
 ]  # class logits [B, Q, K + 1], the last class being "no object", and mask logits [B, Q, h, w]
 
 
-class Queries(nn.Module):
+class Queries(nn.Module, ABC):
     """A core of queries. A subclass says in `layers` what each of its layers predicts, the last one being the prediction."""
 
+    @abstractmethod
     def layers(self, image: Tensor) -> Sequence[Layer]:
         """What each layer predicts for images [B, C, H, W]; all masks have one size."""
-        raise NotImplementedError
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """
