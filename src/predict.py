@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field
@@ -59,6 +59,7 @@ class Prediction(Asked):
         opacity: of the colours in overlays.
         window: side in pixels; None takes photos whole.
         overlap: pixels that windows share.
+        ids: what masks have: the numbers of the classes, or what the data set's own files have for them.
         inference: what is changed of how the model predicts; a key that is None is as it was trained.
         device: in torch's words; "auto" where `trainer` says it, or the machine.
     """
@@ -69,6 +70,7 @@ class Prediction(Asked):
     opacity: Share
     device: str
     uncertainty: bool
+    ids: Literal["train", "dataset"]
     recursive: bool
     window: Annotated[int, Field(ge=64, multiple_of=32)] | None
     overlap: Annotated[int, Field(ge=0, multiple_of=32)]
@@ -151,6 +153,8 @@ def predict(settings: Config | Prediction) -> list[str]:
     precision = _MIXED.get(str(asked.where.precision))
     computing = torch.autocast(device.type, getattr(torch, precision or "bfloat16"), enabled=precision is not None)
     model.to(device)
+    if asked.ids == "dataset":
+        model.label_set.own_ids()  # a checkpoint that does not know them is told of before anything is written
     for folder in OUTPUTS[: 3 if asked.uncertainty else 2]:
         (output / folder).mkdir(parents=True, exist_ok=True)
     failed = [shown(line, _LINE) for line in inputs.failed]
@@ -184,18 +188,28 @@ def _segment(
     from src.inference.volumes import segment_volume
 
     opacity, uncertainty = asked.opacity, asked.uncertainty
+    ids = model.label_set.own_ids() if asked.ids == "dataset" else None
     takes_photos = (model.channels, model.intensity) == (3, (0.0, 255.0)) and dataset.target != TRAINED_ON
     side, overlap = asked.window, asked.overlap
     if file.is_dir() or file.name.lower().endswith(SUFFIXES):
-        segment_volume(model, device, file, output, name, dataset, opacity=opacity, uncertainty=uncertainty)
+        segment_volume(model, device, file, output, name, dataset, opacity=opacity, uncertainty=uncertainty, ids=ids)
     elif takes_photos and not is_georeferenced(file):
         segment_photo(
-            model, device, file, output, name, side=side, overlap=overlap, opacity=opacity, uncertainty=uncertainty
+            model,
+            device,
+            file,
+            output,
+            name,
+            side=side,
+            overlap=overlap,
+            opacity=opacity,
+            uncertainty=uncertainty,
+            ids=ids,
         )
     else:
         segment_raster(
             model, device, file, output, name, dataset, side=side or SIDE, overlap=overlap, opacity=opacity,
-            uncertainty=uncertainty,
+            uncertainty=uncertainty, ids=ids,
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from src.errors import UserError
 from src.files.untrusted import shown
 
 _LONGEST_NAME = 200  # characters
+_LARGEST_ID = 65535
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,14 @@ class LabelSet:
         names: one per class; class k is mask value k.
         colors: RGB, 0 to 255, one per class.
         ignore_index: the mask value of pixels that neither train nor count.
+        ids: what the data set's own files have for each class; None is 0, 1, 2 …, and an empty tuple that it is not known,
+            as in checkpoints that do not say it.
     """
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     ignore_index: int = 255
+    ids: tuple[int, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.colors):
@@ -44,6 +48,8 @@ class LabelSet:
             raise UserError(
                 f"label set: ignore_index {self.ignore_index} is the number of class {self.names[self.ignore_index]!r}"
             )
+        if self.ids and not len(self.names) == len(self.ids) == len(set(self.ids)):
+            raise UserError(f"label set: {len(self.names)} classes but {len(set(self.ids))} ids; give one id per class")
 
     @property
     def num_classes(self) -> int:
@@ -55,9 +61,35 @@ class LabelSet:
         palette[: self.num_classes] = self.colors
         return palette
 
+    def read_by(self, lookup: npt.NDArray[np.uint8]) -> LabelSet:
+        """The same label set with ids: of each class the least value that `lookup`, classes by value, takes for it."""
+        values = [np.flatnonzero(lookup == k) for k in range(self.num_classes)]
+        return replace(self, ids=tuple(int(found[0]) for found in values) if all(map(len, values)) else ())
+
+    def own_ids(self) -> OwnIds:
+        """From class numbers to what the data set's own files have.
+
+        Raises:
+            UserError: it is not known.
+        """
+        if self.ids == ():
+            raise UserError(
+                "ids: the checkpoint does not say what the data set's own files have for each class; take ids=train, or "
+                "train anew"
+            )
+        ids = range(self.num_classes) if self.ids is None else self.ids
+        largest = 255 if max(ids) <= 255 else _LARGEST_ID
+        void = next(value for value in range(largest, -1, -1) if value not in ids)
+        table: npt.NDArray[Any] = np.full(256, void, np.min_scalar_type(largest))
+        table[: self.num_classes] = ids
+        return OwnIds(table, void)
+
     def to_dict(self) -> dict[str, object]:
         """Plain containers, for a checkpoint."""
-        return {"names": list(self.names), "colors": [list(c) for c in self.colors], "ignore_index": self.ignore_index}
+        return {
+            "names": list(self.names), "colors": [list(c) for c in self.colors], "ignore_index": self.ignore_index,
+            "ids": list(range(self.num_classes)) if self.ids is None else list(self.ids),
+        }  # fmt: skip
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LabelSet:
@@ -82,7 +114,42 @@ class LabelSet:
             colors.append((red, green, blue))
         if type(ignore_index) is not int or not -(2**31) <= ignore_index < 2**31:
             raise UserError(f"label set: ignore_index {shown(repr(ignore_index), 60)} is no mask value")
-        return cls(tuple(names), tuple(colors), ignore_index)
+        ids = values.get("ids", [])
+        if wrong := [value for value in ids if type(value) is not int or not 0 <= value <= _LARGEST_ID]:
+            raise UserError(f"label set: {shown(repr(wrong[0]), 60)} is no id; they are 0 to {_LARGEST_ID}")
+        return cls(tuple(names), tuple(colors), ignore_index, tuple(ids))
+
+
+@dataclass(frozen=True)
+class OwnIds:
+    """What a data set's own files have for each class.
+
+    Args:
+        table: by class number, uint8 or uint16 [256].
+        void: of what is no class; no class has it.
+    """
+
+    table: npt.NDArray[np.unsignedinteger]
+    void: int
+
+    def of(self, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.unsignedinteger]:
+        """A mask of class numbers in these ids, in the same shape."""
+        return self.table[mask]
+
+    def classes(self, mask: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+        """The reverse of `of`; what is no class becomes 255."""
+        back = np.full(int(self.table.max()) + 1, 255, np.uint8)
+        numbers = np.flatnonzero(self.table != self.void)
+        back[self.table[numbers]] = numbers
+        classes: npt.NDArray[np.uint8] = back[mask]
+        return classes
+
+    def by_value(self, palette: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Colours by class number, uint8 [256, 3], as colours by these ids; of ids above 255 there are none."""
+        colors = np.zeros((256, 3), np.uint8)
+        numbers = np.flatnonzero((self.table != self.void) & (self.table < 256))
+        colors[self.table[numbers]] = palette[numbers]
+        return colors
 
 
 def spread_colors(count: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.data.labels import LabelSet
+from src.data.labels import LabelSet, OwnIds
 from src.data.readers.images import read_rgb
 from src.data.windows import SIDE, WHOLE, parts
 from src.errors import memory_ran_out
@@ -29,7 +29,7 @@ _STRIP = 512  # rows of an overlay that are blended at a time
 @torch.inference_mode()
 def segment_photo(
     model: Predictor, device: torch.device, file: Path, output: Path, name: str, *,
-    side: int | None, overlap: int, opacity: float, uncertainty: bool,
+    side: int | None, overlap: int, opacity: float, uncertainty: bool, ids: OwnIds | None = None,
 ) -> None:  # fmt: skip
     """Writes masks/NAME.png (class numbers, with the palette), overlays/NAME.png, uncertainty/NAME_….png (uint8, 255 is 1),
     and TASK/NAME.tif (float32) of each further task of the model that is a map.
@@ -38,6 +38,7 @@ def segment_photo(
         side: of the windows that a photo is cut into by a model that takes images whole; None takes the photo whole, and
             in windows only if it has more than `WHOLE` pixels or memory runs out.
         overlap: of windows, in pixels.
+        ids: what the mask has for each class; None is its number.
 
     Raises:
         UserError: the photo cannot be read.
@@ -59,7 +60,7 @@ def segment_photo(
                 "%s: %.1f million pixels are done in windows of %d (%s)", shown(str(file)), pixels / 1e6, SIDE, why
             )
         maps = _in_windows(model, device, image, side or SIDE, overlap, uncertainty)
-    _write(maps, image, model.label_set, output, name, opacity)
+    _write(maps, image, model.label_set, output, name, opacity, ids)
 
 
 def _maps(model: Predictor, raw: Tensor, uncertainty: bool) -> dict[str, npt.NDArray[np.generic]]:
@@ -99,11 +100,14 @@ def _write(
     output: Path,
     name: str,
     opacity: float,
+    ids: OwnIds | None,
 ) -> None:
     for kind, values in maps.items():
-        picture = Image.fromarray(values)
+        picture = Image.fromarray(values if kind != "mask" or ids is None else ids.of(values.astype(np.uint8)))
         if kind == "mask":
-            picture.putpalette(label_set.palette().tobytes())
+            palette = label_set.palette()
+            if picture.mode == "L":  # 16 bits have no palette
+                picture.putpalette((palette if ids is None else ids.by_value(palette)).tobytes())
             file = output / "masks" / f"{name}.png"
         else:  # those of uncertainty are gray, those of tasks have their own units
             file = output / ("uncertainty" if values.dtype == np.uint8 else kind)

@@ -18,6 +18,7 @@ from PIL import Image
 from src.config.check import check_node
 from src.config.inference import Inference
 from src.config.parts import Dataset
+from src.data.labels import OwnIds
 from src.data.readers.images import IMAGE_SUFFIXES
 from src.data.readers.raster import check_bands, georeference, open_raster, preview, read_window
 from src.data.windows import Window, parts
@@ -79,10 +80,10 @@ def _check_protocol(protocol: Inference, file: Path) -> None:
 @torch.inference_mode()
 def segment_raster(
     model: Predictor, device: torch.device, file: Path, output: Path, name: str, dataset: Dataset, *,
-    side: int, overlap: int, opacity: float, uncertainty: bool,
+    side: int, overlap: int, opacity: float, uncertainty: bool, ids: OwnIds | None = None,
 ) -> None:  # fmt: skip
-    """Writes masks/NAME.tif (uint8, the classes' colours, 255 without data), uncertainty/NAME_….tif, all with the CRS and
-    transform of `file`, and a thinned overlays/NAME.png.
+    """Writes masks/NAME.tif (uint8, the classes' colours, 255 without data; with `ids` these, and their void), and
+    uncertainty/NAME_….tif, all with the CRS and transform of `file`, and a thinned overlays/NAME.png.
 
     Raises:
         UserError: the file cannot be read or does not fit the model.
@@ -106,21 +107,26 @@ def segment_raster(
             values_there, empty = read_window(source, bands, area, model.intensity)
             seen.add(values_there.numpy()[:, ~empty])
             maps["mask"][empty] = _NO_DATA
-            for kind, values in maps.items():
+            written: dict[str, npt.NDArray[np.unsignedinteger]] = dict(maps)
+            if ids is not None:
+                written["mask"] = ids.of(maps["mask"])
+            for kind, values in written.items():
                 if kind not in sinks:
                     target = output / ("masks" if kind == "mask" else "uncertainty")
                     tail = "" if kind == "mask" else f"_{kind}"
-                    sinks[kind] = stack.enter_context(_created(target / f"{name}{tail}.tif", source))
+                    sinks[kind] = stack.enter_context(_created(target / f"{name}{tail}.tif", source, values.dtype))
                     if kind == "mask":
-                        colors = {k: (*map(int, rgb), 255) for k, rgb in enumerate(model.label_set.palette())}
-                        sinks[kind].write_colormap(1, colors)
-                        sinks[kind].nodata = _NO_DATA
+                        palette = model.label_set.palette() if ids is None else ids.by_value(model.label_set.palette())
+                        sinks[kind].write_colormap(1, {k: (*map(int, rgb), 255) for k, rgb in enumerate(palette)})
+                        sinks[kind].nodata = _NO_DATA if ids is None else ids.void
                 _write(sinks[kind], values, area)
         if doubt := seen.doubt():
             _log.warning("%s: %s", file, doubt)
         shown = as_picture(preview(source, bands, _OVERVIEW), model.intensity)
     with open_raster(output / "masks" / f"{name}.tif") as mask:
-        blended = overlay(shown, preview(mask, [1], _OVERVIEW)[0], model.label_set, opacity)
+        values = preview(mask, [1], _OVERVIEW)[0]
+        classes = values if ids is None else ids.classes(values)
+        blended = overlay(shown, classes, model.label_set, opacity)
     save_picture(Image.fromarray(blended), output / "overlays" / f"{name}.png")
 
 
@@ -211,7 +217,7 @@ def _as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _created(file: Path, source: Any) -> Iterator[object]:
+def _created(file: Path, source: Any, dtype: np.dtype[Any]) -> Iterator[object]:
     """A new GeoTIFF of one band on the source's grid; it gets its name only once it is whole.
 
     Raises:
@@ -221,7 +227,7 @@ def _created(file: Path, source: Any) -> Iterator[object]:
     with replacing(file) as partial:
         with _writing(partial):
             sink = rasterio.open(
-                partial, "w", driver="GTiff", height=source.height, width=source.width, count=1, dtype="uint8",
+                partial, "w", driver="GTiff", height=source.height, width=source.width, count=1, dtype=dtype.name,
                 compress="deflate", tiled=True, bigtiff="if_safer", **georeference(source),
             )  # fmt: skip
         try:
@@ -253,7 +259,7 @@ def _writing(file: Path) -> Iterator[None]:
         raise OSError(errno.EIO, "Input/output error", str(file.parent)) from error
 
 
-def _write(sink: Any, values: npt.NDArray[np.uint8], area: Window) -> None:
+def _write(sink: Any, values: npt.NDArray[np.unsignedinteger], area: Window) -> None:
     where = needs("rasterio.windows", "geo").Window(area.left, area.top, area.width, area.height)
     with _writing(Path(sink.name)):
         sink.write(values, 1, window=where)

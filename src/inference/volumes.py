@@ -14,6 +14,7 @@ from PIL import Image
 from src.config.check import check_node
 from src.config.parts import Dataset
 from src.data.formats.nifti import load_nifti, open_nifti
+from src.data.labels import OwnIds
 from src.data.readers.dicom_series import open_series
 from src.data.readers.slicing import Slicing
 from src.errors import UserError
@@ -47,10 +48,10 @@ def slicing_of(dataset: Dataset, file: Path) -> Slicing:
 @torch.inference_mode()
 def segment_volume(
     model: Predictor, device: torch.device, file: Path, output: Path, name: str, dataset: Dataset, *,
-    opacity: float, uncertainty: bool,
+    opacity: float, uncertainty: bool, ids: OwnIds | None = None,
 ) -> None:  # fmt: skip
-    """Writes masks/NAME.nii.gz (class numbers, uint8) and uncertainty/NAME_….nii.gz in the voxels and with the affine of
-    `file` (a NIfTI file, or the folder of a DICOM series), and overlays/NAME.png of the slice with most labels.
+    """Writes masks/NAME.nii.gz (class numbers, uint8, or `ids`) and uncertainty/NAME_….nii.gz in the voxels and with the
+    affine of `file` (a NIfTI file, or the folder of a DICOM series), and overlays/NAME.png of the slice with most labels.
 
     Raises:
         UserError: the file cannot be read, or the model is none for volumes.
@@ -76,13 +77,14 @@ def segment_volume(
             middle = image[slicing.neighbors : slicing.neighbors + 1].numpy()
             mask = sized(outputs["logits"].float(), image.shape[-2:]).argmax(dim=1)[0].cpu().numpy()
             most, shown = count, overlay(as_picture(middle, model.intensity), mask, model.label_set, opacity)
-    for kind, whole in results.items():
+    for kind, found in results.items():
         target = output / ("masks" if kind == "mask" else "uncertainty")
-        _save(whole, volume.affine, file, target / f"{name}{'' if kind == 'mask' else f'_{kind}'}.nii.gz")
+        values = found if ids is None or kind != "mask" else ids.of(found)
+        _save(values, volume.affine, file, target / f"{name}{'' if kind == 'mask' else f'_{kind}'}.nii.gz")
     save_picture(Image.fromarray(shown), output / "overlays" / f"{name}.png")
 
 
-def _save(values: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], like: Path, file: Path) -> None:
+def _save(values: npt.NDArray[np.unsignedinteger], affine: npt.NDArray[np.float64], like: Path, file: Path) -> None:
     """Writes a volume under a temporary name, then renames it; a NIfTI file's header (units, codes of its affine) is kept."""
     nib = needs("nibabel", "medical")
     if like.is_dir():
@@ -91,6 +93,6 @@ def _save(values: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], like: 
         source = load_nifti(like)
         image = type(source)(values, source.affine, source.header)
         image.header["cal_min"] = image.header["cal_max"] = 0  # of the scan's brightness
-    image.set_data_dtype(np.uint8)
+    image.set_data_dtype(values.dtype)
     with replacing(file) as partial:
         nib.save(image, partial)

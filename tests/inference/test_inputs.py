@@ -315,7 +315,10 @@ def test_a_raster_that_finds_no_room(tmp_path: Path, small_files: None, side: in
     grid = {"height": side, "width": side, "count": 1, "dtype": "uint8"}
     with rasterio.MemoryFile() as memory, memory.open(driver="GTiff", **grid) as source:
         area = windows.Window(0, 0, side, side)
-        with pytest.raises(OSError, match="File too large") as caught, _created(tmp_path / "a.tif", source) as sink:
+        with (
+            pytest.raises(OSError, match="File too large") as caught,
+            _created(tmp_path / "a.tif", source, noise.dtype) as sink,
+        ):
             _write(sink, noise, area)
     assert caught.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []

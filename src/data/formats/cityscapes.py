@@ -62,7 +62,8 @@ class Cityscapes:
     def __init__(self, split: str, root: str, annotations: Literal["fine", "coarse", "fine+coarse"] = "fine") -> None:
         folder = existing(root)
         self.split = "train" if split == "train" else "val"
-        self.label_set = LabelSet(tuple(n for n, _, _ in _CLASSES), tuple(c for _, c, _ in _CLASSES))
+        names, colors, ids = zip(*_CLASSES, strict=True)
+        self.label_set = LabelSet(names, colors, ids=ids)
         parts = {
             "fine": [("train", "gtFine")],
             "coarse": [("train", "gtCoarse"), ("train_extra", "gtCoarse")],

@@ -200,6 +200,7 @@ class _Stuff:
         self._lookup = np.full(65536, NO_CLASS, np.uint8)
         self._lookup[[v for v in range(182) if v not in _UNUSED]] = range(len(_STUFF))
         self._lookup[255] = self.label_set.ignore_index
+        self.label_set = self.label_set.read_by(self._lookup)
 
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._masks.path(index),)

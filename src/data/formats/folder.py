@@ -151,9 +151,11 @@ class Folder:
         self._depths = self._find_depths(folder, None if depths is None else _of(depths, lies_in, "depths"))
         self._depth_scale = depth_scale
         self._lookup = class_lookup(self.label_set, values, ignore or [], reduce_zero_label)
+        own_values = self.label_set.read_by(self._lookup)
         if tolerance and mask_format != "rgb":
             self._lookup = tolerant(self._lookup, tolerance)
         self._by_color = self._goes_by_color(mask_format, has_colors)
+        self.label_set = self.label_set if self._by_color else own_values
         # Where nobody said how palettes are meant, one that contradicts the colours is refused.
         doubtful = mask_format == "auto" and has_colors and not self._by_color
         table = (self.label_set, ignore_colors or [], tolerance if self._by_color else 0)

@@ -89,6 +89,7 @@ class HuggingFace:
         self._lookup = index_lookup(0, [*range(first), *(ignore or [])], ignored)
         self._lookup[first : first + len(found)] = range(len(found))
         self._lookup[list(ignore or [])] = ignored
+        self.label_set = self.label_set.read_by(self._lookup)
         self._indices = np.arange(len(rows))
         self.drawn = val_fraction is not None and self.split != "test"
         if val_fraction and self.drawn:

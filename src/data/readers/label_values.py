@@ -59,6 +59,7 @@ class LabelValues:
                 owner[value] = name
                 self._table[value] = number
         self.listed = frozenset(owner)
+        self.label_set = self.label_set.read_by(self._table)
 
     def mask(self, values: npt.NDArray[np.generic], file: Path) -> npt.NDArray[np.uint8]:
         """Classes uint8 of label values of any dtype, in the same shape.
