@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from src.errors import UserError
+from src.networks.swin import take_any_size
 
 STRIDE = 32  # of the encoders that have stages
 # timm's files of Vision Transformers (Dosovitskiy et al. 2021) whose blocks all have tokens of one size.
@@ -70,6 +71,7 @@ def of_any_size(build: Callable[..., nn.Module], encoder: str, in_channels: int)
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 core = build(**sizes)
+                take_any_size(core)
                 freeze_unused(core, in_channels, 5 * STRIDE, 4 * STRIDE)
         except (ValueError, RuntimeError, AssertionError, LookupError, AttributeError, TypeError) as error:
             first = first or error

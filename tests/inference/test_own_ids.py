@@ -111,9 +111,7 @@ def test_rasters_and_volumes_have_their_label_values(tmp_path: Path) -> None:
         assert (np.array([0, 1, 2])[ours.read(1)[known]] == theirs.read(1)[known]).all()
         assert (theirs.read(1)[~known] == theirs.nodata).all()
     volumes = test_nifti.single(tmp_path / "volumes")
-    keys = [
-        f"data.dataset.{key}" for key in ("images=image.nii", "masks=label.nii", "block=4", "labels.two=300")
-    ]
+    keys = [f"data.dataset.{key}" for key in ("images=image.nii", "masks=label.nii", "block=4", "labels.two=300")]
     run = train(settings(tmp_path / "of_volumes", *test_nifti.overrides(volumes, *keys), small=False)).run_dir
     classes, ids = both(run, volumes / "image.nii", tmp_path / "volume_out")
     ours, theirs = (np.asarray(nib.load(folder / "image.nii.gz").dataobj) for folder in (classes, ids))

@@ -123,7 +123,7 @@ def test_a_bin_file_and_names_that_nobody_gave(tmp_path: Path) -> None:
         (["network=unet"], {}, "of another network; take network=segformer network.encoder=mit_b0 network.decoder_ch"),
         (["network=segformer", "network.encoder=mit_b1"], {}, "take network=segformer network.encoder=mit_b0"),
         (["network=segformer"], {"decoder_hidden_size": 768}, "network.encoder=mit_b0 network.decoder_channels=768"),
-        (["network=segformer"], {"model_type": "upernet"}, "is a upernet, and of transformers' models only SegFormer"),
+        (["network=segformer"], {"model_type": "beit"}, "is a beit, and of transformers' models SegFormer and UPerNet"),
         (["network=segformer"], {"depths": [1, 1, 1, 1]}, r"stages of \[1, 1, 1, 1\] blocks"),
         (["network=segformer"], {"depths": "x"}, "stages of x blocks"),
         (["network=segformer"], {"hidden_sizes": [[]]}, r"\[\[\]\] channels"),
