@@ -266,8 +266,11 @@ def _check_boundary(settings: Settings) -> None:
     needs = signature is not None and signature.constants.get("NEEDS_BOUNDARY") is True
     given = network.node.get("boundary") is True
     if needs and not given:
+        module = settings.loss.target.rpartition(".")[0]
+        option = module.removeprefix("src.losses.")  # a loss of this kind is called as its network
+        choice = f"network={option} " if option != module else ""
         raise UserError(
-            f"loss: {settings.loss.name} learns boundaries; take network=pidnet network.boundary=true, or loss=ohem"
+            f"loss: {settings.loss.name} learns boundaries; take {choice}network.boundary=true, or loss=ohem"
         )
     if given and not needs:
         raise UserError(

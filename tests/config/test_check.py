@@ -159,7 +159,7 @@ BAD |= {
     "monitor=val/iou/dog": "monitor: no class is called 'dog'; classes: a, b",
     "network.boundary=true": "network.boundary: nothing would train the head for boundaries",
     "loss=pidnet": "loss: PIDNetLoss learns boundaries; take network=pidnet network.boundary=true, or loss=ohem",
-    "loss=stdc": "loss: STDCLoss learns boundaries",
+    "loss=stdc": "loss: STDCLoss learns boundaries; take network=stdc network.boundary=true, or loss=ohem",
 }
 FOLDER = ["data=folder", "data.root=/none", "data.dataset.names=[a,b]"]
 EXTRA = {
