@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from torch import Tensor
+import numpy.typing as npt
 
+from src.data.formats.paired import Paired
 from src.data.labels import LabelSet
-from src.data.layout.file_list import FileList
+from src.data.layout.pairs import Pair
 from src.data.layout.patterns import existing
-from src.data.readers.images import read_index_mask, read_pair
+from src.data.readers.images import read_index_mask
 from src.errors import UserError
 
 # Name, colour and official id of each training id, from cityscapesScripts' labels.py.
@@ -36,11 +37,12 @@ _CLASSES: tuple[tuple[str, tuple[int, int, int], int], ...] = (
     ("motorcycle", (0, 0, 230), 32),
     ("bicycle", (119, 11, 32), 33),
 )
+LABELS = LabelSet(tuple(name for name, _, _ in _CLASSES), tuple(color for _, color, _ in _CLASSES))
 _IMAGE = "_leftImg8bit.png"
 _MASKS = ("labelIds", "labelTrainIds")  # of a file that is there in both kinds the first is read
 
 
-class Cityscapes:
+class Cityscapes(Paired):
     """`<root>/leftImg8bit/<split>/<city>/*_leftImg8bit.png` with `<root>/gtFine/<split>/<city>/*_gtFine_labelIds.png`.
 
     `*_labelTrainIds.png` serve as well. Ids that are no training class are ignored. The labels of the official test split
@@ -56,48 +58,40 @@ class Cityscapes:
         UserError: a folder is missing or empty, an image has no mask or a mask no image.
     """
 
-    channels = 3
-    intensity = (0.0, 255.0)
-
     def __init__(self, split: str, root: str, annotations: Literal["fine", "coarse", "fine+coarse"] = "fine") -> None:
         folder = existing(root)
-        self.split = "train" if split == "train" else "val"
-        self.label_set = LabelSet(tuple(n for n, _, _ in _CLASSES), tuple(c for _, c, _ in _CLASSES))
         parts = {
             "fine": [("train", "gtFine")],
             "coarse": [("train", "gtCoarse"), ("train_extra", "gtCoarse")],
             "fine+coarse": [("train", "gtFine"), ("train_extra", "gtCoarse")],
         }[annotations]
-        samples: list[tuple[str, str]] = []
+        pairs: list[Pair] = []
         for part, kind in parts if split == "train" else [("val", "gtFine")]:
-            samples += _pairs(folder, part, kind)
-        self._images = FileList(folder, (image for image, _ in samples))
-        self._masks = FileList(folder, (mask for _, mask in samples))
-        ignored = self.label_set.ignore_index
-        self._of_train_id = np.full(65536, ignored, np.uint8)
-        self._of_train_id[: len(_CLASSES)] = range(len(_CLASSES))
-        self._of_id = np.full(65536, ignored, np.uint8)
-        self._of_id[[official for _, _, official in _CLASSES]] = range(len(_CLASSES))
+            pairs += _pairs(folder, part, kind)
+        super().__init__(folder, "train" if split == "train" else "val", LABELS, pairs, by_official_id())
+        self._of_train_id = by_train_id()
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def name(self, index: int) -> str:
-        return self._images.path(index).name.removesuffix(_IMAGE)
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._images.path(index), self._masks.path(index)
-
-    def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image uint8 [3, H, W] and mask uint8 [H, W]."""
-        file = self._masks.path(index)
-        lookup = self._of_train_id if file.stem.endswith("labelTrainIds") else self._of_id
-        return read_pair(self._images.path(index), read_index_mask(file, lookup), str(file))
+    def _read_mask(self, file: Path) -> npt.NDArray[np.uint8]:
+        return read_index_mask(file, self._of_train_id if file.stem.endswith("labelTrainIds") else self._lookup)
 
 
-def _pairs(root: Path, split: str, kind: str) -> list[tuple[str, str]]:
-    """Images and masks of a split, relative to `root`, in order of city and name."""
-    found: list[tuple[str, str]] = []
+def by_official_id() -> npt.NDArray[np.uint8]:
+    """The class of each official id of cityscapesScripts; others are ignored."""
+    lookup = np.full(65536, LABELS.ignore_index, np.uint8)
+    lookup[[official for _, _, official in _CLASSES]] = range(len(_CLASSES))
+    return lookup
+
+
+def by_train_id() -> npt.NDArray[np.uint8]:
+    """The class of each training id, which is its number; others are ignored."""
+    lookup = np.full(65536, LABELS.ignore_index, np.uint8)
+    lookup[: len(_CLASSES)] = range(len(_CLASSES))
+    return lookup
+
+
+def _pairs(root: Path, split: str, kind: str) -> list[Pair]:
+    """Images and masks of a split, in order of city and name."""
+    found: list[Pair] = []
     for city in _entries(root, f"leftImg8bit/{split}"):
         place, masks = f"leftImg8bit/{split}/{city}", f"{kind}/{split}/{city}"
         if not (root / place).is_dir():
@@ -110,7 +104,7 @@ def _pairs(root: Path, split: str, kind: str) -> list[tuple[str, str]]:
                 raise UserError(
                     f"{root / place / image}{_IMAGE}: image without mask; {root / masks / image}_{kind}_labelIds.png is missing"
                 )
-            found.append((f"{place}/{image}{_IMAGE}", f"{masks}/{mask}"))
+            found.append(Pair(image, f"{place}/{image}{_IMAGE}", f"{masks}/{mask}"))
         endings = tuple(f"_{kind}_{s}.png" for s in _MASKS)
         labelled = {mask.removesuffix(end) for mask in there for end in endings if mask.endswith(end)}
         for name in sorted(labelled.difference(images)):

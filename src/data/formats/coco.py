@@ -11,38 +11,16 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from src.data.fetch import Archive, fetch
-from src.data.formats import coco_layouts
+from src.data.formats import coco_layouts, cocostuff
 from src.data.formats.coco_instances import Instances, category_names
 from src.data.formats.coco_panoptic import Panoptic
-from src.data.labels import LabelSet, voc_colors
+from src.data.labels import LabelSet
 from src.data.layout import pairs, splits
 from src.data.layout.file_list import FileList
 from src.data.layout.patterns import existing
 from src.data.layout.splits import ProperShare
-from src.data.readers.images import NO_CLASS, read_index_mask, read_pair
+from src.data.readers.images import read_index_mask, read_pair
 from src.errors import UserError
-
-# COCO-Stuff's 171 classes (Caesar et al. 2018): 80 things, 91 kinds of stuff.
-_STUFF = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant",
-    "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra",
-    "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
-    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork",
-    "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut",
-    "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard",
-    "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear",
-    "hair drier", "toothbrush", "banner", "blanket", "branch", "bridge", "building-other", "bush", "cabinet", "cage",
-    "cardboard", "carpet", "ceiling-other", "ceiling-tile", "cloth", "clothes", "clouds", "counter", "cupboard", "curtain",
-    "desk-stuff", "dirt", "door-stuff", "fence", "floor-marble", "floor-other", "floor-stone", "floor-tile", "floor-wood",
-    "flower", "fog", "food-other", "fruit", "furniture-other", "grass", "gravel", "ground-other", "hill", "house", "leaves",
-    "light", "mat", "metal", "mirror-stuff", "moss", "mountain", "mud", "napkin", "net", "paper", "pavement", "pillow",
-    "plant-other", "plastic", "platform", "playingfield", "railing", "railroad", "river", "road", "rock", "roof", "rug",
-    "salad", "sand", "sea", "shelf", "sky-other", "skyscraper", "snow", "solid-other", "stairs", "stone", "straw",
-    "structural-other", "table", "tent", "textile-other", "towel", "tree", "vegetable", "wall-brick", "wall-concrete",
-    "wall-other", "wall-panel", "wall-stone", "wall-tile", "wall-wood", "water-other", "waterdrops", "window-blind",
-    "window-other", "wood",
-)  # fmt: skip
-_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)  # mask values of things that COCO named and never labelled
 
 _SERVER = "http://images.cocodataset.org"
 _ARCHIVES = {
@@ -194,12 +172,10 @@ class _Stuff:
 
     def __init__(self, root: Path, part: str, photos: str) -> None:
         found = pairs.match(root, photos, f"stuffthingmaps/{part}")
-        self.label_set = LabelSet(_STUFF, tuple((r, g, b) for r, g, b in voc_colors(len(_STUFF) + 1)[1:]))
+        self.label_set = cocostuff.LABELS
         self.images = FileList(root, (pair.image for pair in found))
         self._masks = FileList(root, (pair.mask for pair in found))
-        self._lookup = np.full(65536, NO_CLASS, np.uint8)
-        self._lookup[[v for v in range(182) if v not in _UNUSED]] = range(len(_STUFF))
-        self._lookup[255] = self.label_set.ignore_index
+        self._lookup = cocostuff.by_raw_value()
 
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._masks.path(index),)

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
+from src.data.formats.paired import Paired
 from src.data.labels import LabelSet, spread_colors
 from src.data.layout import class_files, exports, pairs, patterns, splits
 from src.data.layout.file_list import FileList
@@ -24,7 +25,6 @@ from src.data.readers.images import (
     MASK_SUFFIXES,
     open_picture,
     read_index_mask,
-    read_pair,
 )
 from src.data.readers.label_values import class_lookup, tolerant
 from src.data.samples import Split
@@ -37,7 +37,7 @@ _VAL_SHARE = 0.2  # of a tool's export that nothing splits
 Color = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
 
 
-class Folder:
+class Folder(Paired):
     """One split of a data set whose image `<images>/<name>.*` has its mask in `<masks>/<name><mask_suffix>.png|tif`.
 
     The splits are folders (`{split}` in `images` and `masks`, or one pattern for each), or text files (`lists`), or are
@@ -73,9 +73,6 @@ class Folder:
         UserError: a folder is missing or empty, an image has no mask or a mask no image, a file cannot be read, sizes
             differ, a mask has a value or a colour that is neither a class nor ignored, keys contradict each other.
     """
-
-    channels = 3
-    intensity = (0.0, 255.0)
 
     def __init__(
         self,
@@ -129,8 +126,7 @@ class Folder:
         if split == "test" and not drawn["test"]:
             missing = draws if one_for_all else not _has(folder, place, "test", is_list=lists is not None)
             split = "val" if missing else "test"
-        self.split = split
-        self.label_set, has_colors, values = _classes(folder, names, colors, values)
+        labels, has_colors, values = _classes(folder, names, colors, values)
         lies_in = "train" if drawn[split] else split
         where = _of(images, lies_in, "images"), _of(masks, lies_in, "masks")
         items = patterns.Items(MASK_SUFFIXES + (JPEG_SUFFIXES if tolerance else ()), tail=mask_suffix)
@@ -145,33 +141,17 @@ class Folder:
             groups = splits.grouped(keys, group)
             shares = splits.draw(keys, drawn["val"], drawn["test"], split_seed, groups, otherwise=splits.FOLDERS)
             found = [found[i] for i in shares[split]]
-        self._names = FileList(folder, (pair.name for pair in found))
-        self._images = FileList(folder, (pair.image for pair in found))
-        self._masks = FileList(folder, (pair.mask for pair in found))
+        lookup = class_lookup(labels, values, ignore or [], reduce_zero_label)
+        if tolerance and mask_format != "rgb":
+            lookup = tolerant(lookup, tolerance)
+        super().__init__(folder, split, labels, found, lookup)
         self._depths = self._find_depths(folder, None if depths is None else _of(depths, lies_in, "depths"))
         self._depth_scale = depth_scale
-        self._lookup = class_lookup(self.label_set, values, ignore or [], reduce_zero_label)
-        if tolerance and mask_format != "rgb":
-            self._lookup = tolerant(self._lookup, tolerance)
         self._by_color = self._goes_by_color(mask_format, has_colors)
         # Where nobody said how palettes are meant, one that contradicts the colours is refused.
         doubtful = mask_format == "auto" and has_colors and not self._by_color
-        table = (self.label_set, ignore_colors or [], tolerance if self._by_color else 0)
+        table = (labels, ignore_colors or [], tolerance if self._by_color else 0)
         self._colors = ColorTable(*table) if self._by_color or doubtful else None
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def name(self, index: int) -> str:
-        return self._names[index]
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._images.path(index), self._masks.path(index)
-
-    def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image uint8 [3, H, W] and mask uint8 [H, W]."""
-        file = self._masks.path(index)
-        return read_pair(self._images.path(index), self._read_mask(file), str(file))
 
     def depth(self, index: int) -> Tensor | None:
         """Distances float32 [H, W], NaN where the file has 0."""

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt
-from torch import Tensor
 
+from src.data.formats.tiled_scenes import TiledScenes, check_windows
 from src.data.layout import splits
-from src.data.layout.pairs import Pair, match
+from src.data.layout.pairs import match
 from src.data.layout.patterns import Items, existing, split_folder
 from src.data.layout.splits import ProperShare
 from src.data.readers.images import HEIC_SUFFIXES, IMAGE_SUFFIXES
 from src.data.readers.label_values import LabelValues
-from src.data.readers.raster import check_bands, check_same_pixels, open_raster, read_window, usual_range
+from src.data.readers.raster import Raster, check_same_pixels, read_window
 from src.data.warn_once import warn_once
-from src.data.windows import OVERLAP, Window, parts
+from src.data.windows import OVERLAP, Window
 from src.errors import UserError
 from src.optional_packages import needs
 
 _TIFF = (".tif", ".tiff")
 SUFFIXES = (*_TIFF, ".jp2", *(suffix for suffix in IMAGE_SUFFIXES if suffix not in (*_TIFF, *HEIC_SUFFIXES)))
 _RASTERS = Items(SUFFIXES, flat=True)
-_KEY = "data.dataset.bands"
 
 
-class GeoTiff:
+class GeoTiff(TiledScenes):
     """One split of a set of scenes with label rasters; a sample is a tile, read by its window alone.
 
     Splits are folders, where `images` has `{split}`, or scenes: those in the lists `val` and `test`, or a seeded share.
@@ -97,21 +97,14 @@ class GeoTiff:
     ) -> None:
         needs("rasterio", "geo")
         self._values = LabelValues(labels, colors, others, ignore)
-        self.label_set, self.split = self._values.label_set, split
-        self._bands = tuple(bands or (1, 2, 3))
-        self.channels = len(self._bands)
         if intensity is not None and not intensity[0] < intensity[1]:
             raise UserError(f"data.dataset.intensity: should be [low, high], not {list(intensity)}")
-        if eval_window is not None and eval_overlap * 2 > eval_window:
-            raise UserError(
-                f"data.dataset.eval_overlap: {eval_overlap} is more than half of eval_window={eval_window}; take less"
-            )
-        self._root = existing(root)
+        check_windows(eval_window, eval_overlap)
+        folder, read = existing(root), split
         folders = "{split}" in images
         if folders:
-            self.split = split_folder(self._root, images, split)
-        where = images.replace("{split}", self.split), masks.replace("{split}", self.split)
-        pairs = match(self._root, *where, _RASTERS, _RASTERS)
+            read = split_folder(folder, images, split)
+        pairs = match(folder, images.replace("{split}", read), masks.replace("{split}", read), _RASTERS, _RASTERS)
         names = [pair.name for pair in pairs]
         self.group = group
         known = dict(zip(names, splits.grouped(names, group), strict=True)) if group is not None else {}
@@ -122,108 +115,31 @@ class GeoTiff:
                 shares = splits.draw(names, val_fraction, test_fraction, split_seed, groups, "scenes", splits.FOLDERS)
             else:
                 shares = splits.listed(names, val, test, "scenes", splits.FOLDERS)
-            self.split = "val" if split == "test" and not len(shares["test"]) else split
-            pairs = [pairs[i] for i in shares[self.split]]
-        self._pairs = pairs
+            read = "val" if split == "test" and not len(shares["test"]) else split
+            pairs = [pairs[i] for i in shares[read]]
         self.groups = {known[pair.name]: pair.name for pair in pairs if pair.name in known}
-        self.intensity = (0.0, 255.0) if intensity is None else (float(intensity[0]), float(intensity[1]))
-        self.dtype = ""  # of all bands that are read
         self._zeros = 0  # label rasters that declare 0 as nodata
-        windows = [
-            _cut(*self._open(pair, intensity is None), tile, eval_window, eval_overlap, self.split) for pair in pairs
-        ]
+        super().__init__(
+            folder, read, self._values.label_set, pairs, bands or [1, 2, 3], intensity, tile, eval_window, eval_overlap
+        )
         if self._zeros and others == "background":
             warn_once(
                 f"label rasters declare 0 as no data ({self._zeros} of {len(pairs)} of the split {self.split!r}); it is read "
                 "as background, like every value that data.dataset.labels does not list (data.dataset.ignore=[0] ignores it)",
                 kind="label rasters declare 0",
             )
-        # Arrays, not lists of tuples: nothing per sample that worker processes would copy on reference.
-        self._scene_of = np.repeat(np.arange(len(pairs)), [len(listed) for listed in windows])
-        self._windows = np.concatenate(windows)
 
-    def __len__(self) -> int:
-        return len(self._windows)
+    def _check_truth(self, truth: Raster, image: Raster, file: Path) -> None:
+        check_same_pixels(image, truth)
+        if truth.count != 1:
+            raise UserError(f"{file}: label raster has {truth.count} bands; write one band of class numbers")
+        self._zeros += truth.nodata == 0 and 0 not in self._values.listed
 
-    def name(self, index: int) -> str:
-        """The scene's name and the row and column of the first pixel of the tile or window."""
-        top, left, *_ = self._windows[index]
-        return f"{self._pairs[self._scene_of[index]].name}_{top}_{left}"
-
-    def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image [bands, H, W] in the scene's own dtype and mask uint8 [H, W]."""
-        pair = self._pairs[self._scene_of[index]]
-        window, keep = self._part(index)
-        with open_raster(self._root / pair.image) as dataset:
-            image, empty = read_window(dataset, self._bands, window, self.intensity)
-        with open_raster(self._root / pair.mask) as dataset:
-            read, unlabelled = read_window(dataset, [1], window, (0, 0))
-            no_data = dataset.nodata
-        values = read[0].numpy()
+    def _truth(self, truth: Raster, window: Window, file: Path) -> npt.NDArray[np.uint8]:
+        read, unlabelled = read_window(truth, [1], window, (0, 0))
+        values, no_data = read[0].numpy(), truth.nodata
         if no_data == 0 or no_data in self._values.listed:  # what it stands for, the table says
             unlabelled &= values != no_data
-        mask = self._values.mask(np.where(unlabelled, 0, values), self._root / pair.mask)
-        mask[empty | unlabelled] = self.label_set.ignore_index
-        kept = np.full_like(mask, self.label_set.ignore_index)
-        top, left = keep.top - window.top, keep.left - window.left
-        own = np.s_[top : top + keep.height, left : left + keep.width]
-        kept[own] = mask[own]
-        return image, torch.from_numpy(kept)
-
-    def margin(self, index: int) -> int:
-        """Pixels of a sample that are ignored because another sample has them."""
-        window, keep = self._part(index)
-        return window.height * window.width - keep.height * keep.width
-
-    def whole(self, index: int) -> str:
-        """The scene that a sample is cut out of."""
-        name: str = self._pairs[self._scene_of[index]].name
-        return name
-
-    def _part(self, index: int) -> tuple[Window, Window]:
-        """What is read of the scene, and the part of it that counts."""
-        numbers = [int(n) for n in self._windows[index]]
-        return Window(*numbers[:4]), Window(*numbers[4:])
-
-    def _open(self, pair: Pair, eight_bits: bool) -> tuple[int, int]:
-        """Checks a scene by its headers and gives its height and width."""
-        scene, truth = self._root / pair.image, self._root / pair.mask
-        with open_raster(scene) as image, open_raster(truth) as label:
-            check_bands(image, self._bands, scene, _KEY)
-            check_same_pixels(image, label)
-            if label.count != 1:
-                raise UserError(f"{truth}: label raster has {label.count} bands; write one band of class numbers")
-            self._zeros += label.nodata == 0 and 0 not in self._values.listed
-            dtype = str(np.result_type(*(image.dtypes[band - 1] for band in self._bands)))
-            self.dtype = self.dtype or dtype
-            if dtype != self.dtype:
-                first = self._root / self._pairs[0].image
-                raise UserError(f"{scene}: its bands are {dtype} but those of {first} are {self.dtype}; convert one")
-            if eight_bits and dtype != "uint8":
-                low, high = usual_range(image, self._bands)
-                raise UserError(
-                    f"data.dataset.intensity: must be given, since {scene} is {dtype}; most of its values fit "
-                    f"data.dataset.intensity=[{low:.4g},{high:.4g}]"
-                )
-            return image.height, image.width
-
-
-def _cut(
-    height: int, width: int, tile: list[int] | None, side: int | None, overlap: int, split: str
-) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """What is read of a scene, and the part of it that counts: int64 [N, 8], each top, left, height and width."""
-    if split != "train" and side is not None:
-        listed = [(p.read, p.keep) for p in parts(height, width, side, overlap)]
-        numbers = [(r.top, r.left, r.height, r.width, k.top, k.left, k.height, k.width) for r, k in listed]
-        return np.array(numbers, np.int64)
-    rows = _tiles(height, tile[0] if tile else height, split == "train")
-    columns = _tiles(width, tile[1] if tile else width, split == "train")
-    return np.array([(top, left, h, w) * 2 for top, h in rows for left, w in columns], np.int64)
-
-
-def _tiles(length: int, size: int, equal: bool) -> list[tuple[int, int]]:
-    """Start and length of parts of at most `size`; `equal` moves the last part inwards instead of cutting it short."""
-    starts = range(0, length, size)
-    if equal:
-        return [(max(0, min(start, length - size)), min(size, length)) for start in starts]
-    return [(start, min(size, length - start)) for start in starts]
+        mask = self._values.mask(np.where(unlabelled, 0, values), file)
+        mask[unlabelled] = self.label_set.ignore_index
+        return mask

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
-from torch import Tensor
-
 from src.data.fetch import Archive, fetch
+from src.data.formats.paired import Paired
 from src.data.labels import LabelSet, voc_colors
-from src.data.layout.file_list import FileList
+from src.data.layout.pairs import Pair
 from src.data.layout.patterns import existing
-from src.data.readers.images import index_lookup, read_index_mask, read_pair
+from src.data.readers.images import index_lookup
 from src.errors import UserError
 from src.files.untrusted import read_lines
 
@@ -23,7 +22,7 @@ _LISTS = "ImageSets/Segmentation"
 _AUGMENTED = ("trainaug", "train_aug")  # mmsegmentation's name of the list, and DeepLab's
 
 
-class VOC:
+class VOC(Paired):
     """`JPEGImages/*.jpg` with palette masks in `SegmentationClass/*.png`, split by the lists of `ImageSets/Segmentation`.
 
     The values 0 to 20 are the classes, 255, the outlines, is ignored. Where `test.txt` and the masks it asks for are there
@@ -42,9 +41,6 @@ class VOC:
         UserError: a folder, list, image or mask is missing, or the download failed.
     """
 
-    channels = 3
-    intensity = (0.0, 255.0)
-
     def __init__(
         self,
         split: str,
@@ -53,55 +49,53 @@ class VOC:
         train_list: Literal["train", "trainval", "trainaug"] = "train",
         download: bool = False,
     ) -> None:
-        if download and _release(Path(root).expanduser(), year) is None:
+        if download and release(Path(root).expanduser(), year) is None:
             fetch(Path(root).expanduser(), [_archive(year)])
         top = existing(root)
-        folder = _release(top, year)
+        folder = release(top, year)
         if folder is None:
             raise UserError(
                 f"data.root: neither VOCdevkit/VOC{year} nor JPEGImages is in {top}; give the folder that holds VOCdevkit, or "
                 "fetch the data with data.download=true"
             )
-        self.label_set = LabelSet(NAMES, tuple((r, g, b) for r, g, b in voc_colors(len(NAMES))))
-        self._lookup = index_lookup(len(NAMES), [], self.label_set.ignore_index)
-        self.split = split if split == "train" or (split == "test" and _has_test(folder)) else "val"
+        read = split if split == "train" or (split == "test" and _has_test(folder)) else "val"
         if split == "train" and train_list == "trainaug":
             names = _augmented(folder)
         else:
-            names = _names(folder, train_list if split == "train" else self.split)
-        images = [f"JPEGImages/{name}.jpg" for name in names]
-        masks = [_mask(folder, name) for name in names]
-        for image, mask in zip(images, masks, strict=True):
-            for file, kind in ((image, "image"), (mask, "mask")):
-                if not (folder / file).exists():
-                    raise UserError(
-                        f"{folder / file}: this {kind} is missing; unpack the release again, or correct {_LISTS}"
-                    )
-        self._images, self._masks = FileList(folder, images), FileList(folder, masks)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def name(self, index: int) -> str:
-        return self._images.path(index).stem
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        return self._images.path(index), self._masks.path(index)
-
-    def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image uint8 [3, H, W] and mask uint8 [H, W]."""
-        file = self._masks.path(index)
-        return read_pair(self._images.path(index), read_index_mask(file, self._lookup), str(file))
+            names = listed(folder, train_list if split == "train" else read)
+        pairs = [Pair(name, f"JPEGImages/{name}.jpg", _mask(folder, name)) for name in names]
+        check_files(folder, pairs, _LISTS)
+        labels = LabelSet(NAMES, tuple((r, g, b) for r, g, b in voc_colors(len(NAMES))))
+        super().__init__(folder, read, labels, pairs, index_lookup(len(NAMES), [], labels.ignore_index))
 
 
-def _release(root: Path, year: int) -> Path | None:
+def check_files(folder: Path, pairs: list[Pair], lists: str) -> None:
+    """Checks that the files of listed samples are there.
+
+    Raises:
+        UserError: one is not.
+    """
+    for pair in pairs:
+        for file, kind in ((pair.image, "image"), (pair.mask, "mask")):
+            if not (folder / file).exists():
+                raise UserError(
+                    f"{folder / file}: this {kind} is missing; unpack the release again, or correct {lists}"
+                )
+
+
+def release(root: Path, year: int) -> Path | None:
     """The folder with `JPEGImages`."""
     places = (root / "VOCdevkit" / f"VOC{year}", root / f"VOC{year}", root)
     return next((place for place in places if (place / "JPEGImages").is_dir()), None)
 
 
-def _names(folder: Path, name: str) -> list[str]:
-    file = folder / _LISTS / f"{name}.txt"
+def listed(folder: Path, name: str, lists: str = _LISTS) -> list[str]:
+    """The names in a list of the release.
+
+    Raises:
+        UserError: it is missing, empty, or names one twice.
+    """
+    file = folder / lists / f"{name}.txt"
     try:
         lines = read_lines(file)
     except OSError:
@@ -123,8 +117,8 @@ def _augmented(folder: Path) -> list[str]:
             f"{missing}: is missing, and with it SBD's masks; add it (conf/data/voc.yaml says how), or take "
             "data.dataset.train_list=train"
         )
-    names = _names(folder, name)
-    if both := sorted(set(names).intersection(_names(folder, "val"))):
+    names = listed(folder, name)
+    if both := sorted(set(names).intersection(listed(folder, "val"))):
         raise UserError(
             f"{folder / _LISTS / name}.txt: {both[0]} and {len(both) - 1} others are in val.txt too; take them out, or the "
             "validation score is one of training images"
@@ -139,7 +133,7 @@ def _mask(folder: Path, name: str) -> str:
 
 
 def _has_test(folder: Path) -> bool:
-    return (folder / _LISTS / "test.txt").is_file() and (folder / _mask(folder, _names(folder, "test")[0])).exists()
+    return (folder / _LISTS / "test.txt").is_file() and (folder / _mask(folder, listed(folder, "test")[0])).exists()
 
 
 def _archive(year: int) -> Archive:
