@@ -233,7 +233,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("name", [*MMSEG, *OTHERS])
     def test_normalisation(self, name: str) -> None:
-        """In units of 255. torchvision's and PIDNet have these for good; for those of MiT smp asks its hub, the test does not."""
+        """In units of 255. torchvision's and PIDNet have these for good; for MiT smp asks its hub, the test does not."""
         network = recipe(name)["network"]
         known = str(network.get("encoder", ""))
         fixed = "torchvision" in network["_target_"] or "pidnet" in network["_target_"] or known == "mit_b0"
