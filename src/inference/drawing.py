@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Picture = npt.NDArray[np.uint8]  # [H, W, 3]
 _VOID = (0, 0, 0)
+_NUMBERED = 30  # classes up to which a confusion matrix has figures in its squares
 _WRONG, _RIGHT = (230, 40, 40), (225, 225, 225)
 
 
@@ -103,16 +104,21 @@ def confusion_figure(matrix: npt.NDArray[np.integer], names: Sequence[str]) -> F
 
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
-    side = 2.2 + 0.5 * len(names)
+    numbered = len(names) <= _NUMBERED
+    # Of many classes a square is as small as its name: 150 at full size would be 60 megapixels after each validation.
+    side = 2.2 + (0.5 * len(names) if numbered else max(0.5 * _NUMBERED, 0.12 * len(names)))
     figure = Figure(figsize=(side, side), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    size = 10 if numbered else 6
+    axes.set_xticks(
+        range(len(names)), names, rotation=60 if numbered else 90, ha="right" if numbered else "center", fontsize=size
+    )
+    axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
-    if len(names) <= 30:
+    if numbered:
         for (row, column), share in np.ndenumerate(shares):
             if share >= 0.005:
                 axes.text(column, row, f"{share * 100:.0f}", ha="center", va="center", fontsize=8,

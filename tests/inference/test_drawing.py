@@ -47,3 +47,10 @@ def test_a_confusion_matrix_with_an_absent_class() -> None:
     figure = confusion_figure(np.array([[3, 1], [0, 0]]), LABELS.names)
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["75", "25"]
+
+
+def test_a_confusion_matrix_of_many_classes_is_no_poster() -> None:
+    for count, inches in ((19, 11.7), (30, 17.2), (31, 17.2), (171, 22.8)):
+        figure = confusion_figure(np.eye(count, dtype=np.int64), [f"class {k}" for k in range(count)])
+        assert figure.get_size_inches().max() <= inches
+        assert len(figure.axes[0].get_xticklabels()) == count
