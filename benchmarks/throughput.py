@@ -3,7 +3,7 @@ under ten minutes. A folder of random pictures in Cityscapes' layout is written 
 from random weights; images a second are counted after the first steps, by the run itself.
 
     python benchmarks/throughput.py --steps 60                                  # all recipes that are named below, in bf16
-    python benchmarks/throughput.py --recipes cityscapes_segformer --steps 20 --precision 32-true
+    python benchmarks/throughput.py --recipes cityscapes_segformer_b0 --steps 20 --precision 32-true
 """
 
 from __future__ import annotations

@@ -10,21 +10,29 @@ import pytest
 from src.cli.command import compose
 from src.train import train
 from tests.conftest import settings
+from tests.data.formats.test_isprs import make_potsdam
+from tests.data.formats.test_public import ade20k, cocostuff, loveda
 from tests.data.layouts import cityscapes, coco, voc
 
 # Seconds instead of days: another size of network, crop and batch, one epoch of two batches.
 SHORT = [
     "trainer=cpu", "trainer.max_epochs=1", "trainer.max_steps=2", "trainer.limit_train_batches=2", "callbacks.pictures=null",
+    "callbacks.dashboard=null",  # whose confusion matrix of 150 classes takes its time
     "trainer.check_val_every_n_epoch=1", "data.batch_size=2", "data.crop=[32,32]", "data.num_workers=0",
-    "data.eval_batch_size=1", "network.encoder_weights=null",
+    "data.eval_batch_size=1", "network.encoder_weights=null", "trainer.precision=32-true",
 ]  # fmt: skip
 _COCO = (
     "person", "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
     "horse", "motorcycle", "potted plant", "sheep", "couch", "train", "tv",
 )  # fmt: skip
+# A ViT of timm's that is tiny, and warm-ups that fit into two steps.
+_EOMT = [
+    "network.encoder=test_vit", "network.image_size=32", "network.num_queries=19", "network.num_blocks=2",
+    "loss.num_points=64", "scheduler.warmup_steps=0",
+]  # fmt: skip
 RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
-    "cityscapes_deeplabv3plus": (lambda root: cityscapes(root, 4), ["network.encoder=resnet18"]),
-    "cityscapes_segformer": (lambda root: cityscapes(root, 4), ["scheduler.warmup_steps=1"]),
+    "cityscapes_deeplabv3plus_r50": (lambda root: cityscapes(root, 4), ["network.encoder=resnet18"]),
+    "cityscapes_segformer_b0": (lambda root: cityscapes(root, 4), ["scheduler.warmup_steps=1"]),
     "cityscapes_mask2former_r50": (
         lambda root: cityscapes(root, 4),
         [
@@ -33,9 +41,27 @@ RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         ],
     ),
     "cityscapes_pidnet_s": (lambda root: cityscapes(root, 4), []),
-    "voc_fcn": (lambda root: voc(root, 4), []),
-    "voc_deeplabv3plus": (lambda root: voc(root, 4), ["network.encoder=resnet18"]),
-    "coco_deeplabv3": (
+    "cityscapes_eomt_l": (lambda root: cityscapes(root, 4), _EOMT),
+    "voc_fcn_r50": (lambda root: voc(root, 4), []),
+    "voc_deeplabv3plus_r50_aug": (lambda root: voc(root, 4), ["network.encoder=resnet18"]),
+    "voc_deeplabv3plus_r101_aug": (lambda root: voc(root, 4), ["network.encoder=resnet18"]),
+    "ade20k_segformer_b0": (lambda root: ade20k(root, 4), ["scheduler.warmup_steps=1"]),
+    "ade20k_upernet_swin_t": (
+        lambda root: ade20k(root, 4),
+        ["scheduler.warmup_steps=1", "network.encoder=convnext_atto", "network.decoder_channels=32"],
+    ),
+    "ade20k_eomt_l_dinov2": (lambda root: ade20k(root, 4), _EOMT),
+    "ade20k_dinov3_linear": (
+        lambda root: ade20k(root, 4), ["scheduler.warmup_steps=1", "network.encoder=vit_tiny_patch16_224"]
+    ),
+    "cocostuff_segformer_b0": (lambda root: cocostuff(root, count=4), ["scheduler.warmup_steps=1"]),
+    "loveda_deeplabv3plus_r50": (lambda root: loveda(root, 4), ["network.encoder=resnet18"]),
+    "potsdam_deeplabv3plus_r50": (
+        make_potsdam,
+        ["network.encoder=resnet18", "data.dataset.tile=[64,64]", "data.dataset.eval_window=64",
+         "data.dataset.eval_overlap=16", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2"],
+    ),
+    "coco_deeplabv3_torchvision": (
         lambda root: coco(root, 4, names=_COCO),
         ["network.encoder=mobilenet_v3_large", "data.dataset.min_area=100"],
     ),

@@ -11,6 +11,7 @@ from typing import Self
 from src.cli.job_overrides import in_order, own_configs, split
 from src.cli.overrides import literal, path_text, with_paths_quoted
 from src.config.class_values import classes_by_name
+from src.config.moved import recipes_renamed
 from src.storage.trust import split_packages
 
 # With one of these Hydra does more (or less) than run one job: the config is then not composed ahead.
@@ -141,10 +142,7 @@ def _is_folder(argument: str) -> bool:
 def written_out(overrides: Sequence[str]) -> list[str]:
     """Overrides with short keys in their long form, and paths in quotes; applied twice it changes nothing more."""
     parts = [override.partition("=") for override in overrides]
-    long = [
-        classes_by_name(f"{long_key(key)}{equals}{_listed(value) if key == 'trust' else value}")
-        for key, equals, value in parts
-    ]
+    long = [classes_by_name(f"{long_key(key)}{equals}{_long_value(key, value)}") for key, equals, value in parts]
     return with_paths_quoted(long)
 
 
@@ -163,6 +161,12 @@ def long_key(key: str) -> str:
         return _SHORT.get(key, key)
     prefix = next((short for short in _SHORT_PREFIXES if key.startswith(short)), "")
     return _SHORT_PREFIXES.get(prefix, "") + key.removeprefix(prefix)
+
+
+def _long_value(key: str, value: str) -> str:
+    if key.lstrip("+") == "experiment":
+        return recipes_renamed(value)
+    return _listed(value) if key == "trust" else value
 
 
 def _listed(value: str) -> str:

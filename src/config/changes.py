@@ -40,7 +40,7 @@ class MayNot:
 MAY = (
     May(LIMITS, "the schedule is that of a run planned so, at the step where this one is"),
     May(("optimizer.lr", "optimizer.weight_decay", "optimizer.momentum", "optimizer.betas", "optimizer.eps",
-         "optimizer.alpha", "optimizer.encoder_lr_factor"), "from the next step on"),
+         "optimizer.alpha", "optimizer.encoder_lr_factor", "optimizer.aux_lr_factor"), "from the next step on"),
     May(("scheduler.[!_]*",), "the schedule is that of a run planned so, at the step where this one is"),
     May(AT_AN_EPOCHS_END, "at an epoch's end; the schedule goes by epochs then"),
     May(("trainer.gradient_clip_val", "model.ema_decay", "model.batch_norm"), "from the next step on"),

@@ -32,6 +32,7 @@ class Inference:
             as they are. Scores are taken in the pixels of the truth all the same.
         long_side: the most pixels that the longer side may have then; None and 0 set no limit.
         batch: windows that go through the network at a time.
+        antialias: of images that are shrunk; OpenCV, and so mmsegmentation, has none.
     """
 
     mode: Literal["whole", "window"] = "whole"
@@ -43,6 +44,7 @@ class Inference:
     short_side: Annotated[int, Field(ge=0, le=16384)] | None = None
     long_side: NonNegativeInt | None = None
     batch: Annotated[int, Field(ge=1, le=1024)] = 1
+    antialias: bool = True
 
     @property
     def windows(self) -> bool:

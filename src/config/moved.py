@@ -1,4 +1,4 @@
-"""Where parts of the program lie that checkpoints, run folders and users' YAML may still name by an earlier place."""
+"""Where parts of the program lie that checkpoints, run folders, users' YAML and commands may still name by an earlier place."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ RENAMED = {
     "src.models.semi.Semi": "src.models.semi.SemiSupervision",
     "src.tasks.tasks.Tasks": "src.tasks.multi_task.MultiTask",
 }  # fmt: skip
+
+# A recipe as `experiment=` called it, and as it is called now: by its backbone or its source.
+RECIPES = {
+    "cityscapes_deeplabv3plus": "cityscapes_deeplabv3plus_r50",
+    "cityscapes_segformer": "cityscapes_segformer_b0",
+    "voc_deeplabv3plus": "voc_deeplabv3plus_r50_aug",
+    "voc_fcn": "voc_fcn_r50",
+    "coco_deeplabv3": "coco_deeplabv3_torchvision",
+}
+
+
+def recipes_renamed(choice: str) -> str:
+    """The value of `experiment=`, one recipe or several for a sweep, with names as they are now."""
+    return ",".join(RECIPES.get(name, name) for name in choice.split(","))
 
 
 def renamed(target: str) -> str:

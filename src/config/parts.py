@@ -22,6 +22,7 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["32-true", "32", "16-mixed", "bf16-mixed", "bf16-true", "64-true", "64", 32, 64]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Devices = Literal["auto"] | PositiveInt | list[NonNegativeInt] | Literal[-1]
+LayerCount = Literal["all", "blocks"]
 Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed"]
 T = TypeVar("T")
 
@@ -169,7 +170,7 @@ class Tasks(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Part):
-    """An optimizer of torch; the last three keys are this program's, which makes the parameter groups."""
+    """An optimizer of torch; the keys named in `OURS` are this program's, which makes the parameter groups."""
 
     lr: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.0
@@ -181,8 +182,13 @@ class Optimizer(Part):
     encoder_lr_factor: NonNegativeFloat = 1.0
     decay_norm_and_bias: bool = True
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    layer_decay_counts: LayerCount = "all"
+    aux_lr_factor: NonNegativeFloat = 1.0
+    no_decay: list[str] | None = None
 
-    OURS: typing.ClassVar = ("encoder_lr_factor", "decay_norm_and_bias", "layer_decay")
+    OURS: typing.ClassVar = (
+        "encoder_lr_factor", "decay_norm_and_bias", "layer_decay", "layer_decay_counts", "aux_lr_factor", "no_decay",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,8 +71,10 @@ def _views(image: Tensor, protocol: Inference, device: torch.device) -> Iterator
     for scale in protocol.scales:
         size = seen_size(image.shape[-2], image.shape[-1], protocol, scale)
         resized = image
-        if size != image.shape[-2:]:  # antialiased, as in training
-            resized = F.interpolate(image.float(), size, mode="bilinear", align_corners=False, antialias=True)
+        if size != image.shape[-2:]:
+            resized = F.interpolate(
+                image.float(), size, mode="bilinear", align_corners=False, antialias=protocol.antialias
+            )
         for mirrored in (False, True) if protocol.flip else (False,):
             yield InMemory(resized, device, mirrored)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,18 +18,29 @@ class CrossEntropy(SegmentationLoss):
 
     Args:
         label_smoothing: the share of the target that is spread over all classes (Szegedy et al. 2016).
+        count_ignored: ignored pixels count in the mean, with a loss of 0, as mmsegmentation has it unless told otherwise.
     """
 
     def __init__(
-        self, label_smoothing: Share = 0.0, ignore_index: int = 255, class_weights: Tensor | None = None
+        self,
+        label_smoothing: Share = 0.0,
+        ignore_index: int = 255,
+        class_weights: Tensor | None = None,
+        count_ignored: bool = False,
     ) -> None:
         super().__init__(ignore_index, class_weights)
         self.label_smoothing = label_smoothing
+        self.count_ignored = count_ignored
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        return cross_entropy(
-            logits.float(), mask.long(), self.ignore_index, self.class_weights, self.label_smoothing, self.over_devices
+        mask = mask.long()
+        loss = cross_entropy(
+            logits.float(), mask, self.ignore_index, self.class_weights, self.label_smoothing, self.over_devices
         )
+        if not self.count_ignored:
+            return loss
+        valid = self.over_devices((mask != self.ignore_index).sum().float())
+        return loss * ratio(valid, self.over_devices(torch.full_like(valid, mask.numel())))
 
 
 def cross_entropy(

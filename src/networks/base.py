@@ -81,7 +81,7 @@ class SegmentationNetwork(nn.Module):
         """The pre-trained part, which may get a learning rate of its own; None where there is none."""
         if self._encoder is None or isinstance(self._encoder, str):
             return self.core.get_submodule(self._encoder) if self._encoder is not None else None
-        return nn.ModuleList([self.core.get_submodule(name) for name in self._encoder])
+        return nn.ModuleDict({name.replace(".", "_"): self.core.get_submodule(name) for name in self._encoder})
 
     def at_share(self, share: float) -> None:
         """See `FollowsTraining`."""

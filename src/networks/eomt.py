@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from src.errors import UserError
 from src.networks.base import SegmentationNetwork
-from src.networks.queries import Layer, Queries, check_queries, read_tensors, transformers
+from src.networks.queries import Layer, Queries, read_tensors, transformers
 from src.networks.weights import OWN_NAMES, downloaded, fill, pixel_statistics
 
 TRAINS_ON = "masks"  # the config check refuses losses that do not say the same
@@ -46,7 +46,7 @@ def eomt(
         encoder: one of timm's plain ViTs with a class token.
         encoder_weights: "pretrained" for those that timm knows under this name, a local file with timm's names, or None. Patch
             and position embeddings are resampled to `patch_size` and `image_size`.
-        num_queries: masks that are predicted.
+        num_queries: masks that are predicted; of an image with more classes the loss leaves out the costliest.
         num_blocks: the encoder's last blocks, which the queries go through; the masks before each of them are supervised.
         patch_size: pixels a side of a token; images are padded to a multiple of it.
         image_size: side of the images whose position embeddings are kept, a multiple of `patch_size`; for images of another
@@ -59,7 +59,6 @@ def eomt(
     Raises:
         UserError: transformers is not installed, the encoder is no plain ViT, or two keys do not fit.
     """
-    check_queries(num_queries, num_classes)
     if image_size % patch_size:
         raise UserError(
             f"network.image_size: {image_size} is no multiple of network.patch_size={patch_size}; "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.errors import UserError
 from src.networks.base import IMAGENET_MEAN, IMAGENET_STD, SegmentationNetwork
-from src.networks.queries import Layer, Queries, check_queries, read_tensors, transformers
+from src.networks.queries import Layer, Queries, read_tensors, transformers
 from src.networks.weights import fill, load_encoder, pixel_statistics
 
 SIZE_DIVISOR = 32  # the config check refuses training crops that are no multiple of it
@@ -61,7 +61,7 @@ def mask2former(
             swin-base, swin-large.
         encoder_weights: of timm's encoders "imagenet", "efficientnet-lite0" (-lite1, -lite2) or a local file; of a Swin a
             file of transformers' classifier; or None.
-        num_queries: masks that are predicted.
+        num_queries: masks that are predicted; of an image with more classes the loss leaves out the costliest.
         channels: of pixel decoder, queries and masks, normalised in 32 groups; with 32 of them images need more than 32 pixels.
         heads: of all attention, in both decoders.
         pixel_decoder_layers: of deformable attention over three scales.
@@ -72,7 +72,6 @@ def mask2former(
     Raises:
         UserError: transformers is not installed, the encoder cannot serve, or two keys do not fit.
     """
-    check_queries(num_queries, num_classes)
     if channels % heads:
         raise UserError(f"network.heads: {heads} do not divide network.channels={channels}; take e.g. 8")
     library = transformers()

@@ -83,19 +83,6 @@ def transformers() -> Any:
     return library
 
 
-def check_queries(num_queries: int, num_classes: int) -> None:
-    """Checks that each class can have a query.
-
-    Raises:
-        UserError: there are fewer queries.
-    """
-    if num_queries < num_classes:
-        raise UserError(
-            f"network.num_queries: {num_queries} cannot hold the {num_classes} classes that an image may have; "
-            f"take at least {num_classes}"
-        )
-
-
 def read_tensors(weights: str, others: str) -> dict[str, Tensor]:
     """The tensors of a file by name.
 

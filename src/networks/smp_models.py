@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from src.errors import UserError
 from src.networks import vit_models
-from src.networks.auxiliary import with_auxiliary_head
+from src.networks.auxiliary import with_auxiliary_head, with_dropout
 from src.networks.base import Freeze, SegmentationNetwork
 from src.networks.encoders import encoder_name, is_plain_vit, of_any_size
 from src.networks.lora import LoRA
@@ -175,19 +175,23 @@ def deeplabv3plus(
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
     freeze: Freeze | None = None,
     aux: bool = False,
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> SegmentationNetwork:
     """DeepLabV3+ (Chen et al. 2018); keys as in `unet`. Trains on 2 images or more: its pooled branch has batch norm.
 
     Args:
         output_stride: of the dilated encoder.
         atrous_rates: of the three dilated branches; None takes 12, 24, 36.
+        dropout: where the branches are joined, as the paper's authors have it.
         aux: a second head on the third stage, as mmsegmentation has; trained with `model.aux_weight`.
+        head_dropout: of maps before the classifier, as mmsegmentation has it.
     """
     network = _build(
         smp.DeepLabV3Plus, num_classes, in_channels, encoder, encoder_weights, freeze, encoder_output_stride=output_stride,
         decoder_channels=decoder_channels, decoder_atrous_rates=tuple(atrous_rates or (12, 24, 36)),
         decoder_aspp_dropout=dropout,
     )  # fmt: skip
+    with_dropout(network.core.get_submodule("decoder.block2"), head_dropout)
     return with_auxiliary_head(network, num_classes) if aux else network
 
 
@@ -198,9 +202,14 @@ def segformer(
     encoder_weights: str | None = None,
     decoder_channels: PositiveInt = 256,
     freeze: Freeze | None = None,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> SegmentationNetwork:
-    """SegFormer (Xie et al. 2021): a plain decoder over a Mix Transformer (or any other encoder); keys as in `unet`."""
-    return _build(
+    """SegFormer (Xie et al. 2021): a plain decoder over a Mix Transformer (or any other encoder); keys as in `unet`.
+
+    Args:
+        dropout: of maps before the classifier; the authors have 0.1.
+    """
+    network = _build(
         smp.Segformer,
         num_classes,
         in_channels,
@@ -209,6 +218,8 @@ def segformer(
         freeze,
         decoder_segmentation_channels=decoder_channels,
     )
+    with_dropout(network.core.get_submodule("decoder.fuse_stage"), dropout)
+    return network
 
 
 def upernet(
@@ -223,25 +234,43 @@ def upernet(
     gradient_checkpointing: bool = False,
     lora: LoRA | None = None,
     aux: bool = False,
+    aux_channels: PositiveInt | None = None,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> SegmentationNetwork:
     """UPerNet (Xiao et al. 2018), over a plain ViT too (as in BEiT and MAE); keys as in `unet`.
 
     Args:
-        layers, drop_path, gradient_checkpointing, lora: of a plain ViT; see `src.networks.vit_models.dpt`.
+        layers, gradient_checkpointing, lora: of a plain ViT; see `src.networks.vit_models.dpt`.
+        drop_path: of timm's encoders: the last block's probability to be left out of an image, growing from 0 at the first; 0
+            leaves timm's own.
         aux: a second head on the third stage, as mmsegmentation has, not over a plain ViT; trained with `model.aux_weight`.
+        aux_channels: its width; None takes a quarter of its input's.
+        dropout: of maps before the classifier; mmsegmentation has 0.1.
     """
     if is_plain_vit(encoder_name(encoder)):
         if aux:
             raise UserError(f"network.aux: {encoder} has no stages for a second head to stand on; set it to false")
-        return vit_models.upernet(
+        network = vit_models.upernet(
             num_classes, in_channels, encoder, encoder_weights, decoder_channels, layers, freeze, drop_path,
             gradient_checkpointing, lora,
         )  # fmt: skip
-    vit_models.refuse_keys_of_vits(encoder, layers, drop_path, gradient_checkpointing, lora)
+        with_dropout(network.core.get_submodule("head.decoder.fusion_block"), dropout)
+        return network
+    of_timm = encoder_name(encoder).startswith("tu-")
+    vit_models.refuse_keys_of_vits(encoder, layers, 0.0 if of_timm else drop_path, gradient_checkpointing, lora)
+    skipped = {"drop_path_rate": drop_path} if drop_path else {}
     network = _build(
-        smp.UPerNet, num_classes, in_channels, encoder, encoder_weights, freeze, decoder_channels=decoder_channels
+        smp.UPerNet,
+        num_classes,
+        in_channels,
+        encoder,
+        encoder_weights,
+        freeze,
+        decoder_channels=decoder_channels,
+        **skipped,
     )
-    return with_auxiliary_head(network, num_classes) if aux else network
+    with_dropout(network.core.get_submodule("decoder.fusion_block"), dropout)
+    return with_auxiliary_head(network, num_classes, aux_channels) if aux else network
 
 
 def lraspp(

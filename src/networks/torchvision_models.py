@@ -42,7 +42,7 @@ def fcn(
         num_classes: classes K.
         in_channels: image channels.
         encoder: the backbone.
-        encoder_weights: "pretrained" (or "imagenet"), a local file, or None.
+        encoder_weights: "pretrained" (or "imagenet"), "imagenet1k_v1" or "imagenet1k_v2", a local file, or None.
         aux: a second head on the third stage, trained with `model.aux_weight`.
         freeze: "encoder": it does not learn, and stays in evaluation mode.
     """

@@ -33,10 +33,12 @@ class LinearHead(nn.Module):
     Args:
         channels: of each map.
         num_classes: classes K.
+        dropout: of maps before the norm, as DINOv3's probe has it.
     """
 
-    def __init__(self, channels: Sequence[int], num_classes: int) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
         self.norm = nn.BatchNorm2d(sum(channels))
         self.classifier = nn.Conv2d(sum(channels), num_classes, 1)
 
@@ -46,7 +48,7 @@ class LinearHead(nn.Module):
             one if one.shape[-2:] == first.shape[-2:] else F.interpolate(one, first.shape[-2:], mode="bilinear")
             for one in others
         ]
-        logits: Tensor = self.classifier(self.norm(torch.cat([first, *resized], dim=1)))
+        logits: Tensor = self.classifier(self.norm(self.dropout(torch.cat([first, *resized], dim=1))))
         return logits
 
 

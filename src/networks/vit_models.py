@@ -30,6 +30,7 @@ def linear(
     drop_path: BelowOne = 0.0,
     gradient_checkpointing: bool = False,
     lora: LoRA | None = None,
+    dropout: BelowOne = 0.0,
 ) -> SegmentationNetwork:
     """Batch norm and a linear layer over the encoder's last feature maps, as DINOv2's linear probe (Oquab et al. 2024).
 
@@ -37,16 +38,26 @@ def linear(
 
     Args:
         layers: last blocks (or stages) whose maps are joined; DINOv2 takes 1, and 4 for "+ms". The other keys are as in `dpt`.
+        dropout: of maps before the batch norm; DINOv3's probe has 0.1.
     """
     if not is_plain_vit(encoder_name(encoder)):
         return _linear_over_stages(
-            num_classes, in_channels, encoder, encoder_weights, layers, freeze, drop_path, gradient_checkpointing, lora
+            num_classes,
+            in_channels,
+            encoder,
+            encoder_weights,
+            layers,
+            freeze,
+            drop_path,
+            gradient_checkpointing,
+            lora,
+            dropout,
         )
     body = _Encoder(in_channels, encoder, encoder_weights, drop_path, gradient_checkpointing, lora)
     if layers > body.depth:
         raise UserError(f"network.layers: {encoder} has {body.depth} blocks; take {body.depth} or fewer")
     blocks = list(range(body.depth - layers, body.depth))
-    return body.network(blocks, lambda channels: LinearHead([channels] * layers, num_classes), freeze)
+    return body.network(blocks, lambda channels: LinearHead([channels] * layers, num_classes, dropout), freeze)
 
 
 def dpt(
@@ -190,6 +201,7 @@ def _linear_over_stages(
     drop_path: float,
     gradient_checkpointing: bool,
     lora: LoRA | None,
+    dropout: float,
 ) -> SegmentationNetwork:
     refuse_keys_of_vits(encoder, None, drop_path, gradient_checkpointing, lora)
     name = encoder_name(encoder)
@@ -199,7 +211,7 @@ def _linear_over_stages(
         channels = [width for width in body.out_channels[1:] if width > 0]
         if layers > len(channels):
             raise UserError(f"network.layers: {encoder} has {len(channels)} stages; take {len(channels)} or fewer")
-        return EncoderAndHead(body, LinearHead(channels[-layers:], num_classes), layers)
+        return EncoderAndHead(body, LinearHead(channels[-layers:], num_classes, dropout), layers)
 
     core = of_any_size(build, encoder, in_channels)
     if encoder_weights is not None:

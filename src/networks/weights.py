@@ -21,6 +21,7 @@ from src.networks.base import IMAGENET_MEAN, IMAGENET_STD
 
 _LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 _HALF = (0.5, 0.5, 0.5)
+OF_TORCHVISION = ("imagenet1k_v1", "imagenet1k_v2")  # of its backbones, of which OWN_NAMES are the newest
 OWN_NAMES = ("pretrained", "imagenet")  # the library's own weights; the second is their earlier name
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "teacher")
 # What stands before an encoder's names in other programs' files and in ours.
@@ -59,15 +60,21 @@ def load_encoder(encoder: nn.Module, name: str, weights: str, in_channels: int) 
 
 
 def load_torchvision(backbone: nn.Module, name: str, weights: str) -> None:
-    """Fills a backbone with torchvision's "pretrained" (or "imagenet") weights or a file's; keys are those of its classifier.
+    """Fills a backbone with torchvision's weights or a file's; keys are those of its classifier.
+
+    Args:
+        backbone: of one of torchvision's segmentation models.
+        name: of the classifier.
+        weights: "pretrained" (or "imagenet"), "imagenet1k_v1", "imagenet1k_v2", or a file.
 
     Raises:
         UserError: the weights cannot be had, or do not fit the backbone.
     """
-    if weights in OWN_NAMES:
+    if weights in (*OWN_NAMES, *OF_TORCHVISION):
         from torchvision.models import get_model_weights
 
-        best = get_model_weights(name).DEFAULT
+        of_name = get_model_weights(name)
+        best = of_name[weights.upper()] if weights in OF_TORCHVISION else of_name.DEFAULT
         state = downloaded(lambda: best.get_state_dict(progress=True, check_hash=True))
         state = _named_as(backbone, state)
     else:

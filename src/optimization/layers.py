@@ -6,6 +6,7 @@ import re
 
 from torch import nn
 
+from src.config.parts import LayerCount
 from src.errors import UserError
 
 # Blocks as timm, smp and torchvision name them: `blocks.3` (ViT), `stages_2.blocks.5` (ConvNeXt), `layers_1.blocks.0` (Swin),
@@ -17,12 +18,18 @@ _LAYER = re.compile(
 _Place = tuple[int, int]  # number of a stage, and of a block in it
 
 
-def layer_factors(encoder: object, decay: float) -> list[tuple[list[int], float]]:
+def layer_factors(encoder: object, decay: float, counts: LayerCount = "all") -> list[tuple[list[int], float]]:
     """The encoder's layers from the embedding up: the ids of each one's parameters, and the factor of its learning rate.
 
     As in BEiT and MAE every block is a layer; with `n` blocks the embedding has `decay ** (n + 1)`, the first block
     `decay ** n`, the last one `decay`, and what comes after it 1. Layers between two stages count to the block that they
     lead to, a stage's norm to its last block.
+
+    Args:
+        encoder: a module; anything else is refused.
+        decay: what a rate is multiplied by for each layer above it.
+        counts: "blocks" counts the blocks alone, as EoMT's authors do: the last one has 1, and the embedding has what the first
+            one has, `decay ** (n - 1)`.
 
     Raises:
         UserError: there is no encoder, nothing of it learns, or its parameters' names tell no blocks.
@@ -40,7 +47,10 @@ def layer_factors(encoder: object, decay: float) -> list[tuple[list[int], float]
     layers: list[list[int]] = [[] for _ in range(len(blocks) + 2)]
     for name, parameter in encoder.named_parameters():
         layers[number[places[name]]].append(id(parameter))
-    return [(ids, decay ** (len(blocks) + 1 - i)) for i, ids in enumerate(layers)]
+    top = len(blocks) + 1
+    if counts == "blocks":
+        return [(ids, decay ** min(max(top - 1 - i, 0), top - 2)) for i, ids in enumerate(layers)]
+    return [(ids, decay ** (top - i)) for i, ids in enumerate(layers)]
 
 
 def _places(names: list[str]) -> dict[str, _Place | str]:

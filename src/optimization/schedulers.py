@@ -40,8 +40,13 @@ def poly(
     warmup_steps: NonNegativeInt | None = None,
     warmup_start_factor: Share = 0.01,
     min_factor: Share = 0.0,
+    inclusive: bool = False,
 ) -> LambdaLR:
-    """Polynomial decay, (1 - progress)^power, the field's usual one (Chen et al. 2017, DeepLab)."""
+    """Polynomial decay, (1 - progress)^power, the field's usual one (Chen et al. 2017, DeepLab).
+
+    Args:
+        inclusive: warm-up and decay reach their ends at their own last step, as mmengine counts, and not one step later.
+    """
     return _decay(
         optimizer,
         total_steps,
@@ -50,7 +55,39 @@ def poly(
         warmup_steps,
         warmup_start_factor,
         min_factor,
+        inclusive,
     )
+
+
+def two_stage_poly(
+    optimizer: Optimizer,
+    total_steps: PositiveInt,
+    power: NonNegativeFloat = 0.9,
+    warmup_steps: NonNegativeInt = 500,
+    encoder_warmup_factor: NonNegativeFloat = 2.0,
+) -> LambdaLR:
+    """Two warm-ups from 0, then polynomial decay down to 0 (Kerssies et al. 2025, EoMT): the head's first, in which the encoder
+    waits at rate 0, then the encoder's. Each decays from the end of its own warm-up to the end of the run.
+
+    Args:
+        warmup_steps: of the head, and of all that is not the encoder.
+        encoder_warmup_factor: the encoder's, which comes after those, is as many times as long.
+    """
+    encoder_warmup = round(encoder_warmup_factor * warmup_steps)
+    _check_warmup(warmup_steps + encoder_warmup, total_steps)
+
+    def shape(waits: int, warmup: int) -> Callable[[int], float]:
+        def factor(step: int) -> float:
+            since = step - waits
+            if since < warmup:
+                return max(since, 0) / warmup
+            return (1 - min((since - warmup) / max(total_steps - waits - warmup, 1), 1.0)) ** power
+
+        return factor
+
+    head, encoder = shape(0, warmup_steps), shape(warmup_steps, encoder_warmup)
+    names = [str(group.get("name", "")) for group in optimizer.param_groups]
+    return LambdaLR(optimizer, [encoder if name.startswith("encoder") else head for name in names])
 
 
 def cosine(
@@ -60,9 +97,25 @@ def cosine(
     warmup_steps: NonNegativeInt | None = None,
     warmup_start_factor: Share = 0.01,
     min_factor: Share = 0.0,
+    over_warmup: bool = False,
 ) -> LambdaLR:
-    """Half a cosine from 1 down to `min_factor`, without restarts (Loshchilov and Hutter 2017)."""
-    return _decay(optimizer, total_steps, _half_cosine, warmup_fraction, warmup_steps, warmup_start_factor, min_factor)
+    """Half a cosine from 1 down to `min_factor`, without restarts (Loshchilov and Hutter 2017).
+
+    Args:
+        over_warmup: the cosine spans the whole run, and the warm-up multiplies it (DINOv3's probe); else it begins after it.
+    """
+    if not over_warmup:
+        return _decay(
+            optimizer, total_steps, _half_cosine, warmup_fraction, warmup_steps, warmup_start_factor, min_factor
+        )
+    warmup = round(warmup_fraction * total_steps) if warmup_steps is None else warmup_steps
+    _check_warmup(warmup, total_steps)
+
+    def factor(step: int) -> float:
+        rise = warmup_start_factor + (1 - warmup_start_factor) * step / warmup if step < warmup else 1.0
+        return rise * (min_factor + (1 - min_factor) * _half_cosine(min(step / total_steps, 1.0)))
+
+    return LambdaLR(optimizer, factor)
 
 
 def constant(
@@ -115,6 +168,7 @@ def _decay(
     warmup_steps: int | None,
     warmup_start_factor: float,
     min_factor: float,
+    inclusive: bool = False,
 ) -> LambdaLR:
     """Linear warm-up, then `shape(progress)`, 1 at progress 0, scaled to end at `min_factor`."""
     warmup = round(warmup_fraction * total_steps) if warmup_steps is None else warmup_steps
@@ -122,8 +176,8 @@ def _decay(
 
     def factor(step: int) -> float:
         if step < warmup:
-            return warmup_start_factor + (1 - warmup_start_factor) * step / warmup
-        progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+            return warmup_start_factor + (1 - warmup_start_factor) * step / max(warmup - inclusive, 1)
+        progress = min((step - warmup) / max(total_steps - warmup - inclusive, 1), 1.0)
         return min_factor + (1 - min_factor) * shape(progress)
 
     return LambdaLR(optimizer, factor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from src.config.parts import LayerCount
 from src.distributed.fsdp import whole
 from src.distributed.library_internals import is_batch_norm
 from src.optimization.parameter_groups import parameter_groups
@@ -28,6 +29,7 @@ class Optimization:
         encoder_lr_factor: multiplies `lr` for the encoder.
         decay_norm_and_bias: whether norms and biases decay too.
         layer_decay: multiplies the rate of each of the encoder's layers, once for every layer above it; None leaves them alike.
+        layer_decay_counts, aux_lr_factor, no_decay: see `parameter_groups`.
         accumulate: batches whose gradients make one step.
         clip: largest gradient norm; None clips nothing.
     """
@@ -39,6 +41,9 @@ class Optimization:
     encoder_lr_factor: float = 1.0
     decay_norm_and_bias: bool = True
     layer_decay: float | None = None
+    layer_decay_counts: LayerCount = "all"
+    aux_lr_factor: float = 1.0
+    no_decay: Sequence[str] | None = None
     accumulate: int = 1
     clip: float | None = None
 
@@ -51,6 +56,9 @@ class Optimization:
             self.encoder_lr_factor,
             self.decay_norm_and_bias,
             self.layer_decay,
+            self.layer_decay_counts,
+            self.aux_lr_factor,
+            self.no_decay,
         )
         optimizer = self.optimizer(groups)
         return optimizer, self.scheduler(optimizer=optimizer, total_steps=total_steps)

@@ -202,6 +202,9 @@ def build_optimization(settings: Settings, *, trust: Trust = STRANGER) -> Optimi
         encoder_lr_factor=optimizer.encoder_lr_factor,
         decay_norm_and_bias=optimizer.decay_norm_and_bias,
         layer_decay=optimizer.layer_decay,
+        layer_decay_counts=optimizer.layer_decay_counts,
+        aux_lr_factor=optimizer.aux_lr_factor,
+        no_decay=optimizer.no_decay,
         accumulate=trainer.accumulate_grad_batches,
         clip=trainer.gradient_clip_val,
     )

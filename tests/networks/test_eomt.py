@@ -151,7 +151,6 @@ def test_evaluation_draws_nothing() -> None:
         ({"encoder": "vit_smal"}, "network.encoder: timm knows no 'vit_smal'"),
         ({"encoder": "test_resnet"}, "network.encoder: 'test_resnet' is no plain ViT"),
         ({"encoder": "vit_giant_patch14_reg4_dinov2"}, "is no plain ViT"),
-        ({"num_queries": 4}, "network.num_queries: 4 cannot hold the 5 classes"),
         ({"num_blocks": 7}, "network.num_blocks: 7, and test_vit has 6 blocks"),
         ({"image_size": 60}, "network.image_size: 60 is no multiple of network.patch_size=16; take 64"),
         ({"encoder_weights": "nowhere.pth"}, "there is no file nowhere.pth"),

@@ -115,7 +115,6 @@ def test_weights_of_transformers_swin_classifier_reach_the_encoder(tmp_path: Pat
         ({"encoder": "resnet5"}, "network.encoder: timm knows no 'resnet5'"),
         ({"encoder": "test_vit"}, "network.encoder: 'test_vit' cannot serve mask2former"),
         ({"encoder": "swin_tiny_patch4_window7_224"}, "cannot serve mask2former"),
-        ({"num_queries": 4}, "network.num_queries: 4 cannot hold the 5 classes"),
         ({"heads": 3}, "network.heads: 3 do not divide network.channels=32"),
         ({"encoder_weights": "nowhere.pth"}, "there is no file nowhere.pth"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +119,30 @@ def test_configured_optimizers_take_the_groups(path: Path) -> None:
     assert isinstance(config, DictConfig)
     factor, decay = config.pop("encoder_lr_factor"), config.pop("decay_norm_and_bias")
     layer_decay = config.pop("layer_decay")
+    others = [config.pop(key) for key in ("layer_decay_counts", "aux_lr_factor", "no_decay")]
     assert set(config) - {"_target_"} <= set(inspect.signature(get_class(config._target_)).parameters)
     network = Network()
-    groups = parameter_groups(network, config.lr, config.weight_decay, factor, decay, layer_decay)
+    groups = parameter_groups(network, config.lr, config.weight_decay, factor, decay, layer_decay, *others)
     optimizer = instantiate(config, params=groups, _convert_="all")
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     network.head(network.decoder(network.backbone(torch.rand(2, 3, 5, 5)))).square().sum().backward()
     optimizer.step()
     assert [g["name"] for g in optimizer.param_groups] == [g["name"] for g in groups]
     assert all((p != before[name]).any() for name, p in network.named_parameters() if p.grad is not None)
+
+
+def test_what_does_not_decay_by_name_and_by_kind() -> None:
+    network = nn.Sequential(OrderedDict(first=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(4), aux=nn.GroupNorm(2, 4)))
+    spared = parameter_groups(network, 0.1, 0.01, no_decay=["norms", r"^first\.b"])[-1]
+    assert spared["name"] == "head_no_decay" and spared["weight_decay"] == 0
+    assert [p.ndim for p in spared["params"]] == [1] * 5  # the convolution's bias, and two of each norm
+    (group,) = parameter_groups(network, 0.1, 0.01, decay_norm_and_bias=False, no_decay=[])
+    assert group["weight_decay"] == 0.01 and len(group["params"]) == 6
+    with pytest.raises(UserError, match=r"optimizer\.no_decay: '\(' is no regular expression"):
+        parameter_groups(network, 0.1, 0.01, no_decay=["("])
+
+
+def test_heads_that_only_train_have_a_rate_of_their_own() -> None:
+    network = nn.Sequential(OrderedDict(body=nn.Linear(2, 2), auxiliary_head=nn.Linear(2, 2)))
+    groups = parameter_groups(network, 0.1, 0.01, aux_lr_factor=10.0)
+    assert [(g["name"], g["lr"], len(g["params"])) for g in groups] == [("head", 0.1, 2), ("aux", 1.0, 2)]

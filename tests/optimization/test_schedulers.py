@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, PolynomialLR
 
 from src.errors import UserError
-from src.optimization.schedulers import constant, cosine, onecycle, poly
+from src.optimization.schedulers import constant, cosine, onecycle, poly, two_stage_poly
 from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "conf" / "scheduler").glob("*.yaml"))
@@ -36,14 +37,15 @@ def rates(scheduler: LRScheduler, steps: int, group: int = 0) -> list[float]:
     return result
 
 
-@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
+# `two_stage_poly` takes no share for its warm-up, and starts from 0: see below.
+@pytest.fixture(params=[path for path in CONFIGS if path.stem != "two_stage_poly"], ids=lambda path: path.stem)
 def build(request: pytest.FixtureRequest) -> Build:
     config = OmegaConf.load(request.param)
     return lambda **given: instantiate(config, **given)
 
 
 def test_every_schedule_is_configured() -> None:
-    assert {p.stem for p in CONFIGS} == {"poly", "cosine", "onecycle", "constant"}
+    assert {p.stem for p in CONFIGS} == {"poly", "cosine", "onecycle", "constant", "two_stage_poly"}
 
 
 class TestEverySchedule:
@@ -128,3 +130,46 @@ class TestShapes:
             scheduler = schedule(optimizer_of(), 10, min_factor=0.3)
             assert min(rates(scheduler, 10)) > 0.03
             assert scheduler.get_last_lr() == pytest.approx([0.03])
+
+
+def named(*names: str) -> Optimizer:
+    return SGD([{"name": name, "params": [nn.Parameter(torch.zeros(1))], "lr": 0.1} for name in names])
+
+
+class TestTwoStages:
+    def test_the_encoder_waits_for_the_head(self) -> None:
+        schedule = two_stage_poly(named("encoder_layer_00", "head"), 20, power=1.0, warmup_steps=4)
+        encoder, head = [[0.1 * shape(step) for step in range(21)] for shape in schedule.lr_lambdas]
+        assert encoder[:4] == [0.0] * 4 and encoder[8] == pytest.approx(0.05) and encoder[12] == pytest.approx(0.1)
+        assert head[0] == 0 and head[2] == pytest.approx(0.05) and head[4] == pytest.approx(0.1)
+        assert encoder[16] == pytest.approx(0.05) and head[12] == pytest.approx(0.05) and encoder[20] == head[20] == 0
+
+    @pytest.mark.parametrize("done", [0, 3, 9, 19])
+    def test_a_loaded_one_goes_on_exactly(self, done: int) -> None:
+        whole = rates(two_stage_poly(named("encoder", "head"), 20, warmup_steps=4), 20)
+        scheduler = two_stage_poly(named("encoder", "head"), 20, warmup_steps=4)
+        rates(scheduler, done)
+        resumed = two_stage_poly(named("encoder", "head"), 20, warmup_steps=4)
+        resumed.optimizer.load_state_dict(scheduler.optimizer.state_dict())
+        resumed.load_state_dict(scheduler.state_dict())
+        assert rates(resumed, 20 - done) == whole[done:]
+
+    @pytest.mark.parametrize("steps", [1, 2, 3])
+    def test_short_runs_and_no_warm_up(self, steps: int) -> None:
+        assert rates(two_stage_poly(named("encoder", "head"), steps, warmup_steps=0), steps + 1)[0] == 0.1
+        with pytest.raises(UserError, match=r"scheduler\.warmup_steps: 6 of warm-up"):
+            two_stage_poly(named("encoder", "head"), steps, warmup_steps=2)
+
+
+def test_an_inclusive_poly_ends_with_its_last_step() -> None:
+    schedule = poly(optimizer_of(), 10, warmup_steps=3, min_factor=0.1, inclusive=True)
+    factors = [schedule.lr_lambdas[0](step) for step in range(11)]
+    assert factors[0] == 0.01 and factors[2] == 1 and factors[3] == 1
+    assert factors[9] == factors[10] == pytest.approx(0.1)
+
+
+def test_a_cosine_over_its_warm_up() -> None:
+    schedule = cosine(optimizer_of(), 10, warmup_steps=4, warmup_start_factor=0.0, over_warmup=True)
+    factors = [schedule.lr_lambdas[0](step) for step in range(11)]
+    assert factors[0] == 0 and factors[5] == pytest.approx(0.5) and factors[10] == pytest.approx(0)
+    assert factors[2] == pytest.approx(0.5 * (1 + math.cos(math.pi / 5)) / 2)

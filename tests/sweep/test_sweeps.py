@@ -219,7 +219,7 @@ def test_a_mistake_common_to_all_jobs_is_said_before_anything_is_written(
 @pytest.mark.parametrize(
     ("arguments", "folders"),
     [
-        (["experiment=camvid_cnn,voc_fcn", "data.root=conf/data/../model"], ""),
+        (["experiment=camvid_cnn,voc_fcn_r50", "data.root=conf/data/../model"], ""),
         (["data=camvid,voc", "data.root=/x", "data.download=null"], None),
         (["model=cnn,gan", "discriminator=patchgan", "test=true"], "gan"),
         (["network=unet,tiny", "network.encoder=resnet18", "optimizer.lr=0.2"], "unet"),

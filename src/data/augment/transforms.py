@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
@@ -16,7 +16,9 @@ from torchvision.transforms.v2 import functional as F
 from src.config.inference import factor_to_sides
 from src.config.rules import check_bounds
 from src.config.shares import Share
-from src.data.augment.geometry import Geometry, Warp, happens
+from src.data.augment.crops import largest_share, padded, resized, warped
+from src.data.augment.distortion import Distortion
+from src.data.augment.geometry import Geometry, happens
 from src.data.augment.pixels import Looks
 from src.data.samples import Pixels
 from src.errors import UserError
@@ -32,7 +34,11 @@ class Augment:
     out of the original and resized once, and all else is done to that. What has the probability 0 draws nothing.
 
     Args:
-        scale: range of the zoom, drawn log-uniformly; None keeps the size.
+        scale: range of the zoom; None keeps the size.
+        zoom: whether the zoom is drawn log-uniformly or uniformly, as mmsegmentation's `ratio_range`.
+        antialias: of images that are shrunk; OpenCV, and so mmsegmentation, has none.
+        pad: the value of each channel beyond the image, which is put there after all other changes; None repeats the edge,
+            before them.
         short_side: images are resized before the zoom so that their shorter side has so many pixels, as
             `inference.short_side` does when they are scored; None and 0 leave them as they are.
         long_side: the most pixels that the longer side may have then, before the zoom; None and 0 set no limit.
@@ -51,6 +57,7 @@ class Augment:
             pixels, three a side at least.
         bend: standard deviation of the control points' displacements, in pixels.
         photometric: probability of a change of brightness, contrast, saturation and hue (8-bit gray or RGB only).
+        photometric_mode: "jitter" makes all four changes or none, in any order; for "each" and "ssd" see `Distortion`.
         brightness, contrast, saturation: strength; 0.4 draws a factor from 0.6 to 1.4.
         hue: strength, as a share of the colour circle, at most 0.5.
         rand: this many changes of colour and contrast drawn by lot for each image, one after the other, in the manner of
@@ -99,6 +106,10 @@ class Augment:
         jpeg_quality: list[Annotated[int, Field(ge=1, le=100)]] | None = None,
         erase: Share = 0.0,
         erase_area: list[Annotated[float, Field(gt=0, le=1)]] | None = None,
+        zoom: Literal["log", "uniform"] = "log",
+        antialias: bool = True,
+        pad: list[float] | None = None,
+        photometric_mode: Literal["jitter", "each", "ssd"] = "jitter",
     ) -> None:
         gamma_range, jpeg_quality = gamma_range or [0.7, 1.5], jpeg_quality or [30, 95]
         erase_area = erase_area or [0.02, 0.2]
@@ -121,11 +132,16 @@ class Augment:
         self.short_side, self.long_side = short_side, long_side
         self.flip, self.vertical_flip, self.photometric, self.blur = flip, vertical_flip, photometric, blur
         self.quarter_turns = quarter_turns
+        self.zoom, self.antialias, self.pad = zoom, antialias, pad
         self._geometry = Geometry(rotation, degrees, perspective, tilt, elastic, bend)
         self._looks = Looks(
             rand, rand_strength, gamma, gamma_range, noise, noise_strength, jpeg, jpeg_quality, erase, erase_area
         )
         self._jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+        if photometric_mode != "jitter":
+            strengths = (brightness, contrast, saturation, hue)
+            self._distortion = Distortion(photometric, *strengths, additive=photometric_mode == "ssd")
+        self.photometric_mode = photometric_mode
         self._blur = v2.GaussianBlur(kernel_size=7, sigma=(0.1, 2.0))
 
     def check(self, channels: int, intensity: tuple[float, float], has_crop: bool) -> None:
@@ -136,6 +152,8 @@ class Augment:
         """
         if not has_crop and self.scale is not None:
             raise UserError("data.crop: random scaling needs a crop, or samples of a batch differ in size; give one")
+        if self.pad is not None and len(self.pad) != channels:
+            raise UserError(f"data.augment.pad: has {len(self.pad)} values for {channels} channels; give one for each")
         of_photos = {"photometric": self.photometric, "rand": self._looks.rand, "jpeg": self._looks.jpeg}
         wanted = next((key for key, value in of_photos.items() if value), None)
         if wanted is not None and not (channels in (1, 3) and intensity == (0.0, 255.0)):
@@ -161,6 +179,7 @@ class Augment:
             wanted: a class; a crop in which it has less than 0.15% of the pixels is drawn again (ten times at most).
             intensity: lowest and highest image value.
         """
+        whole = crop
         turns = int(torch.randint(1, 4, ())) if happens(self.quarter_turns) else 0
         if turns % 2:
             if crop is not None:
@@ -176,11 +195,14 @@ class Augment:
             pixels = pixels.moved(F.horizontal_flip)
         if torch.rand(()) < self.vertical_flip:
             pixels = pixels.moved(F.vertical_flip)
-        if torch.rand(()) < self.photometric:
+        if self.photometric_mode != "jitter":
+            pixels = replace(pixels, image=self._distortion(pixels.image))
+        elif torch.rand(()) < self.photometric:
             pixels = replace(pixels, image=self._jitter(pixels.image))
         if torch.rand(()) < self.blur:
             pixels = replace(pixels, image=self._blur(pixels.image))
-        return replace(pixels, image=self._looks(pixels.image, intensity))
+        pixels = replace(pixels, image=self._looks(pixels.image, intensity))
+        return pixels if self.pad is None or whole is None else padded(pixels, whole, ignore_index, self.pad)
 
     def _scale_and_crop(
         self, pixels: Pixels, crop: Sequence[int] | None, ignore_index: int, wanted: int | None
@@ -189,11 +211,14 @@ class Augment:
         height, width = pixels.image.shape[-2:]
         zoom = factor_to_sides(height, width, self.short_side, self.long_side) if self.short_side else 1.0
         if self.scale is not None:
-            low, high = math.log(self.scale[0]), math.log(self.scale[1])
-            zoom *= math.exp(low + (high - low) * float(torch.rand(())))
+            low, high = self.scale
+            if self.zoom == "uniform":
+                zoom *= low + (high - low) * float(torch.rand(()))
+            else:
+                zoom *= math.exp(math.log(low) + (math.log(high) - math.log(low)) * float(torch.rand(())))
         if crop is None:
             size = [max(1, math.floor(side * zoom + 0.5)) for side in (height, width)]
-            pixels = pixels if size == [height, width] else _resize(pixels, size)
+            pixels = pixels if size == [height, width] else resized(pixels, size, self.antialias)
             return pixels if warp is None else warp(pixels, (0, 0), size, ignore_index)
         # The crop's window, in pixels of the original; it may be larger than the image.
         window = [max(1, round(crop[0] / zoom)), max(1, round(crop[1] / zoom))]
@@ -202,17 +227,16 @@ class Augment:
             top = int(torch.randint(height - cut[0] + 1, ()))
             left = int(torch.randint(width - cut[1] + 1, ()))
             seen = F.crop(pixels.mask, top, left, cut[0], cut[1])
-            varied = self.max_class_share == 1 or _largest_share(seen, ignore_index) <= self.max_class_share
+            varied = self.max_class_share == 1 or largest_share(seen, ignore_index) <= self.max_class_share
             if varied and (wanted is None or int((seen == wanted).sum()) >= LEAST * seen.numel()):
                 break
         if warp is not None:
-            return _warped(pixels, warp, (top, left), cut, window, crop, ignore_index)
+            return warped(pixels, warp, (top, left), cut, window, crop, ignore_index, self.antialias)
         pixels = pixels.moved(lambda one: F.crop(one, top, left, cut[0], cut[1]))
         size = [max(1, round(crop[0] * cut[0] / window[0])), max(1, round(crop[1] * cut[1] / window[1]))]
         if size != cut:
-            pixels = _resize(pixels, size)
-        below, right = crop[0] - size[0], crop[1] - size[1]
-        return _pad(pixels, below, right, ignore_index) if below or right else pixels
+            pixels = resized(pixels, size, self.antialias)
+        return pixels if self.pad is not None else padded(pixels, crop, ignore_index)
 
 
 class Strong:
@@ -251,57 +275,3 @@ class Strong:
         if torch.rand(()) < self.blur:
             image = self._blur(image)
         return image
-
-
-def _warped(
-    pixels: Pixels,
-    warp: Warp,
-    corner: Sequence[int],
-    cut: Sequence[int],
-    window: Sequence[int],
-    crop: Sequence[int],
-    ignore_index: int,
-) -> Pixels:
-    """The warped crop, out of its region with as much around it as the warp may reach for and the image has."""
-    begin: list[float] = []
-    size: list[int] = []
-    box: list[tuple[int, int]] = []
-    for side, margin in enumerate(warp.margin(crop)):
-        zoom = crop[side] / window[side]
-        reach = math.ceil(margin / zoom)
-        first = max(0, corner[side] - reach)
-        end = min(pixels.mask.shape[side - 2], corner[side] + cut[side] + reach)
-        box.append((first, end - first))
-        size.append(max(1, round((end - first) * zoom)))
-        begin.append((corner[side] - first) * size[side] / (end - first))
-    (top, tall), (left, wide) = box
-    pixels = pixels.moved(lambda one: F.crop(one, top, left, tall, wide))
-    if size != [tall, wide]:
-        pixels = _resize(pixels, size)
-    return warp(pixels, begin, crop, ignore_index)
-
-
-def _resize(pixels: Pixels, size: list[int]) -> Pixels:
-    """The image resampled with antialiasing; of mask and depth the nearest pixels, the same ones of both."""
-
-    def nearest(one: Tensor) -> Tensor:
-        resized: Tensor = F.resize(one[None], size, F.InterpolationMode.NEAREST_EXACT)[0]
-        return resized
-
-    image = F.resize(pixels.image, size, F.InterpolationMode.BILINEAR, antialias=True)
-    return Pixels(image, nearest(pixels.mask), None if pixels.depth is None else nearest(pixels.depth))
-
-
-def _pad(pixels: Pixels, below: int, right: int, ignore_index: int) -> Pixels:
-    """The image with its edge repeated, the mask with ignored pixels, the depth with unknown ones."""
-    around = [0, 0, right, below]
-    image = F.pad(pixels.image, around, padding_mode="edge")
-    mask = F.pad(pixels.mask[None], around, fill=ignore_index)[0]
-    return Pixels(image, mask, None if pixels.depth is None else F.pad(pixels.depth[None], around, fill=math.nan)[0])
-
-
-def _largest_share(mask: Tensor, ignore_index: int) -> float:
-    counts = torch.bincount(mask.flatten(), minlength=ignore_index + 1)
-    counts[ignore_index] = 0
-    total = int(counts.sum())
-    return int(counts.max()) / total if total else 1.0

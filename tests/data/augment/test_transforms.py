@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.data.augment.transforms import Augment, _resize
+from src.data.augment.crops import resized
+from src.data.augment.transforms import Augment
 from src.data.dataset import Samples
 from src.data.labels import LabelSet
 from src.data.samplers import TrainingBatches
@@ -116,7 +117,7 @@ def test_what_is_0_changes_and_draws_nothing() -> None:
         changed = augment(Pixels(image, mask), [20, 24], 255)
         assert torch.equal(torch.rand(3), following)
         cut = mask[top : top + window[0], left : left + window[1]]
-        expected = _resize(Pixels(cut[None] * 20, cut), [20, 24])
+        expected = resized(Pixels(cut[None] * 20, cut), [20, 24])
         assert torch.equal(changed.mask, expected.mask.flip(-1) if flipped else expected.mask)
         assert torch.equal(changed.image[:1], expected.image.flip(-1) if flipped else expected.image)
 
@@ -170,8 +171,8 @@ def test_nearest_pixels_of_mask_and_depth_are_the_same_at_any_size() -> None:
     for _ in range(200):
         before, after = torch.randint(1, 200, (2, 2), generator=generator).tolist()
         mask = torch.randint(0, 256, before, dtype=torch.uint8, generator=generator)
-        resized = _resize(Pixels(mask[None], mask, mask.float()), after)
-        assert resized.depth is not None and torch.equal(resized.depth, resized.mask.float())
+        found = resized(Pixels(mask[None], mask, mask.float()), after)
+        assert found.depth is not None and torch.equal(found.depth, found.mask.float())
 
 
 def test_a_reversed_scale_is_refused() -> None:
