@@ -59,7 +59,7 @@ RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "potsdam_deeplabv3plus_r50": (
         make_potsdam,
         ["network.encoder=resnet18", "data.dataset.tile=[64,64]", "data.dataset.eval_window=64",
-         "data.dataset.eval_overlap=16", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2"],
+         "data.dataset.eval_overlap=32", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2"],
     ),
     "coco_deeplabv3_torchvision": (
         lambda root: coco(root, 4, names=_COCO),
