@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from src.cli.command import compose
+from src.config.check import check
+from src.networks.base import SegmentationNetwork
 from src.train import train
-from tests.conftest import settings
+from src.training.build import make
+from tests.conftest import ROOT, settings
 from tests.data.formats.test_isprs import make_potsdam
 from tests.data.formats.test_public import ade20k, cocostuff, loveda
 from tests.data.layouts import cityscapes, coco, voc
@@ -78,6 +81,21 @@ def test_recipe(name: str, tmp_path: Path) -> None:
     assert outcome.metrics["steps"] == 2
     assert 0 <= outcome.metrics["val"]["miou"] <= 1
     assert outcome.metrics["test"].keys() == outcome.metrics["val"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml")))
+def test_a_recipe_passes_the_check_at_its_own_size(name: str) -> None:
+    """What is shrunk above may hide a crop that does not suit the network, or keys that contradict each other."""
+    recipe = compose("train", [f"experiment={name}"])
+    check(compose("train", [f"experiment={name}", "data.root=/none"]) if "root" in recipe["data"] else recipe)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_network_is_built_at_its_own_size(name: str) -> None:
+    node = compose("train", [f"experiment={name}", "data.root=/none"])["network"]
+    network = make(node | {"encoder_weights": None}, "network", num_classes=150, in_channels=3)
+    assert isinstance(network, SegmentationNetwork)
 
 
 @pytest.mark.parametrize("debug", ["fast", "profile"])
