@@ -53,7 +53,7 @@ def with_dropout(block: nn.Module, probability: float) -> None:
 
 
 def _head(in_channels: int, num_classes: int, channels: int | None) -> nn.Sequential:
-    head = FCNHead(in_channels, num_classes)
+    head: nn.Sequential = FCNHead(in_channels, num_classes)
     if channels is not None:
         head[0] = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         head[1] = nn.BatchNorm2d(channels)

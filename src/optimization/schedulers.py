@@ -81,7 +81,7 @@ def two_stage_poly(
             since = step - waits
             if since < warmup:
                 return max(since, 0) / warmup
-            return (1 - min((since - warmup) / max(total_steps - waits - warmup, 1), 1.0)) ** power
+            return float((1 - min((since - warmup) / max(total_steps - waits - warmup, 1), 1.0)) ** power)
 
         return factor
 

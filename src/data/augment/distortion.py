@@ -45,7 +45,8 @@ class Distortion:
     def _brightened(self, image: Tensor) -> Tensor:
         if self.additive:
             return as_dtype(image.float() + _RANGE * _around(0.0, self.brightness), image.dtype)
-        return F.adjust_brightness(image, max(0.0, _around(1.0, self.brightness)))
+        brightened: Tensor = F.adjust_brightness(image, max(0.0, _around(1.0, self.brightness)))
+        return brightened
 
     def _contrasted(self, image: Tensor) -> Tensor:
         if not happens(self.probability):
@@ -56,7 +57,8 @@ class Distortion:
     def _saturated(self, image: Tensor) -> Tensor:
         factor = max(0.0, _around(1.0, self.saturation))
         if not self.additive:
-            return F.adjust_saturation(image, factor)
+            saturated: Tensor = F.adjust_saturation(image, factor)
+            return saturated
         values = image.float()
         value = values.amax(dim=0)
         chroma = value - values.amin(dim=0)
