@@ -133,8 +133,9 @@ def distorted(color: tuple[int, int, int], random: np.random.Generator) -> list[
 @pytest.mark.parametrize("color", [(120, 80, 40), (250, 250, 10), (30, 200, 220)])
 def test_colours_change_as_mmsegmentations_do(color: tuple[int, int, int]) -> None:
     node = recipe("voc_fcn_r50")["data"]["augment"]
-    strengths = [node[key] for key in ("photometric", "brightness", "contrast", "saturation", "hue")]
-    change, image = Distortion(*strengths, additive=True), torch.tensor(color, dtype=torch.uint8)[:, None, None]
+    strengths = {key: node[key] for key in ("brightness", "contrast", "saturation", "hue")}
+    change = Distortion(node["photometric"], **strengths, additive=True)
+    image = torch.tensor(color, dtype=torch.uint8)[:, None, None]
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     ours = np.array([change(image).flatten().tolist() for _ in range(1500)], float)
