@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from src.data.fetch import Archive, fetch
 from src.data.formats.paired import Paired, in_folders
 from src.data.labels import LabelSet
 from src.data.layout.pairs import Pair
@@ -22,6 +24,12 @@ _CLASSES: dict[str, tuple[int, int, int]] = {
     "agriculture": (255, 195, 128),
 }
 
+_RECORD = "https://zenodo.org/records/5706578/files"
+ARCHIVES = {
+    "Train": Archive(f"{_RECORD}/Train.zip", "de2b196043ed9b4af1690b3f9a7d558f", "Train", "Train"),
+    "Val": Archive(f"{_RECORD}/Val.zip", "84cae2577468ff0b5386758bb386d31d", "Val", "Val"),
+}
+
 
 class LoveDA(Paired):
     """`<root>/{Train,Val}/{Urban,Rural}/images_png/*.png` with masks of the same names in `masks_png/`.
@@ -33,9 +41,10 @@ class LoveDA(Paired):
         split: "train", "val" or "test".
         root: the data set's folder.
         domains: which of the two to read, in every split.
+        download: fetch the split's archive into `root` where it is missing.
 
     Raises:
-        UserError: a folder is missing or empty, an image has no mask or a mask no image.
+        UserError: a folder is missing or empty, an image has no mask or a mask no image, or the download failed.
     """
 
     def __init__(
@@ -43,14 +52,17 @@ class LoveDA(Paired):
         split: str,
         root: str,
         domains: Annotated[list[Literal["urban", "rural"]], Field(min_length=1)] | None = None,
+        download: bool = False,
     ) -> None:
-        folder = existing(root)
         part = "Train" if split == "train" else "Val"
+        if download:
+            fetch(Path(root).expanduser(), [ARCHIVES[part]])
+        folder = existing(root)
         pairs: list[Pair] = []
         for domain in ("urban", "rural"):
             if domain in (domains or ("urban", "rural")):
                 place = f"{part}/{domain.title()}"
-                mend = f"unpack LoveDA's {part}.zip into {folder}"
+                mend = f"unpack LoveDA's {part}.zip into {folder}, or fetch it with data.download=true"
                 pairs += in_folders(folder, f"{place}/images_png", f"{place}/masks_png", mend, before=f"{domain}/")
         labels = LabelSet(tuple(_CLASSES), tuple(_CLASSES.values()))
         lookup = class_lookup(labels, None, [], reduce_zero_label=True)

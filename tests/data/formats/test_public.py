@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from src.data.dataset import Source
+from src.data.fetch import Archive
 from src.data.formats import cityscapes
 from src.data.formats.acdc import ACDC
 from src.data.formats.ade20k import ADE20K
@@ -22,12 +25,13 @@ from src.data.formats.cocostuff import CocoStuff
 from src.data.formats.gta5 import GTA5
 from src.data.formats.isaid import ISAID
 from src.data.formats.kitti import Kitti
-from src.data.formats.loveda import LoveDA
+from src.data.formats.loveda import ARCHIVES, LoveDA
 from src.data.formats.mapillary import Mapillary
 from src.data.formats.pascal_context import PascalContext
 from src.data.labels import voc_colors
 from src.errors import UserError
 from tests.data.layouts import index_png, photo, rows
+from tests.data.test_fetch import Server
 
 
 def names(source: Source) -> list[str]:
@@ -124,6 +128,16 @@ def test_loveda_tells_domains_apart(tmp_path: Path) -> None:
     (tmp_path / "Train/Rural").rename(tmp_path / "Rural")
     with pytest.raises(UserError, match=r"Train/Rural/images_png is missing; unpack LoveDA's Train\.zip into"):
         LoveDA("train", str(tmp_path))
+
+
+def test_loveda_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.make_archive(str(tmp_path / "Train"), "zip", loveda(tmp_path / "packed"), "Train")
+    content = (tmp_path / "Train.zip").read_bytes()
+    server = Server(content, at_once=len(content))
+    monkeypatch.setitem(ARCHIVES, "Train", Archive(server.url, hashlib.md5(content).hexdigest(), "Train", "Train"))
+    assert len(LoveDA("train", str(tmp_path / "root"), download=True)) == 4
+    assert not (tmp_path / "root/Val").exists()
+    server.http.shutdown()
 
 
 def mapillary(root: Path, masks: str = "v1.2/labels", config: str = "config_v1.2.json", count: int = 2) -> Path:
