@@ -193,11 +193,11 @@ class TestGroups:
         for key, _, _, lr, decay in rows:
             parts = key.split(".")
             above = depth - 1 - int(parts[3]) if parts[2] == "layers" else depth - 1 if parts[2] == "embeddings" else 0
-            assert lr == pytest.approx(1e-4 * 0.8**above) and decay == (0.05), key
+            assert lr == pytest.approx(1e-4 * 0.8**above) and decay == 0.05, key
 
     def test_torchvisions(self) -> None:
         for key, _, _, lr, decay in self.groups("coco_deeplabv3_torchvision", "network.encoder=mobilenet_v3_large"):
-            assert lr == pytest.approx(0.2 if "aux_classifier" in key else 0.02) and decay == (1e-4), key
+            assert lr == pytest.approx(0.2 if "aux_classifier" in key else 0.02) and decay == 1e-4, key
 
     def test_dinov3s(self) -> None:
         rows = list(self.groups("ade20k_dinov3_linear", "network.encoder=vit_tiny_patch16_224"))
