@@ -74,7 +74,8 @@ def _check_sizes(settings: Settings) -> None:
     data, network, trainer = settings.data, settings.network, settings.trainer
     signature = signatures.read(network.target)
     constants = signature.constants if signature else {}
-    divisor = _patch(network.node.get("encoder")) or constants.get("SIZE_DIVISOR")
+    own = network.node.get("patch_size")  # EoMT's, whatever patches its encoder had
+    divisor = own if isinstance(own, int) else _patch(network.node.get("encoder")) or constants.get("SIZE_DIVISOR")
     if data.crop:
         check_sides("data.crop", data.crop)
         if isinstance(divisor, int) and any(side % divisor for side in data.crop):
