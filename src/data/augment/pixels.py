@@ -1,4 +1,4 @@
-"""Changes what an image looks like and moves nothing: gamma, noise, JPEG artefacts, erased boxes, changes by lot."""
+"""Changes what an image looks like and moves nothing: CLAHE, gamma, noise, JPEG artefacts, erased boxes, changes by lot."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from src.data.augment.geometry import as_dtype, happens
+from src.optional_packages import needs
 
 _ASPECT = 0.3  # the narrowest box that is erased, width over height or the other way round
 
@@ -22,7 +24,8 @@ class Looks:
     Attributes:
         rand: how many changes of colour, drawn one by one out of `_CHANGES`.
         rand_strength: the strongest of them, in 0…1.
-        gamma, noise, jpeg, erase: probabilities.
+        clahe, gamma, noise, jpeg, erase: probabilities.
+        clahe_limit: the largest limit of the contrast, in 0…1.
         gamma_range: of the exponent, drawn log-uniformly.
         noise_strength: the largest standard deviation, as a share of the intensity range.
         jpeg_quality: range of the quality, 1 to 100.
@@ -31,6 +34,8 @@ class Looks:
 
     rand: int
     rand_strength: float
+    clahe: float
+    clahe_limit: float
     gamma: float
     gamma_range: Sequence[float]
     noise: float
@@ -45,6 +50,8 @@ class Looks:
         for _ in range(self.rand):
             change = _CHANGES[int(torch.randint(len(_CHANGES), ()))]
             image = change(image, self.rand_strength * (2 * float(torch.rand(())) - 1))
+        if happens(self.clahe):
+            image = _clahe(image, self.clahe_limit * float(torch.rand(())), intensity)
         if happens(self.gamma):
             image = _gamma(image, _log_uniform(self.gamma_range), intensity)
         if happens(self.noise):
@@ -55,6 +62,19 @@ class Looks:
             low, high = self.jpeg_quality
             image = F.jpeg(image, int(torch.randint(low, high + 1, ())))
         return _erased(image, self.erase_area, intensity) if happens(self.erase) else image
+
+
+def _clahe(image: Tensor, limit: float, intensity: tuple[float, float]) -> Tensor:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994), scikit-image's: of RGB the brightest channel's, its
+    hue kept; else of each channel alone."""
+    low, high = intensity
+    share = ((image.double() - low) / (high - low)).clamp(0, 1).numpy()
+    equalize = needs("skimage.exposure", "topology").equalize_adapthist
+    if len(share) == 3:
+        equalized = equalize(share.transpose(1, 2, 0), clip_limit=limit).transpose(2, 0, 1)
+    else:
+        equalized = np.stack([equalize(channel, clip_limit=limit) for channel in share])
+    return as_dtype(low + (high - low) * torch.from_numpy(equalized), image.dtype)
 
 
 def _gamma(image: Tensor, exponent: float, intensity: tuple[float, float]) -> Tensor:

@@ -22,6 +22,7 @@ from src.data.augment.geometry import Geometry, happens
 from src.data.augment.pixels import Looks
 from src.data.samples import Pixels
 from src.errors import UserError
+from src.optional_packages import needs
 
 LEAST = 0.0015  # share of an image or crop that a class should have to be seen: DAFormer's 3000 pixels of Cityscapes
 _TRIES = 10  # crops drawn until one class's share is small enough, as in mmsegmentation's cat_max_ratio
@@ -64,6 +65,8 @@ class Augment:
             RandAugment (Cubuk et al. 2020), but of those that move nothing: none, autocontrast, equalize, brightness, contrast,
             saturation, sharpness, posterize, solarize (8-bit gray or RGB only).
         rand_strength: of the strongest of them, 0 to 1.
+        clahe: probability of contrast-limited adaptive histogram equalisation (scikit-image's, the extra `topology`).
+        clahe_limit: the largest limit of its contrast; each image's is drawn evenly below it.
         gamma: probability of a power of the share of the intensity range, by an exponent out of `gamma_range`.
         gamma_range: drawn log-uniformly.
         noise: probability of Gaussian noise, of a standard deviation from 0 to `noise_strength`.
@@ -110,6 +113,8 @@ class Augment:
         antialias: bool = True,
         pad: list[float] | None = None,
         photometric_mode: Literal["jitter", "each", "ssd"] = "jitter",
+        clahe: Share = 0.0,
+        clahe_limit: Annotated[float, Field(gt=0, le=1)] = 0.03,
     ) -> None:
         gamma_range, jpeg_quality = gamma_range or [0.7, 1.5], jpeg_quality or [30, 95]
         erase_area = erase_area or [0.02, 0.2]
@@ -135,8 +140,9 @@ class Augment:
         self.zoom, self.antialias, self.pad = zoom, antialias, pad
         self._geometry = Geometry(rotation, degrees, perspective, tilt, elastic, bend)
         self._looks = Looks(
-            rand, rand_strength, gamma, gamma_range, noise, noise_strength, jpeg, jpeg_quality, erase, erase_area
-        )
+            rand, rand_strength, clahe, clahe_limit, gamma, gamma_range, noise, noise_strength, jpeg, jpeg_quality, erase,
+            erase_area,
+        )  # fmt: skip
         self._jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
         if photometric_mode != "jitter":
             strengths = (brightness, contrast, saturation, hue)
@@ -152,6 +158,8 @@ class Augment:
         """
         if not has_crop and self.scale is not None:
             raise UserError("data.crop: random scaling needs a crop, or samples of a batch differ in size; give one")
+        if self._looks.clahe:
+            needs("skimage", "topology")  # told before a sample is read
         if self.pad is not None and len(self.pad) != channels:
             raise UserError(f"data.augment.pad: has {len(self.pad)} values for {channels} channels; give one for each")
         of_photos = {"photometric": self.photometric, "rand": self._looks.rand, "jpeg": self._looks.jpeg}
