@@ -46,7 +46,7 @@ def test_a_wheel_works(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    assert "network: deeplabv3" in run("src.train", "--help")
+    assert "network: bisenetv2, ddrnet, deeplabv3" in run("src.train", "--help")
     run("src.train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run")
     run("src.evaluate", "ckpt=run", "trainer=cpu")
     run("src.report", "run")
