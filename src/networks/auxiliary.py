@@ -12,6 +12,8 @@ from src.networks.base import SegmentationNetwork
 class _WithAuxiliaryHead(nn.Module):
     """One of smp's models, its parts under their names, and a head on the encoder's stage before the last."""
 
+    ONLY_TRAIN = ("auxiliary_head",)  # heads; see `SegmentationNetwork.only_train`
+
     def __init__(self, model: SegmentationModel, num_classes: int, channels: int | None) -> None:
         super().__init__()
         self.encoder, self.decoder, self.segmentation_head = model.encoder, model.decoder, model.segmentation_head

@@ -83,6 +83,12 @@ class SegmentationNetwork(nn.Module):
             return self.core.get_submodule(self._encoder) if self._encoder is not None else None
         return nn.ModuleDict({name.replace(".", "_"): self.core.get_submodule(name) for name in self._encoder})
 
+    @property
+    def only_train(self) -> list[nn.Module]:
+        """Heads whose outputs only losses see: the modules that the core names in `ONLY_TRAIN` and has."""
+        modules = dict(self.core.named_modules())
+        return [modules[name] for name in getattr(self.core, "ONLY_TRAIN", ()) if name in modules]
+
     def at_share(self, share: float) -> None:
         """See `FollowsTraining`."""
         if isinstance(self.core, FollowsTraining):

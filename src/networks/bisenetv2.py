@@ -38,6 +38,8 @@ def bisenetv2(
 class _BiSeNetV2(nn.Module):
     """Names of parts are those of https://github.com/CoinCheung/BiSeNet (MIT)."""
 
+    ONLY_TRAIN = ("boosters",)  # heads; see `SegmentationNetwork.only_train`
+
     def __init__(
         self, num_classes: int, in_channels: int, head_channels: int, booster_channels: int, aux: bool
     ) -> None:

@@ -44,6 +44,8 @@ def ddrnet(
 
 
 class _Core(nn.Module):
+    ONLY_TRAIN = ("seghead_extra",)  # heads; see `SegmentationNetwork.only_train`
+
     def __init__(self, backbone: _Backbone, width: int, head: int, num_classes: int, aux: bool) -> None:
         super().__init__()
         self.backbone = backbone

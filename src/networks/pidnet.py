@@ -69,6 +69,8 @@ def pidnet(
 
 
 class _Core(nn.Module):
+    ONLY_TRAIN = ("seghead_p", "seghead_d")  # heads; see `SegmentationNetwork.only_train`
+
     def __init__(self, backbone: _Backbone, size: _Size, num_classes: int, aux: bool, boundary: bool) -> None:
         super().__init__()
         self.backbone = backbone

@@ -115,6 +115,8 @@ class _Backbone(nn.Module):
 class _Core(nn.Module):
     """The decoder of BiSeNet (Yu et al. 2018) with the encoder's stage of stride 8 for its spatial path."""
 
+    ONLY_TRAIN = ("conv_out32", "conv_out16", "conv_out_sp8")  # heads; see `SegmentationNetwork.only_train`
+
     def __init__(self, backbone: _Backbone, num_classes: int, aux: bool, boundary: bool) -> None:
         super().__init__()
         self.backbone = backbone

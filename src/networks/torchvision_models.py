@@ -16,6 +16,8 @@ POOLED_BATCH_NORM = ("deeplabv3",)  # the config check refuses one image a devic
 class _Core(nn.Module):
     """A torchvision segmentation model with our names for its outputs."""
 
+    ONLY_TRAIN = ("model.aux_classifier",)  # heads; see `SegmentationNetwork.only_train`
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model

@@ -38,7 +38,7 @@ def parameter_groups(
         layer_decay: what the rate of an encoder's layer is multiplied by for each layer above it (BEiT, Bao et al. 2022);
             None or 1 leaves them alike.
         layer_decay_counts: which layers count; see `src.optimization.layers.layer_factors`.
-        aux_lr_factor: the learning rate of heads that only train is `lr` times this.
+        aux_lr_factor: the learning rate of heads that only train, `network.only_train`, is `lr` times this.
         no_decay: what does not decay, in the stead of `decay_norm_and_bias`: "norms" are the normalising layers, anything else
             is a regular expression that is searched for in a parameter's name. None leaves it to `decay_norm_and_bias`.
 
@@ -48,8 +48,8 @@ def parameter_groups(
         embedding), `encoder_layer_01` … stand in the place of `encoder`. `aux` is there where its rate is another.
 
     Raises:
-        UserError: no parameter is trainable, the encoder has no layers that learn at rates of their own, or a regular
-            expression cannot be read.
+        UserError: no parameter is trainable, there is no head that only trains and one is to have a rate, the encoder has no
+            layers that learn at rates of their own, or a regular expression cannot be read.
     """
     encoder = getattr(network, "encoder", None)
     in_encoder = {id(p) for p in encoder.parameters()} if isinstance(encoder, nn.Module) else set()
@@ -60,7 +60,13 @@ def parameter_groups(
             parts |= dict.fromkeys(ids, part := f"encoder_layer_{number:02d}")
             rates[part] = lr * encoder_lr_factor * factor
     if aux_lr_factor != 1:
-        parts |= {id(p): "aux" for name, p in network.named_parameters() if ".aux" in f".{name}"}
+        heads = getattr(network, "only_train", ())
+        if not heads:
+            raise UserError(
+                "optimizer.aux_lr_factor: the network has no head that only trains; set network.aux=true where it takes that, "
+                "or the factor to 1"
+            )
+        parts |= {id(p): "aux" for head in heads for p in head.parameters()}
     groups: dict[str, dict[str, Any]] = {}
     for part, rate in (*rates.items(), ("head", lr), ("aux", lr * aux_lr_factor)):
         groups[part] = {"name": part, "params": [], "lr": rate, "weight_decay": weight_decay}

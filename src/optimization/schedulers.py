@@ -80,7 +80,7 @@ def two_stage_poly(
         def factor(step: int) -> float:
             since = step - waits
             if since < warmup:
-                return max(since, 0) / warmup
+                return max(since, 0) / max(warmup, 1)
             return float((1 - min((since - warmup) / max(total_steps - waits - warmup, 1), 1.0)) ** power)
 
         return factor

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from src.networks.base import SegmentationNetwork
+from src.networks.bisenetv2 import bisenetv2
+from src.networks.ddrnet import ddrnet
+from src.networks.pidnet import pidnet
 from src.networks.smp_models import deeplabv3plus, pspnet, upernet
+from src.networks.stdc import stdc
+from src.networks.torchvision_models import fcn
 
 
 @pytest.mark.parametrize("build", [deeplabv3plus, upernet, pspnet])
@@ -38,3 +43,21 @@ def test_all_of_it_learns() -> None:
     for key, parameter in network.named_parameters():
         assert parameter.requires_grad, key
         assert parameter.grad is not None, key
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: deeplabv3plus(3, encoder="resnet18", aux=True),
+        lambda: fcn(3, encoder="resnet50", aux=True),
+        lambda: pidnet(3, aux=True, boundary=True),
+        lambda: ddrnet(3, aux=True),
+        lambda: bisenetv2(3, aux=True),
+        lambda: stdc(3, aux=True, boundary=True),
+    ],
+)
+def test_heads_that_only_train_are_those_that_logits_do_not_need(build: Callable[[], SegmentationNetwork]) -> None:
+    network = build().eval()
+    network(torch.rand(1, 3, 128, 128))["logits"].sum().backward()
+    unused = {id(p) for p in network.parameters() if p.requires_grad and p.grad is None}
+    assert unused == {id(p) for head in network.only_train for p in head.parameters()} != set()

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from src.errors import UserError
+from src.networks.torchvision_models import fcn
 from src.optimization.parameter_groups import parameter_groups
 from tests.conftest import ROOT
 
@@ -143,6 +144,9 @@ def test_what_does_not_decay_by_name_and_by_kind() -> None:
 
 
 def test_heads_that_only_train_have_a_rate_of_their_own() -> None:
-    network = nn.Sequential(OrderedDict(body=nn.Linear(2, 2), auxiliary_head=nn.Linear(2, 2)))
+    network = fcn(4, encoder="resnet50", aux=True)
     groups = parameter_groups(network, 0.1, 0.01, aux_lr_factor=10.0)
-    assert [(g["name"], g["lr"], len(g["params"])) for g in groups] == [("head", 0.1, 2), ("aux", 1.0, 2)]
+    assert [(g["name"], g["lr"]) for g in groups] == [("encoder", 0.1), ("head", 0.1), ("aux", 1.0)]
+    assert {id(p) for p in groups[-1]["params"]} == {id(p) for p in network.core.model.aux_classifier.parameters()}  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"optimizer\.aux_lr_factor: the network has no head that only trains; set"):
+        parameter_groups(fcn(4, encoder="resnet50", aux=False), 0.1, 0.01, aux_lr_factor=10.0)

@@ -144,6 +144,10 @@ class TestTwoStages:
         assert head[0] == 0 and head[2] == pytest.approx(0.05) and head[4] == pytest.approx(0.1)
         assert encoder[16] == pytest.approx(0.05) and head[12] == pytest.approx(0.05) and encoder[20] == head[20] == 0
 
+    def test_an_encoder_without_a_warm_up_only_waits(self) -> None:
+        encoder, _ = two_stage_poly(named("encoder", "head"), 20, warmup_steps=4, encoder_warmup_factor=0.0).lr_lambdas
+        assert [encoder(step) for step in range(5)] == [0, 0, 0, 0, 1]
+
     @pytest.mark.parametrize("done", [0, 3, 9, 19])
     def test_a_loaded_one_goes_on_exactly(self, done: int) -> None:
         whole = rates(two_stage_poly(named("encoder", "head"), 20, warmup_steps=4), 20)
