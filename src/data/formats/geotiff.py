@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from src.data.formats.tiled_scenes import TiledScenes, check_windows
+from src.data.formats.tiled_scenes import EvalOverlap, EvalWindow, Tile, TiledScenes, check_windows
 from src.data.layout import splits
 from src.data.layout.pairs import match
 from src.data.layout.patterns import Items, existing, split_folder
@@ -85,9 +85,9 @@ class GeoTiff(TiledScenes):
         masks: str = "masks/{split}",
         bands: Annotated[list[PositiveInt], Field(min_length=1)] | None = None,
         intensity: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None,
-        tile: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None,
-        eval_window: Annotated[int, Field(ge=64, multiple_of=32)] | None = None,
-        eval_overlap: Annotated[int, Field(ge=0, multiple_of=32)] = OVERLAP,
+        tile: Tile | None = None,
+        eval_window: EvalWindow | None = None,
+        eval_overlap: EvalOverlap = OVERLAP,
         val: list[str] | None = None,
         test: list[str] | None = None,
         val_fraction: ProperShare = 0.2,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pydantic import NonNegativeInt
 
 from src.data.formats.cityscapes import LABELS, by_official_id
-from src.data.formats.paired import Paired, drawn, in_folders
+from src.data.formats.paired import Drawn, in_folders
 from src.data.layout.patterns import existing
 from src.data.layout.splits import ProperShare
 
 
-class GTA5(Paired):
+class GTA5(Drawn):
     """`<root>/images/*.png` with palette masks in `<root>/labels/*.png`, whose values are Cityscapes' official ids.
 
     Ids that are none of the 19 training classes are ignored. Val is a drawn share, for "test" too; the official `split.mat`
@@ -28,8 +28,6 @@ class GTA5(Paired):
 
     def __init__(self, split: str, root: str, val_fraction: ProperShare = 0.05, split_seed: NonNegativeInt = 0) -> None:
         folder = existing(root)
-        read = "train" if split == "train" else "val"
         mend = f"unpack the parts 01_images.zip and 01_labels.zip to 10_… into {folder}"
-        pairs = drawn(in_folders(folder, "images", "labels", mend), read, val_fraction, split_seed)
-        self.drawn = True
-        super().__init__(folder, read, LABELS, pairs, by_official_id())
+        pairs = in_folders(folder, "images", "labels", mend)
+        super().__init__(folder, split, LABELS, pairs, by_official_id(), val_fraction, split_seed)

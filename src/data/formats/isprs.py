@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from src.data.formats.tiled_scenes import TiledScenes
+from src.data.formats.tiled_scenes import TiledScenes, check_windows
 from src.data.labels import LabelSet
 from src.data.layout.pairs import Pair
+from src.data.layout.patterns import existing
 from src.data.readers.raster import Raster, read_window
 from src.data.warn_once import warn_once
 from src.data.windows import Window
 from src.errors import UserError
+from src.optional_packages import needs
 
+Eroded = Literal["none", "eval", "all"]
 _CLASSES: dict[str, tuple[int, int, int]] = {
     "impervious_surface": (255, 255, 255),
     "building": (0, 0, 255),
@@ -51,6 +54,16 @@ class Archive(NamedTuple):
         return found
 
 
+class City(NamedTuple):
+    """The contest's tiles to train and to test with, and where their photos, their masks and those without boundaries lie."""
+
+    train: Sequence[str]
+    test: Sequence[str]
+    images: Archive
+    whole: Archive
+    eroded: Archive
+
+
 class Isprs(TiledScenes):
     """One split of a city's tiles with colour masks, cut as `TiledScenes` says.
 
@@ -58,22 +71,30 @@ class Isprs(TiledScenes):
     colour.
 
     Args:
+        city: its tiles and files.
+        split: "train", "val" or "test", which is "val".
         root: the data set's folder.
-        split: the split that is read.
-        tiles: the tiles' names.
-        images, masks: their files.
         bands: of the images, numbers from 1.
         ignore_clutter: whether clutter is ignored and no class.
+        eroded: which splits read the masks without boundaries.
         tile, eval_window, eval_overlap: as in `TiledScenes`.
 
     Raises:
-        UserError: a file is missing or cannot be read, or a mask has not its image's size.
+        UserError: a file is missing or cannot be read, a mask has not its image's size, or rasterio is not installed.
     """
 
+    HOW_READ: tuple[str, ...] = ("tile", "eval_window", "eval_overlap")  # keys that belong to a model; see `trained_on`
+    HOW_LABELLED = ("ignore_clutter",)
+
     def __init__(
-        self, root: Path, split: str, tiles: Sequence[str], images: Archive, masks: Archive, bands: Sequence[int],
-        ignore_clutter: bool, tile: Sequence[int] | None, eval_window: int | None, eval_overlap: int,
+        self, city: City, split: str, root: str, bands: Sequence[int], ignore_clutter: bool, eroded: Eroded,
+        tile: Sequence[int] | None, eval_window: int | None, eval_overlap: int,
     ) -> None:  # fmt: skip
+        needs("rasterio", "geo")
+        check_windows(eval_window, eval_overlap)
+        folder, read = existing(root), "train" if split == "train" else "val"
+        masks = city.eroded if eroded == "all" or (eroded == "eval" and read == "val") else city.whole
+        tiles = city.train if read == "train" else city.test
         chosen = {name: color for name, color in _CLASSES.items() if not (ignore_clutter and name == "clutter")}
         labels = LabelSet(tuple(chosen), tuple(chosen.values()))
         # By the bits of a colour whose channels are 0 or 255.
@@ -82,8 +103,8 @@ class Isprs(TiledScenes):
             self._of_corner[_corner(np.array(color)[:, None])] = labels.ignore_index
         for number, color in enumerate(chosen.values()):
             self._of_corner[_corner(np.array(color)[:, None])] = number
-        pairs = [Pair(name, images.find(root, name), masks.find(root, name)) for name in tiles]
-        super().__init__(root, split, labels, pairs, bands, None, tile, eval_window, eval_overlap)
+        pairs = [Pair(name, city.images.find(folder, name), masks.find(folder, name)) for name in tiles]
+        super().__init__(folder, read, labels, pairs, bands, None, tile, eval_window, eval_overlap)
 
     def _check_truth(self, truth: Raster, image: Raster, file: Path) -> None:
         if truth.count < 3:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pydantic import NonNegativeInt
 
 from src.data.formats.cityscapes import LABELS, by_official_id
-from src.data.formats.paired import Paired, drawn, in_folders
+from src.data.formats.paired import Drawn, in_folders
 from src.data.layout.patterns import existing
 from src.data.layout.splits import ProperShare
 
 
-class Kitti(Paired):
+class Kitti(Drawn):
     """`<root>/training/image_2/*_10.png` with `<root>/training/semantic/*_10.png`, whose values are Cityscapes' official ids.
 
     Ids that are none of the 19 training classes are ignored. Frames that are not labelled (`*_11.png` of the stereo
@@ -29,8 +29,6 @@ class Kitti(Paired):
 
     def __init__(self, split: str, root: str, val_fraction: ProperShare = 0.2, split_seed: NonNegativeInt = 0) -> None:
         folder = existing(root)
-        read = "train" if split == "train" else "val"
         mend = f"unpack data_semantics.zip into {folder}"
-        found = in_folders(folder, "training/image_2", "training/semantic", mend, "_10", "_10")
-        self.drawn = True
-        super().__init__(folder, read, LABELS, drawn(found, read, val_fraction, split_seed), by_official_id())
+        pairs = in_folders(folder, "training/image_2", "training/semantic", mend, "_10", "_10")
+        super().__init__(folder, split, LABELS, pairs, by_official_id(), val_fraction, split_seed)

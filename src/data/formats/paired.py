@@ -59,6 +59,25 @@ class Paired:
         return read_index_mask(file, self._lookup)
 
 
+class Drawn(Paired):
+    """As `Paired`, where nothing official splits the data: val is a drawn share of the pairs, which "test" reads too.
+
+    Args:
+        pairs: all there are.
+        val_fraction: the share that validates.
+        split_seed: of that draw; the run's seed does not change it.
+    """
+
+    def __init__(
+        self, root: Path, split: str, labels: LabelSet, pairs: Sequence[Pair], lookup: npt.NDArray[np.uint8],
+        val_fraction: float, split_seed: int,
+    ) -> None:  # fmt: skip
+        read = "train" if split == "train" else "val"
+        self.drawn = True
+        shares = splits.draw([pair.name for pair in pairs], val_fraction, 0.0, split_seed)
+        super().__init__(root, read, labels, [pairs[i] for i in shares[read]], lookup)
+
+
 def in_folders(
     root: Path, images: str, masks: str, mend: str, image_tail: str = "", mask_tail: str = "", before: str = ""
 ) -> list[Pair]:
@@ -77,12 +96,6 @@ def in_folders(
             raise UserError(f"data.root: {root / place} is missing; {mend}")
     found = match(root, images, masks, Items(IMAGE_SUFFIXES, tail=image_tail), Items(MASK_SUFFIXES, tail=mask_tail))
     return [Pair(before + name, image, mask) for name, image, mask in found]
-
-
-def drawn(pairs: Sequence[Pair], split: str, val_fraction: float, split_seed: int) -> list[Pair]:
-    """The share of the pairs that is `split`, train or val; see `splits.draw`."""
-    shares = splits.draw([pair.name for pair in pairs], val_fraction, 0.0, split_seed)
-    return [pairs[i] for i in shares[split]]
 
 
 def first_folder(root: Path, *places: str) -> str | None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, PositiveInt
-
-from src.data.formats.isprs import Archive, Isprs
-from src.data.formats.tiled_scenes import check_windows
-from src.data.layout.patterns import existing
+from src.data.formats.isprs import Archive, City, Eroded, Isprs
+from src.data.formats.tiled_scenes import EvalOverlap, EvalWindow, Tile
 from src.data.windows import OVERLAP
-from src.optional_packages import needs
 
 # The contest's tiles to train and to test with.
 _TRAIN = (
@@ -59,8 +55,7 @@ class Potsdam(Isprs):
         UserError: a file is missing or cannot be read, or rasterio is not installed.
     """
 
-    HOW_READ = ("ortho", "tile", "eval_window", "eval_overlap")  # keys that belong to a model; see `trained_on`
-    HOW_LABELLED = ("ignore_clutter",)
+    HOW_READ = ("ortho", *Isprs.HOW_READ)
 
     def __init__(
         self,
@@ -68,18 +63,12 @@ class Potsdam(Isprs):
         root: str,
         ortho: Literal["rgb", "irrg", "rgbir"] = "rgb",
         ignore_clutter: bool = False,
-        eroded: Literal["none", "eval", "all"] = "none",
-        tile: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None,
-        eval_window: Annotated[int, Field(ge=64, multiple_of=32)] | None = None,
-        eval_overlap: Annotated[int, Field(ge=0, multiple_of=32)] = OVERLAP,
+        eroded: Eroded = "none",
+        tile: Tile | None = None,
+        eval_window: EvalWindow | None = None,
+        eval_overlap: EvalOverlap = OVERLAP,
     ) -> None:
-        needs("rasterio", "geo")
-        check_windows(eval_window, eval_overlap)
         folder, ending, bands = _ORTHOS[ortho]
         images = Archive((folder, f"{folder}/{folder}", ""), f"top_potsdam_{{}}_{ending}.tif", f"{folder}.zip")
-        read = "train" if split == "train" else "val"
-        masks = _ERODED if eroded == "all" or (eroded == "eval" and read == "val") else _WHOLE
-        super().__init__(
-            existing(root), read, _TRAIN if read == "train" else _TEST, images, masks, bands, ignore_clutter, tile,
-            eval_window, eval_overlap,
-        )  # fmt: skip
+        city = City(_TRAIN, _TEST, images, _WHOLE, _ERODED)
+        super().__init__(city, split, root, bands, ignore_clutter, eroded, tile, eval_window, eval_overlap)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from src.data.labels import LabelSet
@@ -18,6 +20,10 @@ from src.data.windows import Window, parts
 from src.errors import UserError
 
 _KEY = "data.dataset.bands"
+
+Tile = Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+EvalWindow = Annotated[int, Field(ge=64, multiple_of=32)]
+EvalOverlap = Annotated[int, Field(ge=0, multiple_of=32)]
 
 
 class TiledScenes(ABC):

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field, PositiveInt
-
-from src.data.formats.isprs import Archive, Isprs
-from src.data.formats.tiled_scenes import check_windows
-from src.data.layout.patterns import existing
+from src.data.formats.isprs import Archive, City, Eroded, Isprs
+from src.data.formats.tiled_scenes import EvalOverlap, EvalWindow, Tile
 from src.data.windows import OVERLAP
-from src.optional_packages import needs
 
 # The contest's areas to train and to test with.
 _TRAIN = (1, 3, 5, 7, 11, 13, 15, 17, 21, 23, 26, 28, 30, 32, 34, 37)
@@ -27,6 +21,7 @@ _ERODED = Archive(
     "top_mosaic_09cm_{}_noBoundary.tif",
     f"{_RELEASE}_ground_truth_eroded_COMPLETE.zip",
 )
+_CITY = City([f"area{number}" for number in _TRAIN], [f"area{number}" for number in _TEST], _IMAGES, _WHOLE, _ERODED)
 
 
 class Vaihingen(Isprs):
@@ -50,24 +45,14 @@ class Vaihingen(Isprs):
         UserError: a file is missing or cannot be read, or rasterio is not installed.
     """
 
-    HOW_READ = ("tile", "eval_window", "eval_overlap")  # keys that belong to a model; see `trained_on`
-    HOW_LABELLED = ("ignore_clutter",)
-
     def __init__(
         self,
         split: str,
         root: str,
         ignore_clutter: bool = False,
-        eroded: Literal["none", "eval", "all"] = "none",
-        tile: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None,
-        eval_window: Annotated[int, Field(ge=64, multiple_of=32)] | None = None,
-        eval_overlap: Annotated[int, Field(ge=0, multiple_of=32)] = OVERLAP,
+        eroded: Eroded = "none",
+        tile: Tile | None = None,
+        eval_window: EvalWindow | None = None,
+        eval_overlap: EvalOverlap = OVERLAP,
     ) -> None:
-        needs("rasterio", "geo")
-        check_windows(eval_window, eval_overlap)
-        read = "train" if split == "train" else "val"
-        masks = _ERODED if eroded == "all" or (eroded == "eval" and read == "val") else _WHOLE
-        areas = [f"area{number}" for number in (_TRAIN if read == "train" else _TEST)]
-        super().__init__(
-            existing(root), read, areas, _IMAGES, masks, (1, 2, 3), ignore_clutter, tile, eval_window, eval_overlap
-        )
+        super().__init__(_CITY, split, root, (1, 2, 3), ignore_clutter, eroded, tile, eval_window, eval_overlap)
