@@ -14,6 +14,13 @@ from src.networks.foreign.found import CORE, Foreign, check_network, overrides_o
 _NETWORKS: dict[str, tuple[str, dict[str, str]]] = {
     "Unet": ("unet", {"encoder_depth": "encoder_depth", "decoder_channels": "decoder_channels",
                       "decoder_attention_type": "decoder_attention"}),
+    "UnetPlusPlus": ("unetplusplus", {"encoder_depth": "encoder_depth", "decoder_channels": "decoder_channels",
+                                      "decoder_attention_type": "decoder_attention"}),
+    "MAnet": ("manet", {"encoder_depth": "encoder_depth", "decoder_channels": "decoder_channels",
+                        "decoder_pab_channels": "attention_channels"}),
+    "Linknet": ("linknet", {"encoder_depth": "encoder_depth"}),
+    "PSPNet": ("pspnet", {"encoder_depth": "encoder_depth", "psp_out_channels": "decoder_channels"}),
+    "PAN": ("pan", {"encoder_output_stride": "output_stride", "decoder_channels": "decoder_channels"}),
     "FPN": ("fpn", {"decoder_pyramid_channels": "pyramid_channels",
                     "decoder_segmentation_channels": "segmentation_channels"}),
     "DeepLabV3Plus": ("deeplabv3plus", {"encoder_output_stride": "output_stride", "decoder_channels": "decoder_channels",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -18,10 +20,10 @@ NAMES = ("background", "car", "road")
 
 
 @pytest.mark.parametrize(
-    ("peer", "overrides"),
+    ("build", "overrides"),
     [
         (
-            smp.Unet(
+            lambda: smp.Unet(
                 "resnet18", 4, None, decoder_channels=[128, 64, 32, 16], decoder_attention_type="scse", classes=3
             ),
             [
@@ -29,32 +31,58 @@ NAMES = ("background", "car", "road")
                 "network.decoder_channels=[128,64,32,16]", "network.decoder_attention=scse",
             ],
         ),
-        (smp.Unet("resnet18", encoder_weights=None, classes=3), ["network=unet", "network.encoder=resnet18"]),
+        (lambda: smp.Unet("resnet18", encoder_weights=None, classes=3), ["network=unet", "network.encoder=resnet18"]),
         (
-            smp.FPN("tu-tf_efficientnet_lite0", encoder_weights=None, decoder_pyramid_channels=64, classes=3),
+            lambda: smp.FPN("tu-tf_efficientnet_lite0", encoder_weights=None, decoder_pyramid_channels=64, classes=3),
             ["network=fpn", "network.encoder=tf_efficientnet_lite0", "network.pyramid_channels=64"],
         ),
         pytest.param(
-            smp.DeepLabV3Plus("resnet18", encoder_weights=None, encoder_output_stride=8, classes=3),
+            lambda: smp.DeepLabV3Plus("resnet18", encoder_weights=None, encoder_output_stride=8, classes=3),
             ["network=deeplabv3plus", "network.encoder=resnet18", "network.output_stride=8"],
             marks=pytest.mark.slow,
         ),
         (
-            smp.Segformer("mit_b0", encoder_weights=None, decoder_segmentation_channels=64, classes=3),
+            lambda: smp.Segformer("mit_b0", encoder_weights=None, decoder_segmentation_channels=64, classes=3),
             ["network=segformer", "network.decoder_channels=64"],
         ),
+        (
+            lambda: smp.UnetPlusPlus("resnet18", 3, None, decoder_channels=[64, 32, 16], classes=3),
+            [
+                "network=unetplusplus", "network.encoder=resnet18", "network.encoder_depth=3",
+                "network.decoder_channels=[64,32,16]",
+            ],
+        ),
+        (
+            lambda: smp.MAnet("resnet18", encoder_weights=None, decoder_pab_channels=32, classes=3),
+            ["network=manet", "network.encoder=resnet18", "network.attention_channels=32"],
+        ),
+        (lambda: smp.Linknet("resnet18", encoder_weights=None, classes=3), ["network=linknet", "network.encoder=resnet18"]),
+        (
+            lambda: smp.PSPNet("resnet18", encoder_weights=None, psp_out_channels=64, classes=3),
+            [
+                "network=pspnet", "network.encoder=resnet18", "network.encoder_depth=3", "network.decoder_channels=64",
+                "network.aux=false",
+            ],
+        ),
+        (lambda: smp.PAN("resnet18", encoder_weights=None, classes=3), ["network=pan", "network.encoder=resnet18"]),
         pytest.param(
-            smp.UPerNet("resnet18", encoder_weights=None, classes=3), ["network=upernet", "network.encoder=resnet18"],
+            lambda: smp.UPerNet("resnet18", encoder_weights=None, classes=3), ["network=upernet", "network.encoder=resnet18"],
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["unet", "unet, defaults", "fpn over timm", "deeplabv3plus", "segformer", "upernet"],
+    ids=[
+        "unet", "unet, defaults", "fpn over timm", "deeplabv3plus", "segformer",
+        "unetplusplus", "manet", "linknet", "pspnet", "pan", "upernet",
+    ],
 )  # fmt: skip
-def test_the_same_logits(tmp_path: Path, peer: torch.nn.Module, overrides: list[str]) -> None:
-    shaken(peer).save_pretrained(tmp_path)
+def test_the_same_logits(tmp_path: Path, build: Callable[[], Any], overrides: list[str]) -> None:
+    torch.manual_seed(0)
+    peer = shaken(build())
+    peer.save_pretrained(tmp_path)
     model, given = model_of(NAMES, *overrides)
     told = start_from(f"smp-hub:{tmp_path}", model, given)
-    image = torch.randn(2, 3, 64, 96)
+    sides = (128, 128) if isinstance(peer, smp.PAN) else (64, 96)  # its pyramid takes multiples of 128
+    image = torch.randn(2, 3, *sides)
     with torch.inference_mode():
         check_same(model.network.eval()(image)["logits"], peer(image))
     assert "100% of the network's values" in told[0] and len(told) == 2
@@ -82,6 +110,6 @@ def test_what_does_not_fit_is_said_with_the_overrides_that_do(tmp_path: Path) ->
         "was made with network.encoder_depth=4 network.decoder_channels=[64,32,16,8]; here they are others"
     )
     about = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(about | {"_model_class": "Linknet"}))
-    with pytest.raises(UserError, match="is a Linknet, and of smp's models there are Unet, FPN"):
+    (tmp_path / "config.json").write_text(json.dumps(about | {"_model_class": "DeepLabV3"}))
+    with pytest.raises(UserError, match="is a DeepLabV3, and of smp's models there are Unet, UnetPlusPlus, MAnet"):
         start_from(f"smp-hub:{tmp_path}", model, given)
