@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Field, NonNegativeInt
 
@@ -13,6 +13,7 @@ from src.errors import UserError
 
 Side = Annotated[int, Field(ge=32, le=16384)]
 Step = Annotated[int, Field(ge=1, le=16384)]
+Pixels = Annotated[int, Field(ge=1, le=16384)]
 Scale = Annotated[float, Field(ge=0.1, le=8)]
 
 
@@ -28,8 +29,10 @@ class Inference:
             more, with a standard deviation of an eighth of its side (Isensee et al. 2021).
         scales: the image is predicted at each of these sizes, and the probabilities are averaged.
         flip: each scale also mirrored, left for right.
+        resize: height and width to which images are stretched before all else; None and [] leave them as they are. Scores are
+            taken in the pixels of the truth all the same.
         short_side: images are resized before all else so that their shorter side has so many pixels; None and 0 leave them
-            as they are. Scores are taken in the pixels of the truth all the same.
+            as they are.
         long_side: the most pixels that the longer side may have then; None and 0 set no limit.
         batch: windows that go through the network at a time.
         antialias: of images that are shrunk; OpenCV, and so mmsegmentation, has none.
@@ -41,6 +44,7 @@ class Inference:
     blend: Literal["mean", "gaussian"] = "mean"
     scales: Annotated[list[Scale], Field(min_length=1, max_length=16)] = field(default_factory=lambda: [1.0])
     flip: bool = False
+    resize: list[Pixels] | None = None
     short_side: Annotated[int, Field(ge=0, le=16384)] | None = None
     long_side: NonNegativeInt | None = None
     batch: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -59,7 +63,7 @@ class Inference:
     @property
     def resizes(self) -> bool:
         """Whether the network sees images at another size than their own."""
-        return bool(self.short_side) or any(scale != 1 for scale in self.scales)
+        return bool(self.short_side or self.resize) or any(scale != 1 for scale in self.scales)
 
     @property
     def passes(self) -> int:
@@ -98,14 +102,43 @@ class Inference:
                 )
         if len(set(self.scales)) < len(self.scales):
             raise UserError(f"inference.scales: {self.scales} names a scale twice; name each once")
-        if self.long_side and not self.short_side:
-            raise UserError("inference.long_side: bounds what inference.short_side makes of an image; give that too")
-        if self.long_side and self.short_side and self.long_side < self.short_side:
-            raise UserError(f"inference.long_side: {self.long_side} is below inference.short_side={self.short_side}")
+        check_sizes(self, "inference")
 
 
-def factor_to_sides(height: int, width: int, short_side: int, long_side: int | None) -> float:
-    """By what an image of height x width is enlarged so that its shorter side has `short_side` pixels, and the longer one at
-    most `long_side` (None and 0: no limit)."""
-    factor = short_side / min(height, width)
-    return min(factor, long_side / max(height, width)) if long_side else factor
+class Sizes(Protocol):
+    """What `inference` and `data.augment` say of the size that images are brought to; see `Inference`."""
+
+    @property
+    def resize(self) -> list[int] | None: ...
+    @property
+    def short_side(self) -> int | None: ...
+    @property
+    def long_side(self) -> int | None: ...
+
+
+def check_sizes(sizes: Sizes, key: str) -> None:
+    """Checks that keys of sizes fit together.
+
+    Raises:
+        UserError: they do not; names `key`, their group.
+    """
+    if sizes.resize and len(sizes.resize) != 2:
+        raise UserError(f"{key}.resize: {sizes.resize} is no height and width; give two numbers, or [] for none")
+    if sizes.resize and sizes.short_side:
+        raise UserError(
+            f"{key}.resize: {key}.short_side={sizes.short_side} says the size too; take {key}.resize=[], or {key}.short_side=0"
+        )
+    if sizes.long_side and not sizes.short_side:
+        raise UserError(f"{key}.long_side: bounds what {key}.short_side makes of an image; give that too")
+    if sizes.long_side and sizes.short_side and sizes.long_side < sizes.short_side:
+        raise UserError(f"{key}.long_side: {sizes.long_side} is below {key}.short_side={sizes.short_side}")
+
+
+def enlarged_by(height: int, width: int, sizes: Sizes) -> tuple[float, float]:
+    """By what an image of height x width is enlarged, down and across: both to `resize`; or alike, so that its shorter side has
+    `short_side` pixels and the longer one at most `long_side` (None and 0: no limit); or by 1."""
+    if sizes.resize:
+        return sizes.resize[0] / height, sizes.resize[1] / width
+    factor = sizes.short_side / min(height, width) if sizes.short_side else 1.0
+    factor = min(factor, sizes.long_side / max(height, width)) if sizes.short_side and sizes.long_side else factor
+    return factor, factor

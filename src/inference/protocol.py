@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.config.inference import Inference, factor_to_sides
+from src.config.inference import Inference, enlarged_by
 from src.inference.sizes import sized
 from src.inference.windows import InMemory, Outputs, Readable, Run, Strip, windowed
 
@@ -60,10 +60,8 @@ def joined(strips: Iterator[Strip]) -> Outputs:
 
 def seen_size(height: int, width: int, protocol: Inference, scale: float = 1.0) -> tuple[int, int]:
     """The size at which the network sees an image of height x width."""
-    factor = scale
-    if protocol.short_side:
-        factor = factor_to_sides(height, width, protocol.short_side, protocol.long_side) * scale
-    return max(1, math.floor(height * factor + 0.5)), max(1, math.floor(width * factor + 0.5))
+    down, across = enlarged_by(height, width, protocol)
+    return max(1, math.floor(height * (down * scale) + 0.5)), max(1, math.floor(width * (across * scale) + 0.5))
 
 
 def _views(image: Tensor, protocol: Inference, device: torch.device) -> Iterator[InMemory]:

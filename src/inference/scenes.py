@@ -69,8 +69,9 @@ def bands_of(dataset: Dataset, channels: int, count: int, file: Path) -> list[in
 
 
 def _check_protocol(protocol: Inference, file: Path) -> None:
-    if protocol.short_side:
-        raise UserError(f"{file}: a raster keeps its resolution; take inference.short_side=0 inference.long_side=0")
+    if protocol.short_side or protocol.resize:
+        mend = "inference.short_side=0 inference.long_side=0" if protocol.short_side else "inference.resize=[]"
+        raise UserError(f"{file}: a raster keeps its resolution; take {mend}")
     if protocol.windows and protocol.resizes:
         raise UserError(
             f"{file}: windows of a raster are read at its own resolution; take inference.scales=[1], or inference.mode=whole"

@@ -72,6 +72,7 @@ BAD = {
     "inference.scales=[]": "inference.scales: should",
     "inference.scales=[0,1]": "inference.scales: should be greater than or equal to 0.1",
     "inference.scales=[1,1]": "inference.scales: [1, 1] names a scale twice",
+    "inference.resize=[512]": "inference.resize: [512] is no height and width; give two numbers",
     "inference.long_side=2048": "inference.long_side: bounds what inference.short_side makes",
     "+inference.sizes=[1]": "inference.sizes: no such key",
     "data.augment=3": "data.augment: should be a class with its keys ({_target_: …}), not 3",

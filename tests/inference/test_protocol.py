@@ -74,11 +74,13 @@ def test_a_mirrored_image_is_predicted_mirrored() -> None:
         (256, 2048, {"short_side": 512, "long_side": 2048}, (256, 2048)),
         (100, 60, {"short_side": 30}, (50, 30)),
         (100, 60, {"short_side": 0}, (100, 60)),
+        (100, 60, {"resize": [48, 64]}, (48, 64)),
+        (100, 60, {"resize": []}, (100, 60)),
     ],
 )
-def test_the_short_side(height: int, width: int, keys: dict[str, int], expected: tuple[int, int]) -> None:
+def test_the_size_that_is_seen(height: int, width: int, keys: dict[str, Any], expected: tuple[int, int]) -> None:
     """As mmsegmentation's `Resize(scale=(2048, 512), keep_ratio=True)`; scores are of the truth's own pixels."""
-    assert seen_size(height, width, Inference(**keys)) == expected  # type: ignore[arg-type]
+    assert seen_size(height, width, Inference(**keys)) == expected
     SIZES.clear()
     outputs = by(picture(height, width), (height, width), **keys)
     assert [expected] == SIZES

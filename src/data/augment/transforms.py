@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from src.config.inference import factor_to_sides
+from src.config.inference import check_sizes, enlarged_by
 from src.config.rules import check_bounds
 from src.config.shares import Share
 from src.data.augment.crops import largest_share, padded, resized, warped
@@ -40,6 +40,8 @@ class Augment:
         antialias: of images that are shrunk; OpenCV, and so mmsegmentation, has none.
         pad: the value of each channel beyond the image, which is put there after all other changes; None repeats the edge,
             before them.
+        resize: height and width to which images are stretched before the zoom, as `inference.resize` does when they are
+            scored; None and [] leave them as they are.
         short_side: images are resized before the zoom so that their shorter side has so many pixels, as
             `inference.short_side` does when they are scored; None and 0 leave them as they are.
         long_side: the most pixels that the longer side may have then, before the zoom; None and 0 set no limit.
@@ -115,6 +117,7 @@ class Augment:
         photometric_mode: Literal["jitter", "each", "ssd"] = "jitter",
         clahe: Share = 0.0,
         clahe_limit: Annotated[float, Field(gt=0, le=1)] = 0.03,
+        resize: list[Annotated[int, Field(ge=1, le=16384)]] | None = None,
     ) -> None:
         gamma_range, jpeg_quality = gamma_range or [0.7, 1.5], jpeg_quality or [30, 95]
         erase_area = erase_area or [0.02, 0.2]
@@ -127,14 +130,9 @@ class Augment:
             ranges["scale"] = scale
         for key, bounds in ranges.items():
             check_bounds(f"data.augment.{key}", bounds)
-        if long_side and not short_side:
-            raise UserError(
-                "data.augment.long_side: bounds what data.augment.short_side makes of an image; give that too"
-            )
-        if long_side and short_side and long_side < short_side:
-            raise UserError(f"data.augment.long_side: {long_side} is below data.augment.short_side={short_side}")
         self.scale, self.max_class_share = scale, max_class_share
-        self.short_side, self.long_side = short_side, long_side
+        self.resize, self.short_side, self.long_side = resize, short_side, long_side
+        check_sizes(self, "data.augment")
         self.flip, self.vertical_flip, self.photometric, self.blur = flip, vertical_flip, photometric, blur
         self.quarter_turns = quarter_turns
         self.zoom, self.antialias, self.pad = zoom, antialias, pad
@@ -217,7 +215,7 @@ class Augment:
     ) -> Pixels:
         warp = self._geometry.draw()
         height, width = pixels.image.shape[-2:]
-        zoom = factor_to_sides(height, width, self.short_side, self.long_side) if self.short_side else 1.0
+        zooms, zoom = enlarged_by(height, width, self), 1.0
         if self.scale is not None:
             low, high = self.scale
             if self.zoom == "uniform":
@@ -225,11 +223,13 @@ class Augment:
             else:
                 zoom *= math.exp(math.log(low) + (math.log(high) - math.log(low)) * float(torch.rand(())))
         if crop is None:
-            size = [max(1, math.floor(side * zoom + 0.5)) for side in (height, width)]
+            size = [
+                max(1, math.floor(side * (own * zoom) + 0.5)) for side, own in zip((height, width), zooms, strict=True)
+            ]
             pixels = pixels if size == [height, width] else resized(pixels, size, self.antialias)
             return pixels if warp is None else warp(pixels, (0, 0), size, ignore_index)
         # The crop's window, in pixels of the original; it may be larger than the image.
-        window = [max(1, round(crop[0] / zoom)), max(1, round(crop[1] / zoom))]
+        window = [max(1, round(side / (own * zoom))) for side, own in zip(crop, zooms, strict=True)]
         cut = [min(window[0], height), min(window[1], width)]
         for _ in range(_TRIES):
             top = int(torch.randint(height - cut[0] + 1, ()))

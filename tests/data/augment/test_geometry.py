@@ -127,6 +127,16 @@ def test_short_side_is_that_of_scored_images(short: int, long: int | None) -> No
     assert together(cropped)
 
 
+@pytest.mark.parametrize("size", [(40, 60), (33, 21), (64, 64)])
+def test_a_fixed_size_is_that_of_scored_images(size: tuple[int, int]) -> None:
+    augment = Augment(flip=0, resize=[48, 80])
+    whole = augment(painted(size, depth=True), None, VOID)
+    assert whole.mask.shape == seen_size(*size, Inference(resize=[48, 80])) == (48, 80)
+    cropped = augment(painted(size, depth=True), [48, 80], VOID)
+    assert torch.equal(cropped.image, whole.image) and torch.equal(cropped.mask, whole.mask)
+    assert together(whole)
+
+
 def test_integer_images_are_rounded_and_kept_in_range() -> None:
     values = torch.tensor([-3.0, 0.4, 0.6, 300.0])
     assert as_dtype(values, torch.uint8).tolist() == [0, 0, 1, 255]

@@ -112,6 +112,11 @@ def test_what_is_for_photos_is_refused_for_others(key: str) -> None:
         ({"jpeg_quality": [50]}, r"data\.augment\.jpeg_quality: should be"),
         ({"erase_area": [0.5, 0.1]}, r"data\.augment\.erase_area: should be"),
         ({"long_side": 512}, r"data\.augment\.long_side: bounds what data\.augment\.short_side"),
+        ({"resize": [512]}, r"data\.augment\.resize: \[512\] is no height and width"),
+        (
+            {"resize": [64, 64], "short_side": 64},
+            r"data\.augment\.resize: data\.augment\.short_side=64 says the size too",
+        ),
         ({"short_side": 512, "long_side": 256}, r"data\.augment\.long_side: 256 is below"),
     ],
 )

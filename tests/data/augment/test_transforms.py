@@ -103,6 +103,7 @@ def test_what_is_0_changes_and_draws_nothing() -> None:
     strengths: dict[str, Any] = {
         "degrees": 90, "tilt": 0.5, "bend": 50, "rand_strength": 1, "gamma_range": [3, 3], "noise_strength": 1,
         "jpeg_quality": [1, 1], "erase_area": [0.5, 0.5], "long_side": 0, "short_side": 0,
+        "resize": [], "clahe_limit": 1,
     }  # fmt: skip
     image, mask = Painted().read(0)
     for augment in (Augment(scale=[0.5, 2.0]), Augment(scale=[0.5, 2.0], **strengths)):
