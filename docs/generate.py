@@ -25,11 +25,14 @@ sys.path.insert(0, str(ROOT))
 
 from docs.told import comments, described, flat, heading, read, shown, words  # noqa: E402  they lie in the project's folder
 from src.config import signatures  # noqa: E402
+from src.config.asked import Asked  # noqa: E402
 from src.config.parts import types_of  # noqa: E402
 from src.config.schema import OURS, REFUSED, RESERVED, TOP_LEVEL, TYPES, given_by_code  # noqa: E402
 from src.sweep import plugins  # noqa: E402
 from src.sweep.launcher import NAMESPACE  # noqa: E402
 
+# The keys of which parts of a command's config a dataclass has.
+_PARTS = {"Where": "trainer.", "ChosenData": "data.", "Measured": "metrics.", "Bootstrap": "bootstrap."}
 # Keys that the command line takes before the config is made, so that its check knows them as null only.
 _BEFORE = {"resume": "a run folder", "like": "a run folder"}
 CONF, OUTPUT = ROOT / "conf", ROOT / "docs" / "reference"
@@ -279,11 +282,12 @@ def tables_of(command: str) -> dict[str, Any]:
         return dict(TOP_LEVEL)
     module = importlib.import_module(f"src.{command}")
     found: dict[str, Any] = {f"inference.{key}": kind for key, kind in TYPES["inference"].items()}
-    for it in vars(module).values():
-        if not (isinstance(it, type) and dataclasses.is_dataclass(it) and it.__module__ == module.__name__):
-            continue
-        part = {"Where": "trainer.", "ChosenData": "data."}.get(it.__name__, "")
-        found |= {f"{part}{key}": kind for key, kind in types_of(it).items()} if part or hasattr(it, "of") else {}
+    classes = [it for it in vars(module).values() if isinstance(it, type) and dataclasses.is_dataclass(it)]
+    homes = {it.__module__ for it in classes if issubclass(it, Asked)} - {module.__name__}
+    classes += [it for home in sorted(homes) for it in vars(importlib.import_module(home)).values()]
+    for it in classes:
+        if isinstance(it, type) and dataclasses.is_dataclass(it) and (issubclass(it, Asked) or it.__name__ in _PARTS):
+            found |= {f"{_PARTS.get(it.__name__, '')}{key}": kind for key, kind in types_of(it).items()}
     return found
 
 

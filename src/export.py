@@ -52,7 +52,8 @@ class Export(Asked):
 def export(settings: Config | Export) -> float:
     """Writes the file, which takes raw images `image` [B, C, H, W] as training did (uint8, or float32 of raw values where
     the data are not 8 bit; normalising is inside) and gives `logits` float32 [B, K, H, W]. The label set goes with it,
-    and how images were read (`images`: dtype, bands, window, spacing …).
+    and how images were read (`images`: dtype, bands, window, spacing …); of a calibrated checkpoint also the temperature by
+    which logits are divided before they become probabilities.
 
     Returns:
         The largest difference of the file's logits from the checkpoint's, tried on random images.
@@ -85,6 +86,8 @@ def export(settings: Config | Export) -> float:
         "label_set": json.dumps(model.label_set.to_dict()), "intensity": json.dumps(list(model.intensity)),
         "images": json.dumps(trained_on.how_read(model.images, trained.dataset.node)),
     }  # fmt: skip
+    if model.temperature != 1:
+        about["temperature"] = json.dumps(model.temperature)
     output = Path(asked.output).expanduser()
     if output.is_dir():
         raise UserError(f"output: {output} is a folder; name a file in it")

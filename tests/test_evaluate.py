@@ -18,12 +18,13 @@ from PIL import Image
 from src.cli.command import compose
 from src.config.settings import Trained
 from src.errors import UserError
-from src.evaluate import evaluate, trainer_of
+from src.evaluate import evaluate
 from src.predict import predict
 from src.storage import run_folder
 from src.storage.checkpoints import read
 from src.train import train
 from src.training.build import model_from_checkpoint
+from src.training.scored_on import trainer_of
 from tests.conftest import SMALL, settings
 from tests.data.formats.test_folder import NAMES, write
 

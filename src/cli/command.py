@@ -186,7 +186,7 @@ def _composed(config_name: str, overrides: Sequence[str], with_hydra: bool = Fal
     with hydra.initialize_config_dir(str(CONFIG_DIR), config_name, version_base="1.3"):
         try:
             return hydra.compose(
-                config_name, [*search_path(overrides), *written_out(given)], return_hydra_config=with_hydra
+                config_name, [*search_path(overrides), *written_out(given, config_name)], return_hydra_config=with_hydra
             )
         except ValueError as error:  # Hydra's word for group=null
             group = next((o.partition("=")[0] for o in overrides if o.endswith("=null") and "." not in o), None)

@@ -25,6 +25,8 @@ _SWEEPS = frozenset({"-m", "--multirun"})
 _SHORT = {"model.semi": "model.semi.method", "launcher": "hydra/launcher", "sweep.dir": "hydra.sweep.dir",
           "sweep.subdir": "hydra.sweep.subdir", "sweep/sampler": "hydra/sweeper/sampler",
           "sweep/pruner": "hydra/sweeper/pruner"}  # fmt: skip
+# By command: what is a list there, while Hydra takes its name for that of a group.
+_LISTS = {"evaluate": {"metrics": "metrics.of"}}
 # What the launchers and sweepers of Hydra are told.
 _SHORT_PREFIXES = {"launcher.": "hydra.launcher.", "sweep.": "hydra.sweeper."}
 # Of training: which run or sweep is gone on with or begun from, and whom it trusts.
@@ -70,7 +72,7 @@ class Request:
                 key: value for key, _, value in pairs if key == "trust" or (key in _OF_TRAINING and value != "null")
             }
             given = [a for a, (key, _, _) in zip(given, pairs, strict=True) if key not in taken]
-        given = written_out(given)
+        given = written_out(given, command)
         if any(o.startswith("sweep=") for o in given) and not (_SWEEPS | {"hydra.mode=RUN"}) & set(given):
             given.insert(0, "-m")
         return cls(
@@ -139,9 +141,15 @@ def _is_folder(argument: str) -> bool:
         return False
 
 
-def written_out(overrides: Sequence[str]) -> list[str]:
-    """Overrides with short keys in their long form, and paths in quotes; applied twice it changes nothing more."""
+def written_out(overrides: Sequence[str], command: str = "train") -> list[str]:
+    """Overrides with short keys in their long form, and paths in quotes; applied twice it changes nothing more.
+
+    Args:
+        command: whose they are; of some, a key that is a group in training is a list.
+    """
     parts = [override.partition("=") for override in overrides]
+    lists = _LISTS.get(command, {})
+    parts = [(lists.get(key, key), equals, value) for key, equals, value in parts]
     long = [classes_by_name(f"{long_key(key)}{equals}{_long_value(key, value)}") for key, equals, value in parts]
     return with_paths_quoted(long)
 

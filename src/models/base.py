@@ -21,7 +21,7 @@ from src.inference.sizes import of_one_size
 from src.inference.windows import Outputs
 from src.losses.base import loss_of_outputs
 from src.models.consistency import METHODS
-from src.models.evaluation import Evaluation, Stage
+from src.models.evaluation import Evaluation, Observer, Stage
 from src.models.normalization import Normalization
 from src.models.prediction import Predicting
 from src.models.semi import SemiSupervision
@@ -58,6 +58,7 @@ class Segmenter(Predicting):
         results: the newest scores of each stage, exact; keys as in metrics.json.
         matrices: the newest confusion matrix of each stage, int64 [K, K], rows truth, columns prediction.
         divergence: whether the training loss is still a number.
+        observer: what looks on while it is evaluated; None for nothing.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Segmenter(Predicting):
         self.images = Images(channels, intensity)  # what else is known of them, the run or the checkpoint adds
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
         self.divergence = Divergence()
+        self.observer: Observer | None = None
         self._steps = 1  # of the whole run
         self._gradient_norms: list[Tensor] = []  # of the newest step, optimizer by optimizer
         self.train()  # Lightning keeps each part's mode as it finds it
@@ -119,9 +121,14 @@ class Segmenter(Predicting):
                 rows = logits.shape[-2]
                 of_strip = self.loss(logits, mask[..., top : top + rows, :])
                 loss = of_strip if rows == mask.shape[-2] else loss + of_strip * (rows / mask.shape[-2])
+                if self.observer is not None:
+                    self.observer.strip(part, top, logits)
                 strips.append((logits.argmax(dim=1), outputs))
             if strips:
-                self._evaluation(stage).update(part, *_assembled(strips), loss)
+                prediction, maps = _assembled(strips)
+                self._evaluation(stage).update(part, prediction, maps, loss)
+                if self.observer is not None:
+                    self.observer.whole(part, prediction)
 
     def _finish_evaluation(self, stage: Stage) -> None:
         limit = self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches
@@ -257,7 +264,7 @@ class Segmenter(Predicting):
             "modality": self.images.modality,
             "class_weights": None if weights is None else weights.tolist(),
             "gradient_norms": [float(norm) for norm in self._gradient_norms],
-        }
+        }  # no temperature: weights that go on learning lose theirs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._gradient_norms = [torch.tensor(norm) for norm in checkpoint[CHECKPOINT_KEY]["gradient_norms"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -19,6 +19,16 @@ from src.metrics.truths import Truths, words
 from src.tasks.multi_task import MultiTask
 
 Stage = Literal["val", "test"]
+
+
+class Observer(Protocol):
+    """What looks on while a model is evaluated, at what is scored; on several devices each sees its own images."""
+
+    def strip(self, batch: Batch, top: int, logits: Tensor) -> None:
+        """Logits float [B, K, h, W] of rows from `top` on, in the pixels of the masks, of samples of one size."""
+
+    def whole(self, batch: Batch, prediction: Tensor) -> None:
+        """Predicted classes [B, H, W] of samples of one size, in the pixels of the masks."""
 
 
 class Evaluation(nn.Module):

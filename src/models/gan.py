@@ -147,7 +147,9 @@ class GANSegmenter(Segmenter):
         (the entropy of the mean less the mean entropy of the draws), both over log K."""
         shown = super().uncertainty(outputs)
         if "draw_entropy" in outputs:
-            shown["mutual_information"] = (shown["entropy"] - outputs["draw_entropy"][:, 0]).clamp_min(0)
+            # the draws' own entropies are at temperature 1, and only like is subtracted from like
+            of_mean = entropy(outputs["logits"].float().softmax(dim=1))
+            shown["mutual_information"] = (of_mean - outputs["draw_entropy"][:, 0]).clamp_min(0)
         return shown
 
     def maps(self, image: Tensor, outputs: Outputs) -> dict[str, Tensor]:

@@ -25,6 +25,8 @@ class Predicting(L.LightningModule):
         ema: the average of the network's weights, which is evaluated in their place; None where there is none.
         memory_format: of the network's input.
         inference: how images are predicted.
+        temperature: that logits are divided by before they become probabilities, which says how sure the network may be of
+            itself (Guo et al. 2017); it moves no class. 1 where none was fitted.
     """
 
     network: nn.Module
@@ -32,6 +34,7 @@ class Predicting(L.LightningModule):
     ema: MovingAverage | None
     memory_format: torch.memory_format
     inference: Inference
+    temperature: float = 1.0
 
     @property
     def tasks(self) -> MultiTask | None:
@@ -60,7 +63,12 @@ class Predicting(L.LightningModule):
 
     def probabilities(self, image: Tensor) -> Tensor:
         """Softmax over classes, float32 [B, K, H, W], of raw images [B, C, H, W]."""
-        return self.logits(image).float().softmax(dim=1)
+        return self.shares(self.logits(image))
+
+    def shares(self, logits: Tensor) -> Tensor:
+        """What logits [B, K, ...] say as probabilities, at the model's temperature: float32 [B, K, ...]."""
+        logits = logits.float()
+        return (logits if self.temperature == 1 else logits / self.temperature).softmax(dim=1)
 
     def evaluated(self, image: Tensor) -> Outputs:
         """One pass in evaluation, of raw images [B, C, H, W]: "logits", what `tasks` learn, and what `uncertainty` needs."""
@@ -81,7 +89,7 @@ class Predicting(L.LightningModule):
 
     def uncertainty(self, outputs: Outputs) -> dict[str, Tensor]:
         """Maps float32 [B, H, W] in 0…1 of what was predicted: "entropy", of the probabilities over its maximum log K."""
-        return {"entropy": entropy(outputs["logits"].float().softmax(dim=1))}
+        return {"entropy": entropy(self.shares(outputs["logits"]))}
 
     def maps(self, image: Tensor, outputs: Outputs) -> dict[str, Tensor]:
         """What is shown beside a prediction, by title: float [B, H, W] in 0…1 for raw images [B, C, H, W]."""

@@ -138,6 +138,7 @@ def find(root: Path) -> list[Run]:
             run = read(folder, str(folder.relative_to(root)) if folder != root else folder.resolve().name)
             if not _is_evaluation(run):
                 runs.append(run)
+            folders[:] = [f for f in folders if f != run_folder.EVALUATION]
         folders[:] = sorted(f for f in folders if f not in _PARTS)
     # "sweep/10" after "sweep/9": every other part is a number
     return sorted(runs, key=lambda run: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", run.name)])

@@ -45,6 +45,7 @@ class _About(BaseModel):
     intensity: list[float] | tuple[float, float]
     class_weights: list[NonNegativeFloat] | None = None
     gradient_norms: list[float] = []
+    temperature: Annotated[float, Field(gt=0, lt=1e6)] = 1.0
 
     @field_validator("config")
     @classmethod
@@ -86,13 +87,15 @@ class _Progress(BaseModel):
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint says of its model, checked: the run's config, the classes and the images that it takes."""
+    """What a checkpoint says of its model, checked: the run's config, the classes, the images that it takes, and the
+    temperature of its probabilities."""
 
     config: dict[str, object]
     label_set: LabelSet
     channels: int
     intensity: tuple[float, float]
     class_weights: list[float] | None
+    temperature: float = 1.0
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -181,6 +184,20 @@ def samples_of(file: Path) -> dict[str, Sequence[object]]:
     return {str(part): told for part, told in known if isinstance(told, list | tuple) and len(told) == 2}
 
 
+def write_calibrated(file: Path, temperature: float, output: Path) -> None:
+    """Writes what of a checkpoint predicts, with the temperature of its probabilities: the same weights, so the same classes.
+    What training would go on with is left out.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = read(file)
+    of_training = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
+    kept = {key: value for key, value in content.items() if key not in of_training}
+    kept[KEY] = {**content[KEY], "temperature": temperature}
+    write_atomically(output, lambda stream: torch.save(kept, stream))
+
+
 def describe(content: dict[str, object], file: Path, trust: Trust, groups: Sequence[str]) -> Description:
     """What a checkpoint says of its model, checked: of the config's groups that are named nothing else may be built than this
     program's own parts and what is trusted, and no path or URL is in them.
@@ -217,7 +234,7 @@ def describe(content: dict[str, object], file: Path, trust: Trust, groups: Seque
         except UserError as error:
             raise UserError(f"ckpt: {file}: {error}") from error
     assert isinstance(about.intensity, tuple)
-    return Description(about.config, label_set, about.channels, about.intensity, weights)
+    return Description(about.config, label_set, about.channels, about.intensity, weights, about.temperature)
 
 
 def _check_groups(config: dict[str, Any], file: Path) -> None:

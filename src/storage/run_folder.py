@@ -25,6 +25,7 @@ CHECKPOINTS = "checkpoints"
 BEST = f"{CHECKPOINTS}/best.ckpt"
 LAST = f"{CHECKPOINTS}/last.ckpt"
 PREVIOUS = f"{CHECKPOINTS}/previous.ckpt"  # the last one before the last: used if that is damaged
+CALIBRATED = f"{CHECKPOINTS}/calibrated.ckpt"  # the best one with a temperature, by `src.evaluate calibrate=true`
 METRICS = "metrics.json"
 TENSORBOARD = "tensorboard"
 CONFIG = ".hydra/config.yaml"
@@ -35,6 +36,7 @@ ROOT = ".root.json"  # of the data, signed by the user who made the run
 CHANGES = "changes.yaml"  # of the config, while the run was gone on with
 CLASS_COUNTS = "class_counts.txt"  # of the training masks, by `model.class_weights=balanced`
 PIXELS_BY_CLASS = "pixels_by_class.npz"  # of each training mask, by `data.rare_classes`
+EVALUATION = "evaluation"  # a folder for each split, by `src.evaluate metrics=…`
 OWN = (".hydra", CHECKPOINTS, TENSORBOARD, METRICS, LOG, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS)
 _LOCK = f"{CHECKPOINTS}/.lock"
 _SECONDS_TO_END = 10  # for a killed process to be gone
@@ -149,7 +151,7 @@ def clear(run_dir: Path, resume: bool) -> None:
     if not resume:
         untrusted.inside(run_dir, TENSORBOARD)
         shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
-        for file in (BEST, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS):
+        for file in (BEST, CALIBRATED, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS):
             (run_dir / file).unlink(missing_ok=True)
 
 

@@ -285,7 +285,7 @@ def model_from_checkpoint(
         raise UserError(str(error) if str(file) in str(error) else f"ckpt: {file}: {error}") from error
     except Exception as error:  # a stranger's description fails in as many ways as it can lie
         raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
-    model.images = images
+    model.images, model.temperature = images, about.temperature
     return model.eval(), Trained.of(about.config)
 
 
