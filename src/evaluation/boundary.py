@@ -64,7 +64,7 @@ class Boundaries:
         known = mask != self.ignore_index
         given = torch.where(known, prediction.long(), self.ignore_index)
         truth = mask.long()
-        reach = thickness(*mask.shape[-2:], self.ratio)
+        reach = thickness(mask.shape[-2], mask.shape[-1], self.ratio)
         there = torch.unique(torch.cat([given[known], truth[known]]))
         for k in there.tolist():  # one at a time, which bounds the memory
             ours, theirs = inner_boundary(given == k, reach), inner_boundary(truth == k, reach)

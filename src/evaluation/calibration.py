@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,13 +136,13 @@ def fitted(logits: Tensor, truth: Tensor) -> float:
     values, of_truth = logits.double(), logits.double().gather(1, truth[:, None])[:, 0]
     low, high = 1 / _HOTTEST, 1 / _COLDEST
     for _ in range(60):
-        middle = (low * high) ** 0.5
+        middle = math.sqrt(low * high)
         expected = (values * (values * middle).softmax(dim=1)).sum(dim=1)
         if float((of_truth - expected).mean()) > 0:
             low = middle
         else:
             high = middle
-    return 1 / (low * high) ** 0.5
+    return float(1 / math.sqrt(low * high))
 
 
 def reliability(logits: Tensor, truth: Tensor, bins: int) -> Reliability:

@@ -64,15 +64,8 @@ def _reliability(axes: Sequence[Axes], shown: Sequence[Mapping[str, Any]]) -> No
         )
         one.plot([row["confidence"] for row in rows], [row["accuracy"] for row in rows], "k.", markersize=4)
         one.plot([0, 1], [0, 1], "--", color="gray")
-        what = (
-            "fitted here"
-            if "sampled_pixels" in part
-            else "as it is"
-            if part["temperature"] == 1
-            else "the checkpoint's"
-        )
         one.set(xlabel="probability of the predicted class", ylabel="share of pixels that are right", xlim=(0, 1), ylim=(0, 1),
-                title=f"temperature {part['temperature']:.3g} ({what}): ECE {part['ece']:.4f}")  # fmt: skip
+                title=f"temperature {part['temperature']:.3g} (of {part['of']})\nECE {part['ece']:.4f}")  # fmt: skip
 
 
 def _curves(axes: Sequence[Axes], said: Mapping[str, Any]) -> None:

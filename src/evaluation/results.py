@@ -87,16 +87,15 @@ def of_probabilities(seen: Calibrated, bins: int, fitted: float | None, given_by
     """
     said: Plain = {"bins": bins, "at": []}
     for temperature, diagram, nll in zip(seen.temperatures, seen.diagrams, seen.nll, strict=True):
-        said["at"].append(
-            {"temperature": temperature, "of": given_by if len(said["at"]) else "the network", "ece": diagram.error, "nll": nll, "pixels": int(diagram.pixels.sum()),
-             "reliability": diagram.rows()}
-        )  # fmt: skip
+        of = given_by if said["at"] else "the network"
+        rows, pixels = diagram.rows(), int(diagram.pixels.sum())
+        said["at"].append({"temperature": temperature, "of": of, "ece": diagram.error, "nll": nll, "pixels": pixels,
+                           "reliability": rows})  # fmt: skip
     if fitted is not None:
         diagram = of_calibration.reliability(seen.logits / fitted, seen.truth, bins)
-        said["fitted"] = {
-            "temperature": fitted, "of": "this split", "ece": diagram.error, "nll": of_calibration.nll(seen.logits / fitted, seen.truth),
-            "sampled_pixels": len(seen.truth), "reliability": diagram.rows(),
-        }  # fmt: skip
+        nll = of_calibration.nll(seen.logits / fitted, seen.truth)
+        said["fitted"] = {"temperature": fitted, "of": "this split", "ece": diagram.error, "nll": nll,
+                          "sampled_pixels": len(seen.truth), "reliability": diagram.rows()}  # fmt: skip
     if int(seen.binary.sum()):
         points = of_calibration.curves(seen.binary)
         best = max(points, key=lambda point: point["iou"])

@@ -161,7 +161,8 @@ def ranked(images: PerImage, count: int) -> tuple[list[int], list[int]]:
 
 def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Values:
     whole = np.asarray(whole, np.float64)
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    shares: Values = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    return shares
 
 
 def mean_of_known(values: Values) -> Values:

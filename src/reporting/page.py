@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 import jinja2
+from markupsafe import Markup
 
 from src.reporting import events
 from src.reporting.charts import Chart, chart
@@ -23,6 +24,7 @@ from src.reporting.tables import Column, called
 from src.storage import run_folder
 
 _TEMPLATE = Path(__file__).with_name("page.html")
+_STYLE = Path(__file__).with_name("style.html")
 _GOLDEN = 137.508  # degrees between neighbouring hues, so that few and many are told apart
 _LARGEST = 720  # pixels a side of a picture
 _MOST_PIXELS = 40_000_000  # of a picture before it is made smaller
@@ -54,6 +56,7 @@ def page(
     counts = {status: sum(run.status == status for run in runs) for status in get_args(Status)}
     return template.render(
         title=title,
+        style=style(),
         written=time.strftime("%Y-%m-%d %H:%M"),
         counts=", ".join(f"{count} {status}" for status, count in counts.items() if count),
         columns=shown,
@@ -69,6 +72,11 @@ def page(
         unfinished=[(run, _resume(run)) for run in runs if run.status in ("failed", "interrupted", "stopped")],
         not_read=[problem for run in runs for problem in run.problems],
     )  # fmt: skip
+
+
+def style() -> Markup:
+    """The style sheet of all pages."""
+    return Markup(_STYLE.read_text(encoding="utf-8"))  # the program's own text
 
 
 def _colors(runs: Sequence[Run], groups: Sequence[SeedGroup]) -> list[str]:
@@ -92,7 +100,7 @@ def _samples(runs: Sequence[Run], samples: int, with_pictures: int) -> list[Samp
     for i, run, tags in showing[:with_pictures]:
         for tag in tags:
             if len(found) < samples or tag in found:
-                picture = _inlined(events.picture(run.events, tag))
+                picture = inlined(events.picture(run.events, tag))
                 if picture is not None:
                     found.setdefault(tag, []).append((i, run.name, picture))
     return [Sample(tag.removeprefix("val/"), pictures) for tag, pictures in found.items()]
@@ -114,7 +122,7 @@ def _picture_tags(pictures: Mapping[str, object]) -> list[str]:
     return [tag for tag, shown in pictures.items() if tag.startswith("val/") and tag != "val/confusion" and shown]
 
 
-def _inlined(encoded: bytes | None) -> str | None:
+def inlined(encoded: bytes | None, largest: int = _LARGEST) -> str | None:
     """A picture as a data URI: made anew, so that it is one whatever the file held, and a fifth of the bytes."""
     from PIL import Image
 
@@ -125,7 +133,7 @@ def _inlined(encoded: bytes | None) -> str | None:
             if image.width * image.height > _MOST_PIXELS:
                 return None
             small = image.convert("RGB")
-            small.thumbnail((_LARGEST, _LARGEST))
+            small.thumbnail((largest, largest))
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError):
         return None
     stream = io.BytesIO()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -13,7 +11,8 @@ from typing import TYPE_CHECKING
 from src.config.evaluation import ChosenData, Evaluation
 from src.config.parts import Trainer, filled
 from src.errors import UserError
-from src.files.untrusted import open_regular, shown
+from src.evaluation.matrices import sha256
+from src.files.untrusted import shown
 from src.storage import run_folder
 from src.storage.trust import OWN, Trust, split_packages
 from src.training.scored_on import data_of, trainer_of, with_trained
@@ -45,12 +44,13 @@ class Opened:
     as_trained: bool
 
 
-def score(asked: Evaluation, typed: Collection[str] | None = None) -> Results:
+def score(asked: Evaluation, typed: Collection[str] | None = None, *, prints: bool = True) -> Results:
     """Scores of each split, as in metrics.json; on CPU the same to the last digit as the training run's own.
 
     Args:
         typed: the keys that the user typed. Of other data (`data=…`) the keys that belong to the model (window, bands …)
             are the checkpoint's but for these; None takes all of them from `asked`.
+        prints: whether the scores are printed.
 
     Raises:
         UserError: the checkpoint or the data is bad, or the images or the classes do not fit.
@@ -58,10 +58,10 @@ def score(asked: Evaluation, typed: Collection[str] | None = None) -> Results:
     from src.distributed.supervision import RankSupervisor
 
     with RankSupervisor(lambda words, status: None) as ranks:
-        return _score(asked, typed, ranks)
+        return _score(asked, typed, ranks, prints)
 
 
-def _score(asked: Evaluation, typed: Collection[str] | None, ranks: RankSupervisor) -> Results:
+def _score(asked: Evaluation, typed: Collection[str] | None, ranks: RankSupervisor, prints: bool) -> Results:
     from src.distributed.supervision import in_words
     from src.training import build, machine
     from src.training.score_table import score_table
@@ -92,7 +92,7 @@ def _score(asked: Evaluation, typed: Collection[str] | None, ranks: RankSupervis
         raise
     if trainer.is_global_zero:
         run_folder.write_metrics(run_dir, {"status": "completed", **written, **results})
-        for at, split in enumerate(asked.splits):
+        for at, split in enumerate(asked.splits if prints else ()):
             print(score_table(results[split], model.label_set, f"{split} (split: {datamodule.source(split).split})"))
             if told:
                 print(told[at])
@@ -170,17 +170,3 @@ def _is_best(file: Path) -> bool:
     if file.parent.name != run_folder.CHECKPOINTS or not (run_dir / run_folder.CONFIG).is_file():
         return False
     return checkpoints.find(str(run_dir)).resolve() == file.resolve()
-
-
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with open_regular(file, links=True) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def same_evaluation(about: object, other: object) -> bool:
-    """Whether two files of per-image matrices are of one protocol and precision."""
-    keys = ("inference", "precision")
-    return isinstance(about, dict) and isinstance(other, dict) and all(
-        json.dumps(about.get(key), sort_keys=True) == json.dumps(other.get(key), sort_keys=True) for key in keys
-    )  # fmt: skip

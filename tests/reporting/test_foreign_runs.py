@@ -223,10 +223,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_pictures_are_png_and_no_larger_than_ours(tmp_path: Path) -> None:
-    from src.reporting.page import _inlined
+    from src.reporting.page import inlined
 
     for form in ("GIF", "TIFF", "BMP", "PPM"):
         stream = io.BytesIO()
         Image.new("RGB", (8, 8)).save(stream, form)
-        assert _inlined(stream.getvalue()) is None
-    assert _inlined(png_bomb()) is None and _inlined(EPS) is None and len(png_bomb()) < 30_000
+        assert inlined(stream.getvalue()) is None
+    assert inlined(png_bomb()) is None and inlined(EPS) is None and len(png_bomb()) < 30_000
