@@ -44,7 +44,7 @@ def report(settings: Config | Comparison) -> None:
         UserError: there is no run, or none has this metric or column.
     """
     asked = settings if isinstance(settings, Comparison) else Comparison.of(settings)
-    from src.reporting import compare, page, read, tables
+    from src.reporting import compare, one_key, page, read, tables
     from src.storage.run_folder import write_text
 
     root = Path(asked.dir).expanduser()
@@ -76,7 +76,8 @@ def report(settings: Config | Comparison) -> None:
 
     output = Path(asked.output or root).expanduser()
     title = f"Runs in {root.resolve().name}"
-    html = page.page(title, runs, columns, groups, over_seeds, metric, asked.samples, asked.pictures)
+    pairs, more = one_key.pairs(groups, "val", metric)
+    html = page.page(title, runs, columns, groups, over_seeds, metric, asked.samples, asked.pictures, pairs)
     try:
         write_text(output / "report.csv", tables.as_csv(runs, different, groups, metric))
         write_text(output / "report.html", html)
@@ -88,6 +89,12 @@ def report(settings: Config | Comparison) -> None:
     console.print(tables.run_table(columns))
     if repeated:
         console.print(tables.seed_table(over_seeds))
+    if pairs:
+        console.print(one_key.table(pairs, metric))
+        if any(pair.images is None for pair in pairs):
+            print("over images: python -m src.compare a=RUN b=RUN evaluates runs image by image")
+    if more:
+        print(f"{more} more pairs of groups differ in one key; give a folder of fewer runs to see them")
     for run in runs:
         for problem in run.problems:
             console.print(f"not read: {problem}", markup=False, highlight=False, soft_wrap=True)

@@ -30,7 +30,17 @@ def test_a_wheel_works(tmp_path: Path) -> None:
     configs = {f"src/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
     with zipfile.ZipFile(wheel) as content:
         names = set(content.namelist())
-    assert configs | {"src/py.typed", "src/cli/completion.bash", "src/reporting/page.html"} <= names
+    assert (
+        configs
+        | {
+            "src/py.typed",
+            "src/cli/completion.bash",
+            "src/reporting/page.html",
+            "src/reporting/comparison.html",
+            "src/reporting/style.html",
+        }
+        <= names
+    )
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert {name.partition("/")[0] for name in names} == {"src", f"pixelwise-{version}.dist-info"}
     site = tmp_path / "site"

@@ -40,7 +40,7 @@ def test_ours_runs_beside_another_and_so_do_its_processes(tmp_path: Path) -> Non
             [sys.executable, *arguments], text=True, capture_output=True, cwd=tmp_path, env=environment(), timeout=100
         )
 
-    for first in ("cli.command", "train", "evaluate", "predict", "export", "report", "inspect", "optimize"):
+    for first in ("cli.command", "train", "evaluate", "predict", "export", "report", "compare", "inspect", "optimize"):
         imported = re.findall(
             r"^(?:import|from) (src\b\S*)", (OWN / f"{first.replace('.', '/')}.py").read_text(), re.MULTILINE
         )

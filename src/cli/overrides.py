@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -33,19 +33,26 @@ _PLAIN = re.compile(r"[A-Za-z0-9_/.\-+@%*?|]+")  # what Hydra takes for text as 
 _NOT_TEXT = re.compile(r"[+-]?[\d._]+(e[+-]?\d+)?|[+-]?(inf|nan)|true|false|null", re.IGNORECASE)  # … but for these
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _ESCAPED = re.compile(r"\\([()\[\]{}:=,\\ \t])")
+_LIST = re.compile(r"\[.*\]", re.DOTALL)
 _SWEEP = re.compile(r"(choice|glob|shuffle|sort|tag|range|interval)\(.*\)")
 _OF_SPLITS = re.compile(r"\{\s*['\"]?(train|val|test)['\"]?\s*:.*\}")
 _MULTIRUN = frozenset({"-m", "--multirun", "hydra.mode=MULTIRUN"})
 
 
-def with_paths_quoted(arguments: Sequence[str]) -> list[str]:
-    """A command line, keys in their long forms, as Hydra reads it; applied twice it changes nothing more."""
+def with_paths_quoted(arguments: Sequence[str], listed: Collection[str] = ()) -> list[str]:
+    """A command line, keys in their long forms, as Hydra reads it; applied twice it changes nothing more.
+
+    Args:
+        listed: keys of this command that are a path, or a list of them in the grammar's brackets.
+    """
     multirun = not _MULTIRUN.isdisjoint(arguments) or any(a.startswith("sweep=") for a in arguments)
     result = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if equals and key.lstrip("+") in PATHS:
             argument = f"{key}={_as_read(key.lstrip('+'), value, multirun)}"
+        elif equals and key in listed and (not _LIST.fullmatch(value) or _there(value)):
+            argument = f"{key}={_as_read(key, value, multirun)}"
         result.append(argument)
     return result
 

@@ -25,7 +25,8 @@ _SWEEPS = frozenset({"-m", "--multirun"})
 _SHORT = {"model.semi": "model.semi.method", "launcher": "hydra/launcher", "sweep.dir": "hydra.sweep.dir",
           "sweep.subdir": "hydra.sweep.subdir", "sweep/sampler": "hydra/sweeper/sampler",
           "sweep/pruner": "hydra/sweeper/pruner"}  # fmt: skip
-# By command: what is a list there, while Hydra takes its name for that of a group.
+# By command: keys that are a path or a list of paths; and what is a list there, while Hydra takes its name for a group's.
+_LISTED_PATHS = {"compare": ("a", "b")}
 _LISTS = {"evaluate": {"metrics": "metrics.of"}}
 # What the launchers and sweepers of Hydra are told.
 _SHORT_PREFIXES = {"launcher.": "hydra.launcher.", "sweep.": "hydra.sweeper."}
@@ -151,7 +152,7 @@ def written_out(overrides: Sequence[str], command: str = "train") -> list[str]:
     lists = _LISTS.get(command, {})
     parts = [(lists.get(key, key), equals, value) for key, equals, value in parts]
     long = [classes_by_name(f"{long_key(key)}{equals}{_long_value(key, value)}") for key, equals, value in parts]
-    return with_paths_quoted(long)
+    return with_paths_quoted(long, _LISTED_PATHS.get(command, ()))
 
 
 def as_typed(text: str) -> str:

@@ -86,7 +86,7 @@ class OfSeeds:
         rows: seed (None where runs are not paired), score of a, score of b.
         paired: whether both have the same seeds; the test is then a paired one (Student's), else Welch's.
         mean, deviation: of the differences; the deviation is None where runs are not paired.
-        p: None where a side has one run only.
+        p: None where a side has one run only, or scipy is missing.
     """
 
     rows: Sequence[tuple[int | None, float | None, float | None]]
@@ -221,11 +221,7 @@ def bootstrap_p(drawn: Values) -> float:
 
 
 def of_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> OfSeeds:
-    """Scores of runs by their seeds, compared as observations.
-
-    Raises:
-        UserError: scipy is missing.
-    """
+    """Scores of runs by their seeds, compared as observations; without scipy there is no p."""
     paired = set(a) == set(b)
     mean = statistics.fmean(b.values()) - statistics.fmean(a.values())
     enough = min(len(a), len(b)) > 1
@@ -238,9 +234,12 @@ def of_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> OfSeeds:
     return OfSeeds(rows, False, mean, None, _same_mean(list(a.values()), list(b.values())) if enough else None)
 
 
-def _same_mean(a: Sequence[float], b: Sequence[float] | None) -> float:
+def _same_mean(a: Sequence[float], b: Sequence[float] | None) -> float | None:
     """p of Student's test that the mean is 0, or of Welch's that two means are equal; 1 or 0 where nothing varies."""
-    stats = needs("scipy.stats", "compare")
+    try:
+        stats = needs("scipy.stats", "compare")
+    except UserError:
+        return None
     if all(len(set(side)) == 1 for side in (a, b) if side is not None):
         return 1.0 if a[0] == (0.0 if b is None else b[0]) else 0.0
     result = stats.ttest_1samp(a, 0.0) if b is None else stats.ttest_ind(a, b, equal_var=False)

@@ -16,9 +16,10 @@ from typing import get_args
 import jinja2
 from markupsafe import Markup
 
-from src.reporting import events
+from src.reporting import events, one_key
 from src.reporting.charts import Chart, chart
 from src.reporting.compare import SeedGroup
+from src.reporting.one_key import Pair
 from src.reporting.read import Run, Status
 from src.reporting.tables import Column, called
 from src.storage import run_folder
@@ -41,13 +42,14 @@ class Sample:
 
 def page(
     title: str, runs: Sequence[Run], shown: Sequence[Column], groups: Sequence[SeedGroup], over_seeds: Sequence[Column],
-    metric: str, samples: int, with_pictures: int,
+    metric: str, samples: int, with_pictures: int, pairs: Sequence[Pair] = (),
 ) -> str:  # fmt: skip
     """The page as text.
 
     Args:
         runs: in the order in which they are shown; `shown` are their columns in the same order.
         groups, over_seeds: the runs by what differs but for the seed, and their table.
+        pairs: groups that differ in one key, compared.
         samples: how many validation samples are shown, of how many runs with pictures (the first `with_pictures`).
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -65,6 +67,8 @@ def page(
         ],
         over_seeds=over_seeds,
         seed_cells=[[(c, c.values[i], c.shown[i]) for c in over_seeds] for i in range(len(groups))],
+        pair_heads=one_key.heads(metric),
+        pair_cells=[one_key.cells(pair) for pair in pairs],
         charts=_charts(runs, colors, metric),
         samples=_samples(runs, samples, with_pictures),
         captions=[_caption(i, run, shown) for i, run in enumerate(runs)],
