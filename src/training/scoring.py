@@ -154,6 +154,8 @@ def _measuring(asked: Evaluation, opened: Opened) -> Measuring:
     is_best = opened.as_trained and _is_best(file)
     at_home = is_best and asked.output is None
     base = file.parent.parent if at_home else Path(asked.output or asked.paths.output_dir).expanduser()
+    if base.is_dir():  # a run folder may be a stranger's
+        run_folder.check_own(base, (run_folder.EVALUATION,))
     about = {
         "checkpoint": sha256(file), "inference": asdict(opened.model.inference),
         "precision": str(opened.on.precision), "as_trained": opened.as_trained,

@@ -29,16 +29,12 @@ def predicted(
         seed: of the model's own luck in each image; `difficulty` is that of the images', which all models share.
     """
     luck, hard = np.random.default_rng(seed), np.random.default_rng(difficulty)
-    matrices = []
-    for row in truths:
-        share = np.clip(skill + hard.normal(0, 0.1) + luck.normal(0, spread, len(row)), 0.02, 0.98)
-        matrix = np.zeros((len(row), len(row)), np.int64)
-        for k, pixels in enumerate(row):
-            right = luck.binomial(pixels, share[k])
-            matrix[k] = luck.multinomial(pixels - right, [1 / len(row)] * len(row))
-            matrix[k, k] += right
-        matrices.append(matrix)
-    return matrices
+    share = np.clip(skill + hard.normal(0, 0.1, (len(truths), 1)) + luck.normal(0, spread, truths.shape), 0.02, 0.98)
+    right = luck.binomial(truths, share)
+    matrices = luck.multinomial(truths - right, [1 / truths.shape[1]] * truths.shape[1])
+    classes = np.arange(truths.shape[1])
+    matrices[:, classes, classes] += right
+    return list(matrices)
 
 
 def cells(matrices: Sequence[npt.NDArray[np.int64]]) -> list[Cells]:
