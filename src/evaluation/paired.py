@@ -263,7 +263,8 @@ def _with_count(own: Values, groups: Groups) -> Values:
 
 
 def _mean_of(sums: Values) -> Values:
-    return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
+    means: Values = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
+    return means
 
 
 def _of_groups(values: Values, groups: Groups) -> Values:

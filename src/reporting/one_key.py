@@ -99,7 +99,7 @@ def _over_images(one: SeedGroup, other: SeedGroup) -> Compared | None:
             if len(images) < len(folders):
                 return None
             sides.append(per_image.side(folders, images))
-        return per_image.compared(*sides, _SAMPLES, None, _SEED)
+        return per_image.compared(sides[0], sides[1], _SAMPLES, None, _SEED)
     except UserError:  # other images, a damaged file, or no scipy: the seeds' line stands
         return None
 

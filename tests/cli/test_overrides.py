@@ -17,6 +17,7 @@ from src import evaluate, export, predict, report, train
 from src.cli.command import _composed, compose, start
 from src.cli.overrides import PATHS, WRITTEN, literal, misread, path_text, quoted, with_paths_quoted
 from src.cli.request import long_key
+from src.config.evaluation import Evaluation
 from src.config.parts import Config
 
 TEXTS = [
@@ -26,7 +27,7 @@ TEXTS = [
 ]  # fmt: skip
 # What each command makes of its config.
 READS: dict[str, Callable[[Config], object]] = {
-    "evaluate": evaluate.Evaluation.of, "predict": predict.Prediction.of, "export": export.Export.of,
+    "evaluate": Evaluation.of, "predict": predict.Prediction.of, "export": export.Export.of,
     "report": report.Comparison.of,
 }  # fmt: skip
 # Each key, the command that has it, and what else that one needs.

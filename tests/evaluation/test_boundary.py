@@ -19,7 +19,8 @@ K = 4
 def blobs(seed: int, height: int = 37, width: int = 52) -> Mask:
     """Classes 0 to 3 in patches, some of which touch the border."""
     smooth = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(height, width)), 3)
-    return np.digitize(smooth, np.quantile(smooth, [0.3, 0.6, 0.8])).astype(np.uint8)
+    classes: Mask = np.digitize(smooth, np.quantile(smooth, [0.3, 0.6, 0.8])).astype(np.uint8)
+    return classes
 
 
 def authors_boundary(mask: npt.NDArray[np.bool_], ratio: float) -> npt.NDArray[np.bool_]:
@@ -29,7 +30,8 @@ def authors_boundary(mask: npt.NDArray[np.bool_], ratio: float) -> npt.NDArray[n
     padded = np.pad(mask, 1)
     # what lies beyond the padded image takes nothing away, as in OpenCV
     eroded = ndimage.binary_erosion(padded, np.ones((3, 3)), dilation, border_value=1)
-    return mask & ~eroded[1:-1, 1:-1]
+    boundary: npt.NDArray[np.bool_] = mask & ~eroded[1:-1, 1:-1]
+    return boundary
 
 
 @pytest.mark.parametrize("ratio", [0.001, 0.02, 0.06, 0.4])

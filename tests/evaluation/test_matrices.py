@@ -33,7 +33,7 @@ def changed(file: Path, **arrays: object) -> None:
     """Rewrites a file with some arrays in place of its own."""
     with np.load(file) as read:
         content = {**{name: read[name] for name in read.files}, **arrays}
-    np.savez(file, **content)  # type: ignore[arg-type]
+    np.savez(file, **content)
 
 
 @pytest.mark.parametrize("name", ["cut", "negative", "objects", "shape", "twice", "about", "text"])

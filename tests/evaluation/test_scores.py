@@ -17,7 +17,7 @@ from tests.evaluation.images import NAMES, per_image, predicted, random_truths
 def test_they_are_scikit_learns_over_the_data_set_and_per_image() -> None:
     matrices = predicted(random_truths(7, 0) // 20, 1)
     said = of_images(per_image(matrices), 0, None, 0)
-    pairs = [np.repeat(np.stack(np.indices(m.shape), -1).reshape(-1, 2), m.ravel(), axis=0) for m in matrices]
+    pairs = [np.repeat(np.indices(m.shape).reshape(2, -1).T, m.ravel(), axis=0) for m in matrices]
     together = np.concatenate(pairs)
     kinds = {"iou": jaccard_score, "dice": f1_score, "precision": precision_score, "recall": recall_score}
     for kind, function in kinds.items():

@@ -8,13 +8,14 @@ import pytest
 from scipy import stats
 
 from src.evaluation import matrices
+from src.report import report
 from src.reporting import compare, one_key, read
 from src.reporting.read import Run
 from src.storage import run_folder
 from tests.evaluation.images import cells, per_image, predicted, random_truths
 from tests.reporting.folders import write
 from tests.reporting.test_compare import completed
-from tests.test_report import report, settings
+from tests.test_report import settings
 
 
 def sweep(root: Path, with_images: bool) -> list[Run]:
