@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field
@@ -19,24 +18,16 @@ import src.which_src  # noqa: F401  first: it ends where another src is in the w
 from src.cli.command import start
 from src.config.asked import Asked
 from src.config.check import check_inference, check_keys, check_node
-from src.config.parts import Accelerator, Config, Dataset, Devices, Node, Precision, Share, Trainer, filled, types_of
+from src.config.parts import Accelerator, Config, Devices, Node, Precision, Share, Trainer, filled, types_of
 from src.config.rules import check_precision
 from src.data.windows import SIDE
-from src.errors import Interrupted, UserError, memory_ran_out, of_a_file
+from src.errors import UserError
 from src.files.untrusted import shown
-
-if TYPE_CHECKING:  # a config error must not wait for torch
-    import torch
-
-    from src.models.base import Segmenter
 
 _log = logging.getLogger(__name__)
 _LINE = 1000  # characters of a message
-_MIXED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
-# What writing says where the name is at fault (too long, taken by a folder, not allowed on this disk), not the disk.
-_OF_THE_NAME = (
-    errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EILSEQ, errno.EINVAL,
-)  # fmt: skip
+_PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
+Vectors = Literal["geojson", "coco", "coco_rle", "labelme", "gpkg"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +50,12 @@ class Prediction(Asked):
         opacity: of the colours in overlays.
         window: side in pixels; None takes photos whole.
         overlap: pixels that windows share.
+        overlays: write colour overlays.
+        probabilities: write the probability of each class.
+        vectors: forms of outlines to write.
+        video_masks: write the mask of each frame of a video.
+        overwrite: do again what is there.
+        batch_size: photos of one size, or frames, that go through the network together.
         ids: what masks have: the numbers of the classes, or what the data set's own files have for them.
         inference: what is changed of how the model predicts; a key that is None is as it was trained.
         device: in torch's words; "auto" where `trainer` says it, or the machine.
@@ -69,7 +66,13 @@ class Prediction(Asked):
     output: str
     opacity: Share
     device: str
+    overlays: bool
     uncertainty: bool
+    probabilities: bool
+    vectors: list[Vectors]
+    video_masks: bool
+    overwrite: bool
+    batch_size: Annotated[int, Field(ge=1, le=1024)]
     ids: Literal["train", "dataset"]
     recursive: bool
     window: Annotated[int, Field(ge=64, multiple_of=32)] | None
@@ -89,6 +92,11 @@ class Prediction(Asked):
             check_keys(self.trainer, types_of(Where), "trainer")
         _check_where(Trainer.of(self.trainer), self.where, self.device)
 
+    def bearing(self) -> dict[str, object]:
+        """The keys that what is written depends on, but for the protocol's."""
+        keys = ("opacity", "ids", "window", "overlap")
+        return {key: getattr(self, key) for key in keys} | {"precision": self.where.precision or "32-true"}
+
     @property
     def where(self) -> Where:
         """What an option of the group `trainer`, or a key of it, says."""
@@ -107,139 +115,82 @@ def _check_where(trainer: Trainer, where: Where, device: str) -> None:
     accelerator, precision = where.accelerator, str(where.precision or "32-true")
     if accelerator is not None and device != "auto":
         raise UserError(f"device: {shown(device)} and trainer.accelerator={accelerator} both say where; give one")
-    if precision not in ("32-true", "32", *_MIXED):
+    if precision not in _PRECISIONS:
         raise UserError(
-            f"trainer.precision: predicting in {precision} is not possible; take 32-true, {', '.join(_MIXED)}"
+            f"trainer.precision: predicting in {precision} is not possible; take 32-true, bf16-mixed, 16-mixed"
         )
     check_precision(precision, has_gpu="cpu" not in (accelerator, device))
 
 
 def predict(settings: Config | Prediction) -> list[str]:
-    """Writes the mask and a colour overlay of each input, and its uncertainty maps if asked for: of a photo as palette PNG,
-    of a GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI. What a model with further tasks says of a photo
-    (its depth, boundary probabilities) is written beside them as TIFF, float32. Every file is written whole or not
-    at all. `src.inference.inputs` says which inputs there are and how their outputs are named.
+    """Writes the mask and a colour overlay of each input, and what else is asked for: of a photo as palette PNG, of a
+    GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI, of a video as video. What a model with further tasks says of a photo
+    (its depth, boundary probabilities) is written beside them as TIFF, float32. Every file is written whole or not at all, and
+    inputs whose files are all there are left as they are. `src.inference.inputs` says which inputs there are and how their
+    outputs are named.
 
     Returns:
         What went wrong with inputs, a line each; the others are done all the same.
 
     Raises:
-        UserError: no input, a bad checkpoint or device, or the output cannot be written.
+        UserError: no input, a bad checkpoint or device, the output cannot be written or holds other predictions.
         OSError: the output's folder cannot be made.
         Interrupted: Ctrl-C, or SIGTERM where `_task` turned it into that.
     """
     asked = settings if isinstance(settings, Prediction) else Prediction.of(settings)
-    from src.inference.inputs import OUTPUTS, find
+    from src.inference.inputs import find
 
     output = Path(os.path.expanduser(asked.output))  # noqa: PTH111 (a Path's raises for no user)
     inputs = find(asked.input, output, asked.recursive)
     if inputs.skipped:
         _log.info("skipped: %s", inputs.told())
-    import torch
-    from rich.progress import track
+    from rich.progress import Progress
 
+    from src.inference.devices import autocast, usable_device
+    from src.inference.job import Job
+    from src.inference.photos import Cut
+    from src.inference.same_predictions import same_predictions
+    from src.inference.writing import Writing
     from src.storage import checkpoints
     from src.training import build
 
-    model, trained = build.model_from_checkpoint(checkpoints.find(asked.ckpt), asked.trust or ())
+    file = checkpoints.find(asked.ckpt)
+    model, trained = build.model_from_checkpoint(file, asked.trust or ())
     model.inference = model.inference.with_keys(asked.inference)
     if model.inference.windows and asked.window is not None:
         raise UserError(
             "window: cuts images for a model that takes them whole, and this one predicts in windows; give "
             f"inference.window=[{asked.window},{asked.window}], or inference.mode=whole"
         )
-    device = _device(_place(asked))
+    device = usable_device(_place(asked))
     check_precision(asked.where.precision, has_gpu=device.type != "cpu", here=True)
-    precision = _MIXED.get(str(asked.where.precision))
-    computing = torch.autocast(device.type, getattr(torch, precision or "bfloat16"), enabled=precision is not None)
-    model.to(device)
-    if asked.ids == "dataset":
-        model.label_set.own_ids()  # a checkpoint that does not know them is told of before anything is written
-    for folder in OUTPUTS[: 3 if asked.uncertainty else 2]:
-        (output / folder).mkdir(parents=True, exist_ok=True)
-    failed = [shown(line, _LINE) for line in inputs.failed]
-    done = 0
-    try:
-        for name, file in track(inputs.files.items(), "predicting", disable=not sys.stdout.isatty()):
-            try:
-                with computing:
-                    _segment(model, device, file, output, name, trained.dataset, asked)
-                done += 1
-            except Exception as error:
-                _log.debug("%s", shown(str(file)), exc_info=True)
-                failed.append(shown(_fault(error, file, output).replace("\n", "\\n"), _LINE))
-    except KeyboardInterrupt as stop:
-        raise Interrupted(
-            f"{stop or 'Ctrl-C'}: {done} of {len(inputs.files)} are done, in {shown(str(output))}"
-        ) from None
-    left_out = f", {inputs.skipped.total()} skipped" if inputs.skipped else ""
-    wrong = f", {len(failed)} failed" if failed else ""
-    _log.info("%d done%s%s: masks and overlays are in %s", done, left_out, wrong, shown(str(output)))
-    return failed
-
-
-def _segment(
-    model: Segmenter, device: torch.device, file: Path, output: Path, name: str, dataset: Dataset, asked: Prediction
-) -> None:
-    """Segments a photo, a raster or a volume, whichever the file is to this model."""
-    from src.data.formats.nifti import SUFFIXES
-    from src.inference.photos import segment_photo
-    from src.inference.scenes import TRAINED_ON, is_georeferenced, segment_raster
-    from src.inference.volumes import segment_volume
-
-    opacity, uncertainty = asked.opacity, asked.uncertainty
+    # a checkpoint that does not know its ids is told of before anything is written
     ids = model.label_set.own_ids() if asked.ids == "dataset" else None
-    takes_photos = (model.channels, model.intensity) == (3, (0.0, 255.0)) and dataset.target != TRAINED_ON
-    side, overlap = asked.window, asked.overlap
-    if file.is_dir() or file.name.lower().endswith(SUFFIXES):
-        segment_volume(model, device, file, output, name, dataset, opacity=opacity, uncertainty=uncertainty, ids=ids)
-    elif takes_photos and not is_georeferenced(file):
-        segment_photo(
-            model,
-            device,
-            file,
-            output,
-            name,
-            side=side,
-            overlap=overlap,
-            opacity=opacity,
-            uncertainty=uncertainty,
-            ids=ids,
-        )
-    else:
-        segment_raster(
-            model, device, file, output, name, dataset, side=side or SIDE, overlap=overlap, opacity=opacity,
-            uncertainty=uncertainty, ids=ids,
-        )  # fmt: skip
-
-
-def _fault(error: Exception, file: Path, output: Path) -> str:
-    """What to tell of an input that could not be done.
-
-    Raises:
-        UserError: the output is at fault: the next input would fare no better.
-    """
-    if isinstance(error, UserError):
-        return str(error)
-    if memory_ran_out(error):
-        return (
-            f"{file}: memory ran out; take a smaller window (window=512; where inference.mode is window, "
-            "inference.window=[256,256]), or device=cpu if it was the GPU's"
-        )
-    if isinstance(error, OSError):
-        reason = error.strerror or str(error)
-        if error.errno in _OF_THE_NAME:
-            return f"{file}: its output cannot be written below {output} ({reason}); rename the input"
-        at = error.filename if isinstance(error.filename, str | os.PathLike) else None
-        if at is not None and Path(at).is_relative_to(file):
-            return f"{file}: cannot be read ({reason}); replace or remove it"
-        if error.errno is not None:
-            error.filename = error.filename or str(output)
-            raise of_a_file(error) or UserError(
-                f"output: {shown(str(output))} cannot be written to ({reason}); take another folder"
-            )
-    what = " ".join(str(error).split())[:160]
-    return f"{file}: could not be segmented ({type(error).__name__}: {what}); replace or remove it (hydra.verbose=true: more)"
+    writing = Writing(
+        folder=output, opacity=asked.opacity if asked.overlays else None, uncertainty=asked.uncertainty,
+        probabilities=asked.probabilities, vectors=tuple(dict.fromkeys(asked.vectors)), ids=ids, video_masks=asked.video_masks,
+    )  # fmt: skip
+    for folder in writing.folders():
+        folder.mkdir(parents=True, exist_ok=True)
+    same_predictions(output, file, {**asked.bearing(), "inference": asdict(model.inference)}, asked.overwrite)
+    job = Job(
+        model.to(device),
+        device,
+        trained.dataset,
+        writing,
+        Cut(asked.window, asked.overlap),
+        asked.batch_size,
+        asked.overwrite,
+    )
+    with Progress(disable=not sys.stdout.isatty()) as progress, autocast(device, asked.where.precision):
+        task = progress.add_task("predicting", total=len(inputs.files))
+        failed = job.run(inputs.files, lambda: progress.advance(task))
+    failed = [shown(line, _LINE) for line in inputs.failed] + failed
+    left_out = f", {inputs.skipped.total()} skipped" if inputs.skipped else ""
+    kept = f", {job.kept} there already (overwrite=true does them anew)" if job.kept else ""
+    wrong = f", {len(failed)} failed" if failed else ""
+    _log.info("%d done%s%s%s: masks and overlays are in %s", job.done, kept, left_out, wrong, shown(str(output)))
+    return failed
 
 
 def _place(asked: Prediction) -> str:
@@ -249,19 +200,6 @@ def _place(asked: Prediction) -> str:
         return asked.device
     name = "cuda" if accelerator == "gpu" else str(accelerator)
     return f"{name}:{devices[0]}" if name == "cuda" and isinstance(devices, list) else name
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        return torch.ones(1, device=name).cpu().device and torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device: {name!r} cannot be used ({str(error).splitlines()[0][:120]}); take device=cpu or trainer=cpu"
-        ) from error
 
 
 def _stop(number: int, _: object) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import os
 import shlex
 import unicodedata
@@ -21,7 +22,20 @@ from src.data.readers.images import IMAGE_SUFFIXES
 from src.errors import UserError
 from src.files.untrusted import shown
 
-OUTPUTS = ("masks", "overlays", "uncertainty")  # folders that prediction writes
+# folders that prediction writes
+OUTPUTS = (
+    "masks",
+    "overlays",
+    "uncertainty",
+    "probabilities",
+    "videos",
+    "geojson",
+    "gpkg",
+    "coco",
+    "coco_rle",
+    "labelme",
+)
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 # What any format of `data=` reads, longest first: of ".nii.gz" all is cut off a name.
 SUFFIXES = tuple(
     sorted({*IMAGE_SUFFIXES, *geotiff.SUFFIXES, *nifti.SUFFIXES}, key=lambda suffix: (-len(suffix), suffix))
@@ -162,7 +176,7 @@ class _Walk:
                 self.skipped[_FOLDER] += 1
         elif not os.path.isfile(item):
             self.skipped["neither file nor folder"] += 1
-        elif item.name.lower().endswith(SUFFIXES):
+        elif item.name.lower().endswith((*SUFFIXES, *(VIDEO_SUFFIXES if _reads_videos() else ()))):
             yield name, item
         else:
             self.skipped[item.suffix.lower() or "without suffix"] += 1
@@ -175,6 +189,11 @@ class _Walk:
         self._predicted.add(at)
         self.skipped[_PREDICTED] = len(self._predicted)
         return True
+
+
+def _reads_videos() -> bool:
+    """Whether the extra `video` is there; without it a phone's folder of photos and videos is one of photos."""
+    return importlib.util.find_spec("cv2") is not None
 
 
 def _is_series(folder: Path) -> bool:
@@ -200,7 +219,7 @@ def _named(found: Sequence[tuple[str, Path]]) -> dict[str, Path]:
 
 def _parted(relative: str, item: Path) -> tuple[str, str]:
     """A path without its suffix, and the suffix as a part of a name."""
-    for suffix in () if os.path.isdir(item) else SUFFIXES:
+    for suffix in () if os.path.isdir(item) else (*SUFFIXES, *VIDEO_SUFFIXES):
         if relative.lower().endswith(suffix):
             return relative[: -len(suffix)], suffix[1:].replace(".", "_")
     return relative, "series"
@@ -213,7 +232,7 @@ def _folded(name: str) -> str:
 
 def _check_one(file: Path) -> None:
     name, called = file.name.lower(), shown(str(file))
-    if name.endswith(SUFFIXES):
+    if name.endswith((*SUFFIXES, *VIDEO_SUFFIXES)):
         return
     if name.endswith(dicom_series.SUFFIXES):
         raise UserError(

@@ -21,6 +21,7 @@ class Predictor(Protocol):
         images: the kind of image that it was trained on.
         channels, intensity: of that image; its values lie in `intensity`.
         inference: how it predicts.
+        takes_batches: whether what it says of an image does not depend on those that it sees with it.
     """
 
     label_set: LabelSet
@@ -28,6 +29,9 @@ class Predictor(Protocol):
     channels: int
     intensity: tuple[float, float]
     inference: Inference
+
+    @property
+    def takes_batches(self) -> bool: ...
 
     def predicted(self, image: Tensor, size: Sequence[int] | None = None) -> Iterator[Strip]:
         """What is predicted for raw images [B, C, H, W] by `inference`, strip by strip: "logits" float [B, K, h, W] and other

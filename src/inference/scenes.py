@@ -18,7 +18,6 @@ from PIL import Image
 from src.config.check import check_node
 from src.config.inference import Inference
 from src.config.parts import Dataset
-from src.data.labels import OwnIds
 from src.data.readers.images import IMAGE_SUFFIXES
 from src.data.readers.raster import check_bands, georeference, open_raster, preview, read_window
 from src.data.windows import Window, parts
@@ -29,7 +28,9 @@ from src.files.untrusted import open_regular
 from src.inference.drawing import as_picture, overlay
 from src.inference.predictor import Predictor
 from src.inference.protocol import joined
+from src.inference.vectors import OF_MAPS, check_forms, save_map_vectors
 from src.inference.windows import Outputs
+from src.inference.writing import Writing
 from src.optional_packages import needs
 
 _log = logging.getLogger(__name__)
@@ -80,16 +81,19 @@ def _check_protocol(protocol: Inference, file: Path) -> None:
 
 @torch.inference_mode()
 def segment_raster(
-    model: Predictor, device: torch.device, file: Path, output: Path, name: str, dataset: Dataset, *,
-    side: int, overlap: int, opacity: float, uncertainty: bool, ids: OwnIds | None = None,
+    model: Predictor, device: torch.device, file: Path, name: str, dataset: Dataset, writing: Writing, *,
+    side: int, overlap: int,
 ) -> None:  # fmt: skip
-    """Writes masks/NAME.tif (uint8, the classes' colours, 255 without data; with `ids` these, and their void), and
-    uncertainty/NAME_….tif, all with the CRS and transform of `file`, and a thinned overlays/NAME.png.
+    """Writes uncertainty/NAME_….tif, probabilities/NAME.tif (a band of uint8 for each class, whose scale is 1/255), outlines, a
+    thinned overlays/NAME.png, and masks/NAME.tif (uint8, the classes' colours, 255 without data; with `ids` these, and their
+    void), all with the CRS and transform of `file`.
 
     Raises:
         UserError: the file cannot be read or does not fit the model.
     """
     _check_protocol(model.inference, file)
+    check_forms(writing.vectors, OF_MAPS, file, "a map")
+    ids = writing.ids
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_raster(file))
         bands = bands_of(dataset, model.channels, source.count, file)
@@ -104,18 +108,24 @@ def segment_raster(
         scene = _Scene(source, bands, model.intensity, device)
         pieces = _strips(model, scene) if model.inference.windows else _parts(model, scene, side, overlap)
         for area, outputs in pieces:
-            maps = gray_maps(model, outputs, uncertainty)
+            maps = gray_maps(model, outputs, writing.uncertainty)[0]
             values_there, empty = read_window(source, bands, area, model.intensity)
             seen.add(values_there.numpy()[:, ~empty])
             maps["mask"][empty] = _NO_DATA
             written: dict[str, npt.NDArray[np.unsignedinteger]] = dict(maps)
             if ids is not None:
                 written["mask"] = ids.of(maps["mask"])
+            if writing.probabilities:
+                written["probability"] = gray_probabilities(outputs)[0]
             for kind, values in written.items():
-                if kind not in sinks:
-                    target = output / ("masks" if kind == "mask" else "uncertainty")
-                    tail = "" if kind == "mask" else f"_{kind}"
-                    sinks[kind] = stack.enter_context(_created(target / f"{name}{tail}.tif", source, values.dtype))
+                if kind not in sinks:  # the mask's is made first, so it is closed, and gets its name, last
+                    count = len(values) if kind == "probability" else 1
+                    sinks[kind] = stack.enter_context(
+                        _created(_target(kind, name, writing), source, values.dtype, count)
+                    )
+                    if kind == "probability":
+                        sinks[kind].scales = [1 / 255] * count
+                        sinks[kind].descriptions = model.label_set.names
                     if kind == "mask":
                         palette = model.label_set.palette() if ids is None else ids.by_value(model.label_set.palette())
                         sinks[kind].write_colormap(1, {k: (*map(int, rgb), 255) for k, rgb in enumerate(palette)})
@@ -124,11 +134,21 @@ def segment_raster(
         if doubt := seen.doubt():
             _log.warning("%s: %s", file, doubt)
         shown = as_picture(preview(source, bands, _OVERVIEW), model.intensity)
-    with open_raster(output / "masks" / f"{name}.tif") as mask:
+    if writing.vectors:
+        save_map_vectors(writing.mask(name, ".tif"), model.label_set, name, writing)
+    if writing.opacity is None:
+        return
+    with open_raster(writing.mask(name, ".tif")) as mask:
         values = preview(mask, [1], _OVERVIEW)[0]
-        classes = values if ids is None else ids.classes(values)
-        blended = overlay(shown, classes, model.label_set, opacity)
-    save_picture(Image.fromarray(blended), output / "overlays" / f"{name}.png")
+    classes = values if ids is None else ids.classes(values)
+    blended = overlay(shown, classes, model.label_set, writing.opacity)
+    save_picture(Image.fromarray(blended), writing.overlay(name))
+
+
+def _target(kind: str, name: str, writing: Writing) -> Path:
+    if kind == "mask":
+        return writing.mask(name, ".tif")
+    return writing.probability(name, ".tif") if kind == "probability" else writing.uncertainty_map(name, kind, ".tif")
 
 
 class _Scene:
@@ -204,11 +224,22 @@ class _Seen:
         )
 
 
-def gray_maps(model: Predictor, outputs: Outputs, uncertainty: bool) -> dict[str, npt.NDArray[np.uint8]]:
-    """Of what was predicted for one image: "mask", uint8 [H, W] of class numbers, and uncertainty maps in which 255 is 1."""
-    maps = model.uncertainty(outputs) if uncertainty else {}
-    mask = outputs["logits"].argmax(dim=1)[0].byte().cpu().numpy()
-    return {"mask": mask} | {kind: _as_gray(values[0]) for kind, values in maps.items()}
+def gray_maps(model: Predictor, outputs: Outputs, uncertainty: bool) -> list[dict[str, npt.NDArray[np.uint8]]]:
+    """Of what was predicted for each image: "mask", uint8 [H, W] of class numbers, and uncertainty maps in which 255 is 1."""
+    masks = outputs["logits"].argmax(dim=1).byte().cpu().numpy()
+    maps = {kind: _as_gray(values) for kind, values in (model.uncertainty(outputs) if uncertainty else {}).items()}
+    return [{"mask": mask} | {kind: values[at] for kind, values in maps.items()} for at, mask in enumerate(masks)]
+
+
+def half_probabilities(outputs: Outputs) -> npt.NDArray[np.float16]:
+    """The probabilities of what was predicted, float16 [B, K, H, W]."""
+    halves: npt.NDArray[np.float16] = outputs["logits"].float().softmax(dim=1).half().cpu().numpy()
+    return halves
+
+
+def gray_probabilities(outputs: Outputs) -> npt.NDArray[np.uint8]:
+    """The same as uint8 [B, K, H, W], 255 is 1."""
+    return _as_gray(outputs["logits"].float().softmax(dim=1))
 
 
 def _as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:
@@ -218,8 +249,8 @@ def _as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _created(file: Path, source: Any, dtype: np.dtype[Any]) -> Iterator[object]:
-    """A new GeoTIFF of one band on the source's grid; it gets its name only once it is whole.
+def _created(file: Path, source: Any, dtype: np.dtype[Any], count: int = 1) -> Iterator[object]:
+    """A new GeoTIFF on the source's grid, of so many bands; it gets its name only once it is whole.
 
     Raises:
         OSError: it cannot be written.
@@ -228,7 +259,7 @@ def _created(file: Path, source: Any, dtype: np.dtype[Any]) -> Iterator[object]:
     with replacing(file) as partial:
         with _writing(partial):
             sink = rasterio.open(
-                partial, "w", driver="GTiff", height=source.height, width=source.width, count=1, dtype=dtype.name,
+                partial, "w", driver="GTiff", height=source.height, width=source.width, count=count, dtype=dtype.name,
                 compress="deflate", tiled=True, bigtiff="if_safer", **georeference(source),
             )  # fmt: skip
         try:
@@ -238,7 +269,7 @@ def _created(file: Path, source: Any, dtype: np.dtype[Any]) -> Iterator[object]:
                 sink.close()
         with _writing(partial), rasterio.open(partial, driver="GTiff") as written:  # closing hides what was not written
             for _, window in written.block_windows(1):
-                written.read(1, window=window)
+                written.read(window=window)
 
 
 @contextlib.contextmanager
@@ -263,4 +294,4 @@ def _writing(file: Path) -> Iterator[None]:
 def _write(sink: Any, values: npt.NDArray[np.unsignedinteger], area: Window) -> None:
     where = needs("rasterio.windows", "geo").Window(area.left, area.top, area.width, area.height)
     with _writing(Path(sink.name)):
-        sink.write(values, 1, window=where)
+        sink.write(values if values.ndim == 3 else values[None], window=where)

@@ -119,6 +119,11 @@ class GANSegmenter(Segmenter):
     def inputs(self, network: nn.Module, image: Tensor) -> Tensor:
         return self.noise.join(network, image, self._noise_seed)
 
+    @property
+    def takes_batches(self) -> bool:
+        """Not with noise, which is drawn for a batch."""
+        return not self.noise.active
+
     def logits(self, image: Tensor) -> Tensor:
         """Logits of raw images; of a generator with noise, the log of its draws' mean probability when evaluated."""
         if self.training or not self.noise.active:

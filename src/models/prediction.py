@@ -43,6 +43,11 @@ class Predicting(L.LightningModule):
         assert tasks is None or isinstance(tasks, MultiTask)
         return tasks
 
+    @property
+    def takes_batches(self) -> bool:
+        """Whether what is predicted for an image does not depend on those that are predicted with it."""
+        return True
+
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """All of the network's outputs for raw images [B, C, H, W]; evaluation takes the averaged weights if there are any."""
         network = self.ema.module if self.ema is not None and not self.training else self.network

@@ -23,7 +23,7 @@ from src.data.readers import images
 from src.data.readers.images import IMAGE_SUFFIXES
 from src.errors import Interrupted, UserError
 from src.files import atomic
-from src.inference import photos
+from src.inference import job, photos, writing
 from src.inference.inputs import SUFFIXES, find
 from src.predict import predict
 from src.storage.run_folder import BEST
@@ -56,7 +56,9 @@ def prediction(ckpt: Path, given: Path | str, output: Path, *overrides: str) -> 
 
 
 def written(output: Path) -> list[str]:
-    return sorted(str(file.relative_to(output)) for file in output.rglob("*") if file.is_file())
+    """The files of predictions; not what says of which checkpoint they are."""
+    files = (file for file in output.rglob("*") if file.is_file() and file != output / "prediction.json")
+    return sorted(str(file.relative_to(output)) for file in files)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +193,7 @@ def test_photos_in_windows(on_photos: Path, tmp_path: Path, monkeypatch: pytest.
     file = picture(tmp_path / "in/a.png", 200, 330)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     assert predict(prediction(on_photos, file, whole, "uncertainty=true")) == []
-    monkeypatch.setattr(photos, "_STRIP", 64)
+    monkeypatch.setattr(writing, "_STRIP", 64)
     assert predict(prediction(on_photos, file, parted, "uncertainty=true", "window=192", "overlap=96")) == []
     assert written(whole) == written(parted)
     assert "boundary/a.tif" in written(whole)
@@ -218,11 +220,11 @@ def test_when_photos_are_done_in_windows(
     sizes: list[tuple[int, ...]] = []
     maps = photos._maps
 
-    def counted(model: Any, raw: torch.Tensor, uncertainty: bool) -> Any:
+    def counted(model: Any, device: torch.device, raw: torch.Tensor, uncertainty: bool, puts: Any) -> Any:
         sizes.append(tuple(raw.shape[2:]))
         if cause == "memory" and max(raw.shape[2:]) > 64:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return maps(model, raw, uncertainty)
+        return maps(model, device, raw, uncertainty, puts)
 
     monkeypatch.setattr(photos, "_maps", counted)
     monkeypatch.setattr(photos, "SIDE", 64)
@@ -253,7 +255,7 @@ def test_one_bad_file_never_stops_the_others(
             raise error
         return read(file)
 
-    monkeypatch.setattr(photos, "read_rgb", reading)
+    monkeypatch.setattr(job, "read_rgb", reading)
     failed = predict(prediction(on_photos, tmp_path / "in", tmp_path / "out"))
     assert len(failed) == 1
     assert failed[0].startswith(f"{tmp_path}/in/b.png: ")

@@ -33,6 +33,7 @@ _FAILURES = (
     OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error, zlib.error, OverflowError,
     MemoryError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError,
 )  # fmt: skip
+_STRIP_WISE, _STRIP = 1 << 24, 256  # pixels from which on an image is copied in strips of so many rows
 _SHOWN = 12  # values that a message lists
 # How EXIF's four orientations that swap height and width turn an array upright.
 _QUARTER_TURNS = {
@@ -69,6 +70,15 @@ def read_rgb(file: Path | Encoded) -> Tensor:
         UserError: missing, truncated or no image.
     """
     return _read_upright(file)[0]
+
+
+def picture_pixels(file: Path) -> int:
+    """How many pixels a picture has, as its header says; 0 where it cannot be read."""
+    try:
+        with open_picture(file, "an image") as image:
+            return image.width * image.height
+    except UserError:
+        return 0
 
 
 def read_pair(image_file: Path | Encoded, mask: npt.NDArray[np.uint8], mask_name: str) -> tuple[Tensor, Tensor]:
@@ -192,9 +202,20 @@ def _read_upright(file: Path | Encoded) -> tuple[Tensor, int]:
         orientation, turned = _orientation(image), upright(image)
         if turned.mode in ("RGBa", "La"):  # colours that were multiplied by their opacity
             turned = turned.convert(turned.mode.upper())
-        pixels = np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
+        pixels = _pixels(turned if turned.mode == "RGB" else turned.convert("RGB"))
     # Stays in the file's order, all channels of a pixel together: only what is cropped is put into torch's.
     return torch.from_numpy(pixels).permute(2, 0, 1), orientation
+
+
+def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """An RGB image as uint8 [H, W, 3], strip by strip: Pillow would copy the whole of it twice."""
+    if image.width * image.height <= _STRIP_WISE:
+        return np.array(image)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _STRIP):
+        end = min(top + _STRIP, image.height)
+        pixels[top:end] = np.asarray(image.crop((0, top, image.width, end)))
+    return pixels
 
 
 def _orientation(image: Image.Image) -> int:
