@@ -1,4 +1,8 @@
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from src.api import load as load
 
 # Whatever library opens a file for us, in this process or its workers: tensors and plain data only, no pickled code.
 os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
@@ -7,3 +11,12 @@ os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
 # shortly costs a few percent. Read when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def __getattr__(name: str) -> object:
+    """`from src import load` (see `src.api`), which imports torch only then."""
+    if name == "load":
+        from src.api import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -123,11 +123,11 @@ def _check_where(trainer: Trainer, where: Where, device: str) -> None:
 
 
 def predict(settings: Config | Prediction) -> list[str]:
-    """Writes the mask and a colour overlay of each input, and what else is asked for: of a photo as palette PNG, of a
-    GeoTIFF and whatever is no photo as GeoTIFF, of a volume as NIfTI, of a video as video. What a model with further tasks says of a photo
-    (its depth, boundary probabilities) is written beside them as TIFF, float32. Every file is written whole or not at all, and
-    inputs whose files are all there are left as they are. `src.inference.inputs` says which inputs there are and how their
-    outputs are named.
+    """Writes the mask and a colour overlay of each input, and what else is asked for: of a photo as palette PNG, of a GeoTIFF
+    and whatever is no photo as GeoTIFF, of a volume as NIfTI, of a video as video. What a model with further tasks says of a
+    photo (its depth, boundary probabilities) is written beside them as TIFF, float32. Every file is written whole or not at
+    all, and inputs whose files are all there are left as they are. `src.inference.inputs` says which inputs there are and how
+    their outputs are named.
 
     Returns:
         What went wrong with inputs, a line each; the others are done all the same.

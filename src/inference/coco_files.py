@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _filled(rings: Rings, left: int, top: int, width: int, height: int) -> npt.N
     """The pixels inside the outer ring and outside the others: between vertical edges at an odd number of them."""
     crossings = np.zeros((height, width + 1), np.int64)
     for ring in rings:
-        for (x0, y0), (x1, y1) in zip(ring, ring[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(ring):
             if x0 == x1:
                 crossings[int(min(y0, y1)) - top : int(max(y0, y1)) - top, int(x0) - left] += 1
     inside: npt.NDArray[np.bool_] = crossings.cumsum(axis=1)[:, :-1] % 2 == 1

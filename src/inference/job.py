@@ -1,5 +1,5 @@
-"""A prediction of many inputs: photos are read ahead and written behind, those of one size go through the network together, what
-is there already is kept, and one bad input never stops the others."""
+"""A prediction of many inputs: photos are read ahead and written behind, those of one size go through the network together,
+what is there already is kept, and one bad input never stops the others."""
 
 from __future__ import annotations
 

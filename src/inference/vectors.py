@@ -93,8 +93,8 @@ def save_vectors(mask: npt.NDArray[np.uint8], labels: LabelSet, name: str, photo
 
 
 def save_map_vectors(mask_file: Path, labels: LabelSet, name: str, writing: Writing) -> None:
-    """Writes the outlines of a map's mask (a GeoTIFF of class numbers, or ids) in its CRS as GeoPackage, or in longitude and latitude as
-    GeoJSON (without a CRS: as they are).
+    """Writes the outlines of a map's mask (a GeoTIFF of class numbers, or ids) in its CRS as GeoPackage, or in longitude and
+    latitude as GeoJSON (without a CRS: as they are).
 
     Raises:
         UserError: a package is missing.

@@ -36,8 +36,8 @@ _MATROSKA = b"\x1a\x45\xdf\xa3"
 def segment_video(
     model: Predictor, device: torch.device, file: Path, name: str, writing: Writing, cut: Cut, batch_size: int
 ) -> None:
-    """Writes videos/NAME.mp4 (MPEG-4), the classes' colours over the frames at the source's frame rate, without sound, and, where
-    asked for, masks/NAME/000000.png and so on, one a frame.
+    """Writes videos/NAME.mp4 (MPEG-4), the classes' colours over the frames at the source's frame rate, without sound, and,
+    where asked for, masks/NAME/000000.png and so on, one a frame.
 
     Raises:
         UserError: the file cannot be read, or the model takes no photos.
