@@ -198,6 +198,6 @@ class TrainedSegmenter:
             raise UserError(f"image: is {values.dtype}, and this model takes uint8, 0 to 255; scale it")
         if values.dtype.kind not in "uif":
             raise UserError(f"image: is {values.dtype}; give numbers")
-        if values.dtype in (np.uint16, np.uint32, np.uint64, np.int64, np.float64):  # as rasters are read
+        if values.dtype.kind == "f" or values.dtype.itemsize == 8 or values.dtype == np.uint32:  # as rasters are read
             values = values.astype(np.float32)
         return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)

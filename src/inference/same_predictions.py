@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from src.errors import UserError
-from src.files.atomic import write_atomically
+from src.files.atomic import replacing
 from src.files.untrusted import open_regular, read_json, shown
 
 NAME = "prediction.json"
@@ -27,7 +27,10 @@ def same_predictions(folder: Path, ckpt: Path, said: Mapping[str, object], overw
         OSError: it cannot be written.
     """
     with open_regular(ckpt, links=True) as stream:
-        now = {"checkpoint": hashlib.file_digest(stream, "sha256").hexdigest(), **said}
+        digest = hashlib.sha256()
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    now = {"checkpoint": digest.hexdigest(), **said}
     file = folder / NAME
     text = json.dumps(now, indent=2)
     if not overwrite and file.exists():
@@ -39,4 +42,5 @@ def same_predictions(folder: Path, ckpt: Path, said: Mapping[str, object], overw
                 f"output: {shown(str(folder))} holds predictions of another {' and '.join(differs)}; give another folder, or "
                 "overwrite=true"
             )
-    write_atomically(file, lambda stream: stream.write(text.encode()) and None)
+    with replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -139,9 +139,9 @@ def _labelme(
 ) -> dict[str, object]:
     """Its polygons have no holes, and later ones lie over earlier ones: the largest come first, and what is in their holes is
     drawn over them."""
-    ordered = sorted(found, key=lambda region: -_area(region.rings[0]))
+    ordered = sorted(found, key=lambda region: -abs(_signed(region.rings[0])))
     shapes = [
-        {"label": labels.names[region.number], "points": [list(point) for point in region.rings[0][:-1]], "group_id": None,
+        {"label": labels.names[region.number], "points": _centred(region.rings[0]), "group_id": None,
          "description": "", "shape_type": "polygon", "flags": {}}
         for region in ordered
     ]  # fmt: skip
@@ -151,9 +151,21 @@ def _labelme(
     }  # fmt: skip
 
 
-def _area(ring: Ring) -> float:
+def _centred(ring: Ring) -> list[list[float]]:
+    """A ring along pixels' edges as one through the outermost pixels themselves: labelme fills polygons with Pillow, which counts
+    the pixels that the line runs through as inside."""
+    corners = np.array(ring[:-1])
+    ahead = np.sign(np.roll(corners, -1, axis=0) - corners)
+    inward = np.stack([-ahead[:, 1], ahead[:, 0]], axis=1) * (1 if _signed(ring) > 0 else -1)
+    before = np.roll(inward, 1, axis=0)
+    both = np.where((inward == before).all(axis=1)[:, None], inward, inward + before)
+    centred: list[list[float]] = (corners + both / 2 - 0.5).tolist()
+    return centred
+
+
+def _signed(ring: Ring) -> float:
     x, y = np.array(ring).T
-    return float(abs((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2)
+    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
 
 
 def _geopackage(found: Sequence[Region], labels: LabelSet, crs: str | None, file: Path) -> None:
