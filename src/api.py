@@ -200,4 +200,5 @@ class TrainedSegmenter:
             raise UserError(f"image: is {values.dtype}; give numbers")
         if values.dtype.kind == "f" or values.dtype.itemsize == 8 or values.dtype == np.uint32:  # as rasters are read
             values = values.astype(np.float32)
-        return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)
+        # a copy: the caller may write to it before the probabilities are asked for
+        return torch.from_numpy(np.array(values, order="C")).permute(2, 0, 1)

@@ -107,10 +107,14 @@ class Job:
                         self._step(todo)
                     while self._writes:
                         self._written()
+                except KeyboardInterrupt:  # what was predicted is written; a second one ends that too
+                    self._reading.shutdown(cancel_futures=True)
+                    while self._writes:
+                        self._written()
+                    raise
                 except BaseException:
                     self._stopped = True
                     self._reading.shutdown(cancel_futures=True)
-                    self._writer.shutdown(cancel_futures=True)
                     raise
         except KeyboardInterrupt as stop:
             place = shown(str(self.writing.folder))

@@ -152,8 +152,8 @@ def _labelme(
 
 
 def _centred(ring: Ring) -> list[list[float]]:
-    """A ring along pixels' edges as one through the outermost pixels themselves: labelme fills polygons with Pillow, which counts
-    the pixels that the line runs through as inside."""
+    """A ring along pixels' edges as one through the outermost pixels themselves: labelme fills polygons with Pillow, which
+    counts the pixels that the line runs through as inside."""
     corners = np.array(ring[:-1])
     ahead = np.sign(np.roll(corners, -1, axis=0) - corners)
     inward = np.stack([-ahead[:, 1], ahead[:, 0]], axis=1) * (1 if _signed(ring) > 0 else -1)
