@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from src.evaluate import evaluate
 from src.predict import predict
 from src.storage import run_folder
 from src.train import train
-from src.training.build import model_from_checkpoint
+from src.training.build import build_data, model_from_checkpoint
 from tests.conftest import settings
 from tests.data.formats.test_geotiff import scene, write_raster
 from tests.data.volumes import affine, phantom, write_dicom, write_nifti
@@ -74,6 +75,34 @@ def check(run_dir: Path, tmp_path: Path, pairs: list[tuple[Array, Array]], *over
     for found in (metrics["val"], scored(run_dir, tmp_path, *overrides)):
         assert {key: value for key, value in found.items() if key.startswith("iou/")} == by_hand
         assert found["miou"] == pytest.approx(np.mean(list(by_hand.values())), abs=1e-12)
+
+
+def test_sklearn_counts_what_evaluate_counts(tmp_path: Path) -> None:
+    """In CamVid's layout and sizes of one kind, in batches of other sizes: the confusion matrix, to the last integer."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(3)
+    for split in ("train", "val"):
+        for i in range(5):
+            mask = np.kron(rng.integers(0, 12, (9, 12)), np.ones((8, 8))).astype(np.uint8)
+            image = (mask[..., None] * 20 + rng.integers(0, 30, (72, 96, 3))).astype(np.uint8)
+            for folder, values in ((split, image), (f"{split}annot", mask)):
+                (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(tmp_path / "data" / folder / f"{i}.png")
+    run_dir = trained(tmp_path, "data=camvid", "data.crop=[32,32]", "data.eval_batch_size=2")
+    masks = predicted(run_dir, tmp_path / "data/val", tmp_path / "out", "batch_size=3")
+    truth, found = (
+        np.concatenate([np.asarray(Image.open(file)).ravel() for file in sorted(folder.iterdir())])
+        for folder in (tmp_path / "data/valannot", masks)
+    )
+    labelled = truth != 11
+    by_sklearn = metrics.confusion_matrix(truth[labelled], found[labelled], labels=range(11))
+    data = settings(tmp_path / "again", *TINY, "data=camvid", f"data.root={tmp_path}/data", small=False)["data"]
+    datamodule = build_data({**data, "crop": [32, 32], "eval_batch_size": 2, "num_workers": 0}, seed=0)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    model, _ = model_from_checkpoint(run_dir / run_folder.BEST, scored=True)
+    trainer.validate(model, datamodule, verbose=False)
+    assert np.array_equal(model.matrices["val"].numpy(), by_sklearn)
+    assert len(np.unique(found)) > 1
 
 
 @pytest.mark.parametrize("batch", [1, 3])

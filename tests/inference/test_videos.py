@@ -52,7 +52,11 @@ def test_a_video_keeps_its_rate_and_its_frames(trained: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"#EXTM3U\n/etc/passwd\n", "it is no MP4"), (b"\0\0\0\x18ftypmp42 nonsense", "it is damaged"), (None, "breaks off|it is damaged")],
+    [
+        (b"#EXTM3U\n/etc/passwd\n", "it is no MP4"),
+        (b"\0\0\0\x18ftypmp42 nonsense", "it is damaged"),
+        (None, "breaks off|it is damaged"),
+    ],
     ids=["playlist", "nonsense", "cut"],
 )  # fmt: skip
 def test_what_is_no_video(trained: Path, tmp_path: Path, content: bytes | None, words: str) -> None:
