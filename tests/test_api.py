@@ -91,7 +91,7 @@ def test_what_is_wrong_is_said(run_dir: Path, tmp_path: Path) -> None:
         ("precision: predicting in 64", str(run_dir), {"precision": "64"}),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
-            load(place, **{"device": "cpu", **options})
+            load(place, **{"device": "cpu", **options})  # type: ignore[arg-type]
 
 
 def test_from_another_folder_without_torch_until_it_is_used(run_dir: Path, tmp_path: Path) -> None:

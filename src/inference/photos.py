@@ -83,16 +83,16 @@ def _strips(model: Predictor, device: torch.device, images: Tensor) -> Iterator[
 def _maps(model: Predictor, device: torch.device, images: Tensor, uncertainty: bool, puts: Sequence[Put]) -> list[Maps]:
     found: list[Maps] = [{} for _ in images]
     for top, outputs in _strips(model, device, images):
-        of_images = gray_maps(model, outputs, uncertainty)
-        for task, values in model.task_maps(outputs).items():
-            for maps, each in zip(of_images, values.float().cpu().numpy(), strict=True):
+        of_images: list[Maps] = [dict(maps) for maps in gray_maps(model, outputs, uncertainty)]
+        for task, of_task in model.task_maps(outputs).items():
+            for maps, each in zip(of_images, of_task.float().cpu().numpy(), strict=True):
                 maps[task] = each
         for of_image, maps in zip(found, of_images, strict=True):
             for kind, values in maps.items():
                 if len(values) == images.shape[-2]:
                     of_image[kind] = values
                 else:
-                    whole = of_image.setdefault(kind, np.empty(images.shape[-2:], values.dtype))
+                    whole = of_image.setdefault(kind, np.empty(tuple(images.shape[-2:]), values.dtype))
                     whole[top : top + len(values)] = values
         if puts:
             for put, chances in zip(puts, half_probabilities(outputs), strict=True):

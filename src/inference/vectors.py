@@ -173,7 +173,7 @@ def _geopackage(found: Sequence[Region], labels: LabelSet, crs: str | None, file
     numbers = np.array([region.number for region in found], np.int32)
     names = np.array([labels.names[number] for number in numbers], object)
     colors = np.array([_hex(labels, number) for number in numbers], object)
-    shapes = np.array([_wkb(region) for region in found], object)
+    shapes: npt.NDArray[np.object_] = np.array([_wkb(region) for region in found], object)
     with replacing(file) as partial:
         raw.write(
             str(partial), shapes, [numbers, names, colors], ["class", "name", "color"], layer="prediction", driver="GPKG",

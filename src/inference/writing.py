@@ -47,8 +47,8 @@ class Writing:
 
     def folders(self) -> list[Path]:
         """Those that every input writes to."""
-        asked = {"masks": True, "overlays": self.opacity is not None, "uncertainty": self.uncertainty,
-                 "probabilities": self.probabilities, **dict.fromkeys(self.vectors, True)}  # fmt: skip
+        asked: dict[str, bool] = {"masks": True, "overlays": self.opacity is not None, "uncertainty": self.uncertainty,
+                 "probabilities": self.probabilities, **{str(form): True for form in self.vectors}}  # fmt: skip
         return [self.folder / name for name, wanted in asked.items() if wanted]
 
     def mask(self, name: str, suffix: str) -> Path:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.cli.command import compose
 from src.errors import Interrupted, UserError
-from src.inference import job
+from src.inference import job, photos
 from src.predict import predict
 from src.storage.run_folder import BEST
 from src.train import train
@@ -72,13 +72,13 @@ def test_an_interrupted_job_goes_on(
     caplog.set_level(logging.INFO)
     for name in "abcdef":
         picture(tmp_path / f"in/{name}.png", seed=ord(name))
-    segment, calls = job.segment_photos, []
+    segment, calls = photos.segment_photos, []
 
-    def stopping(model: Any, device: Any, photos: Any, *more: Any) -> Any:
-        calls.append([photo.name for photo in photos])
+    def stopping(model: Any, device: Any, given: Any, *more: Any) -> Any:
+        calls.append([photo.name for photo in given])
         if len(calls) == 3:
             raise KeyboardInterrupt("SIGTERM")
-        return segment(model, device, photos, *more)
+        return segment(model, device, given, *more)
 
     monkeypatch.setattr(job, "segment_photos", stopping)
     with pytest.raises(Interrupted, match=r"SIGTERM: [1-4] of 6 are done, .*; the same command goes on"):
@@ -95,13 +95,13 @@ def test_batches_give_what_photos_alone_give(trained: Path, tmp_path: Path, monk
     for at, name in enumerate("abcdefg"):
         picture(tmp_path / f"in/{name}.png", width=50 + 6 * (name in "cd"), seed=at)
     together: list[int] = []
-    segment = job.segment_photos
+    segment = photos.segment_photos
 
-    def counted(model: Any, device: Any, photos: Any, *more: Any) -> Any:
-        together.append(len(photos))
-        if len(photos) > 2 and photos[0].name == "e":
+    def counted(model: Any, device: Any, given: Any, *more: Any) -> Any:
+        together.append(len(given))
+        if len(given) > 2 and given[0].name == "e":
             raise RuntimeError("out of memory")
-        return segment(model, device, photos, *more)
+        return segment(model, device, given, *more)
 
     monkeypatch.setattr(job, "segment_photos", counted)
     extra = ["probabilities=true", "uncertainty=true"]
