@@ -140,7 +140,7 @@ def _labelme(
     """Its polygons have no holes, and later ones lie over earlier ones: the largest come first, and what is in their holes is
     drawn over them."""
     ordered = sorted(found, key=lambda region: -abs(_signed(region.rings[0])))
-    shapes = [
+    shapes: list[dict[str, object]] = [
         {"label": labels.names[region.number], "points": _centred(region.rings[0]), "group_id": None,
          "description": "", "shape_type": "polygon", "flags": {}}
         for region in ordered

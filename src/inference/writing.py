@@ -13,13 +13,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from src.data.labels import LabelSet, OwnIds
-from src.data.windows import Window
+from src.data.windows import WHOLE, Window
 from src.files.atomic import replacing
-from src.files.pictures import save_picture
+from src.files.pictures import save_picture, save_strips
 from src.inference.drawing import overlay
 
 Vectors = Literal["geojson", "coco", "coco_rle", "labelme", "gpkg"]
-_STRIP = 512  # rows of an overlay that are blended at a time
+_STRIP = 2**19  # pixels of an overlay that are blended at a time, which takes a hundred bytes each
 _FAST = 1  # of zlib: an overlay takes a fifth of the time, and a fifth more room
 
 
@@ -105,11 +105,15 @@ def save_overlay(
     Raises:
         OSError: it cannot be written.
     """
-    blended = Image.new("RGB", (image.shape[1], image.shape[0]))
-    for top in range(0, len(image), _STRIP):
-        rows = slice(top, top + _STRIP)
-        blended.paste(Image.fromarray(overlay(image[rows], mask[rows], labels, opacity)), (0, top))
-    save_picture(blended, file, compress_level=_FAST)
+    height, width = mask.shape
+    rows = max(1, _STRIP // width)
+    strips = (
+        overlay(image[top : top + rows], mask[top : top + rows], labels, opacity) for top in range(0, height, rows)
+    )
+    if height * width > WHOLE:
+        save_strips(strips, height, width, file)
+    else:
+        save_picture(Image.fromarray(np.concatenate(list(strips))), file, compress_level=_FAST)
 
 
 class ProbabilityFile:

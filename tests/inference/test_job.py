@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from src.predict import predict
 from src.storage.run_folder import BEST
 from src.train import train
 from src.training.build import model_from_checkpoint
-from tests.conftest import settings
+from tests.conftest import environment, settings
 from tests.data.formats import test_geotiff, test_nifti
 from tests.inference.test_inputs import picture, prediction, written
 
@@ -185,3 +187,28 @@ def test_outlines_of_all_photos_are_one_file(trained: Path, tmp_path: Path) -> N
         mask = np.asarray(Image.open(tmp_path / "out/masks" / image["file_name"]))
         for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]])):
             assert np.array_equal(coco.annToMask(annotation) > 0, mask == annotation["category_id"] - 1)
+
+
+@pytest.mark.slow
+def test_a_photo_of_108_megapixels_takes_less_than_2_gib(tmp_path: Path) -> None:
+    """With the default network, measured as the kernel counts it."""
+    run = train(settings(tmp_path / "run", "debug=fast", "trainer=cpu", small=False)).run_dir
+    coarse = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((12000, 9000), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=90)
+    arguments = [
+        "src.predict",
+        f"ckpt={run}",
+        f"input={tmp_path / 'a.jpg'}",
+        f"output={tmp_path / 'out'}",
+        "device=cpu",
+    ]
+    code = (
+        "import resource, runpy, sys; sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__'); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment(), cwd=tmp_path, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) * 1024 < 2 << 30
+    assert Image.open(tmp_path / "out/masks/a.png").size == (12000, 9000)
