@@ -15,26 +15,23 @@ from PIL import Image
 from src.files.atomic import replacing
 
 
-def save_picture(picture: Image.Image, file: Path, **options: object) -> None:
+def save_picture(picture: Image.Image, file: Path) -> None:
     """Writes a picture in the format of the file's suffix. It is encoded in memory, since Pillow's own writing hides why it
     failed.
-
-    Args:
-        options: Pillow's, of that format.
 
     Raises:
         OSError: the folder cannot be made or written to; with its number.
     """
     encoded = io.BytesIO()
     Image.init()
-    picture.save(encoded, format=Image.EXTENSION[file.suffix], **options)
+    picture.save(encoded, format=Image.EXTENSION[file.suffix])
     with replacing(file) as partial:
         partial.write_bytes(encoded.getbuffer())
 
 
 def save_strips(strips: Iterable[npt.NDArray[np.uint8]], height: int, width: int, file: Path) -> None:
     """Writes an RGB picture as PNG that comes in strips [h, W, 3] from the top: Pillow would hold the whole of it, at four
-    bytes a pixel, and all that it is encoded to.
+    bytes a pixel, and all that it is encoded to; and it tries five filters for each row.
 
     Raises:
         OSError: the folder cannot be made or written to; with its number.

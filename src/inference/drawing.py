@@ -35,9 +35,12 @@ def colored(mask: npt.NDArray[np.integer], labels: LabelSet) -> Picture:
 
 def overlay(picture: Picture, mask: npt.NDArray[np.integer], labels: LabelSet, opacity: float = 0.5) -> Picture:
     """The mask's colours over the picture; ignored pixels show the picture."""
-    blend = picture * (1 - opacity) + colored(mask, labels) * opacity
-    shown = (mask < labels.num_classes)[..., None]
-    return np.where(shown, blend, picture).round().astype(np.uint8)
+    blend = picture * np.float32(1 - opacity) + colored(mask, labels) * np.float32(opacity)
+    blended: Picture = np.rint(blend, out=blend).astype(np.uint8)
+    hidden = mask >= labels.num_classes
+    if hidden.any():
+        blended[hidden] = picture[hidden]
+    return blended
 
 
 def errors(prediction: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], labels: LabelSet) -> Picture:

@@ -13,14 +13,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from src.data.labels import LabelSet, OwnIds
-from src.data.windows import WHOLE, Window
+from src.data.windows import Window
 from src.files.atomic import replacing
 from src.files.pictures import save_picture, save_strips
 from src.inference.drawing import overlay
 
 Vectors = Literal["geojson", "coco", "coco_rle", "labelme", "gpkg"]
 _STRIP = 2**19  # pixels of an overlay that are blended at a time, which takes a hundred bytes each
-_FAST = 1  # of zlib: an overlay takes a fifth of the time, and a fifth more room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +109,7 @@ def save_overlay(
     strips = (
         overlay(image[top : top + rows], mask[top : top + rows], labels, opacity) for top in range(0, height, rows)
     )
-    if height * width > WHOLE:
-        save_strips(strips, height, width, file)
-    else:
-        save_picture(Image.fromarray(np.concatenate(list(strips))), file, compress_level=_FAST)
+    save_strips(strips, height, width, file)
 
 
 class ProbabilityFile:

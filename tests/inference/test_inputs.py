@@ -194,7 +194,6 @@ def test_photos_in_windows(on_photos: Path, tmp_path: Path, monkeypatch: pytest.
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     assert predict(prediction(on_photos, file, whole, "uncertainty=true")) == []
     monkeypatch.setattr(writing, "_STRIP", 64 * 330)
-    monkeypatch.setattr(writing, "WHOLE", 64)
     assert predict(prediction(on_photos, file, parted, "uncertainty=true", "window=192", "overlap=96")) == []
     assert written(whole) == written(parted)
     assert "boundary/a.tif" in written(whole)
