@@ -19,7 +19,6 @@ ROOMS = [
     "models", "storage", "evaluation", "callbacks", "cli", "sweep", "reporting", "training", "commands",
 ]  # fmt: skip
 COMMANDS = {"train", "evaluate", "compare", "predict", "export", "report", "inspect", "optimize"}
-COMMANDS = {"train", "evaluate", "predict", "export", "report", "inspect", "optimize"}
 DOORS = {"api"}  # what `src/__init__.py` opens to Python programs; it stands where the commands do
 GROUND = {"errors", "optional_packages", "seeding", "which_src"}
 
