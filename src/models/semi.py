@@ -27,11 +27,13 @@ class Consistency(NamedTuple):
         outputs: the model's, for the labelled images.
         loss: of the unlabelled ones, a scalar, unweighted.
         figures: scalars to log, by name.
+        partner: the second network's loss for the labelled images, a scalar; None where there is no second network.
     """
 
     outputs: dict[str, Tensor]
     loss: Tensor
     figures: dict[str, Tensor]
+    partner: Tensor | None = None
 
 
 class Predictor(Protocol):
@@ -42,7 +44,11 @@ class Predictor(Protocol):
 
     @property
     def network(self) -> nn.Module: ...
+    @property
+    def partner(self) -> nn.Module | None: ...
     def outputs(self, image: Tensor) -> dict[str, Tensor]: ...
+    def outputs_of(self, network: nn.Module, image: Tensor) -> dict[str, Tensor]: ...
+    def segmentation_loss(self, outputs: dict[str, Tensor], mask: Tensor) -> Tensor: ...
     def probabilities(self, image: Tensor) -> Tensor: ...
     def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor: ...
     def eval(self) -> object: ...
@@ -67,24 +73,29 @@ class SemiSupervision:
         method: "fixmatch" (weak-to-strong consistency: Sohn et al. 2020, as in UniMatch, Yang et al. 2023): predictions
             on a weakly changed image label its strongly changed twin. "mean_teacher" (Tarvainen and Valpola 2017): the
             averaged weights' probabilities are asked of the strongly changed twin. "unimatch_v2" (Yang et al. 2025): the
-            averaged weights label two strongly changed twins, whose features lose complementary channels. "adversarial"
-            (Hung et al. 2018, model=gan): predictions are labels where the discriminator takes them for real.
+            averaged weights label two strongly changed twins, whose features lose complementary channels. "unimatch" (Yang
+            et al. 2023): the network labels two strongly changed twins, and the image itself without half of its features.
+            "cps" (Chen et al. 2021): two networks label for one another. "adversarial" (Hung et al. 2018, model=gan):
+            predictions are labels where the discriminator takes them for real. "s4gan" (Mittal et al. 2019, model=gan): they
+            are for whole images that it takes for real, and the discriminator's features of truth and predictions match.
         weight: of the loss on unlabelled images.
-        threshold: fixmatch, unimatch_v2: least probability of a predicted class for it to be a label.
-        soft: fixmatch, unimatch_v2: the label is the predicted distribution itself, not its largest class. Rare classes, which
-            are seldom the largest, keep their share.
-        discriminator_threshold: least confidence of the discriminator for that; null asks none ("adversarial" needs
-            one; 0.2 in the paper).
+        threshold: fixmatch, unimatch, unimatch_v2: least probability of a predicted class for it to be a label.
+        soft: fixmatch, unimatch, unimatch_v2: the label is the predicted distribution itself, not its largest class. Rare
+            classes, which are seldom the largest, keep their share.
+        discriminator_threshold: least confidence of the discriminator for that; null asks none ("adversarial" and "s4gan"
+            need one; 0.2 and 0.6 in their papers).
         adversarial_weight: of the adversarial loss on unlabelled images (model=gan; 0.001 in the paper).
-        cutmix: all but "adversarial": probability that a strong image gets a box of another one, with its label (Yun et al.
-            2019; with a mean teacher: French et al. 2020).
+        cutmix: all but "adversarial" and "s4gan": probability that a strong image gets a box of another one, with its label
+            (Yun et al. 2019; with a mean teacher: French et al. 2020). "cps": that an image gets three of French's boxes; with
+            0 the networks teach one another on labelled images too.
         start: optimizer steps before the unlabelled images count.
         ramp: steps over which their weight then grows to its full value.
     """
 
     def __init__(
         self,
-        method: Literal["fixmatch", "mean_teacher", "unimatch_v2", "adversarial"] | None = None,
+        method: Literal["fixmatch", "mean_teacher", "unimatch", "unimatch_v2", "cps", "adversarial", "s4gan"]
+        | None = None,
         weight: NonNegativeFloat = 1.0,
         threshold: Share = 0.95,
         discriminator_threshold: Share | None = None,
@@ -129,10 +140,13 @@ def cutmix(probability: float, strong: Tensor, *labels: Tensor) -> tuple[Tensor,
     rows, columns = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
     inside = (rows >= y0.view(-1, 1, 1)) & (rows < (y0 + box_height).view(-1, 1, 1))
     inside = inside & (columns >= x0.view(-1, 1, 1)) & (columns < (x0 + box_width).view(-1, 1, 1))
-    inside = (inside & (chance < probability).view(-1, 1, 1)).to(strong.device)
-    return tuple(
-        torch.where(inside if one.ndim == 3 else inside.unsqueeze(1), one.roll(1, 0), one) for one in (strong, *labels)
-    )
+    return paste(inside & (chance < probability).view(-1, 1, 1), strong, *labels)
+
+
+def paste(inside: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+    """Each of `maps`, [B, H, W] or [B, C, H, W], with what the next one in the batch has where `inside`, bool [B, H, W], is."""
+    inside = inside.to(maps[0].device)
+    return tuple(torch.where(inside if one.ndim == 3 else inside.unsqueeze(1), one.roll(1, 0), one) for one in maps)
 
 
 def unlabeled_loss(logits: Tensor, label: Tensor, valid: Tensor, ignore_index: int) -> Tensor:
