@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.losses.adversarial import discriminator_loss
-from src.networks.discriminators import Discriminator, fcn, patchgan, pixel, score_weight
+from src.networks.discriminators import Discriminator, fcn, patchgan, pixel, score_weight, whole_image
 
 CLASSES, CHANNELS = 5, 3
 KINDS: dict[str, tuple[Callable[..., Discriminator], dict[str, Any]]] = {
