@@ -99,7 +99,7 @@ def test_recipe(name: str, tmp_path: Path) -> None:
 
 def listed(data: str, given: list[str], folder: Path) -> Path:
     """A list as UniMatch publishes it, of half of the training samples."""
-    source = build_data(compose("train", given)["data"], 0).source("train")
+    source = build_data(compose("train", [*given, "data.labeled_list=null"])["data"], 0).source("train")
     names = [source.name(i).rpartition("/")[2] for i in range(0, len(source), 2)]
     file = folder / "labeled.txt"
     file.write_text("\n".join(_LISTS[data].format(name, name.partition("_")[0]) for name in names))
