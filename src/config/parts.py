@@ -99,6 +99,10 @@ class Semi:
     """How unlabelled images teach."""
 
     method: str | None = None
+    soft: bool = False
+    align: bool = False
+    dice_weight: float = 0.0
+    apart: bool = False
     adversarial_weight: float = 0.0
     discriminator_threshold: float | None = None
 

@@ -9,6 +9,7 @@ from src.config.shares import parse_share
 from src.errors import UserError
 
 _OF_ENCODER = ("unimatch", "unimatch_v2")  # drop channels of its features
+_OF_PSEUDO_LABELS = ("fixmatch", "unimatch", "unimatch_v2")
 _S4GAN = "discriminator=whole_image model.adversarial_weight=0 model.feature_weight=0.1 model.semi.discriminator_threshold=0.6"
 
 
@@ -27,6 +28,7 @@ def check_unlabeled(settings: Settings) -> None:
         raise without_unlabeled()
     if model.semi is not None:
         _check_asked(settings, model.semi)
+        _check_labels(model.semi)
         _check_teacher(settings, model.semi)
         if model.semi.method == "s4gan":
             _check_s4gan(settings, model.semi)
@@ -51,6 +53,20 @@ def _check_asked(settings: Settings, semi: Semi) -> None:
             "model.semi: adversarial_weight and discriminator_threshold are for unlabelled images and none are used; take "
             "model.semi.method=adversarial or fixmatch"
         )
+
+
+def _check_labels(semi: Semi) -> None:
+    """Checks that what is done with pseudo labels is asked of a method that has them."""
+    asked = {
+        "align": (semi.align, _OF_PSEUDO_LABELS),
+        "dice_weight": (semi.dice_weight > 0, _OF_PSEUDO_LABELS),
+        "apart": (semi.apart, ("fixmatch", "mean_teacher")),
+    }
+    for key, (given, methods) in asked.items():
+        if given and semi.method not in methods:
+            raise UserError(f"model.semi.{key}: is for model.semi.method={' or '.join(methods)}; leave it out here")
+    if semi.dice_weight > 0 and semi.soft:
+        raise UserError("model.semi.dice_weight: Dice takes classes, and model.semi.soft=true gives probabilities; take one")
 
 
 def _check_teacher(settings: Settings, semi: Semi) -> None:

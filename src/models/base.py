@@ -20,6 +20,7 @@ from src.distributed.fsdp import ShardedStrategy, broadcast_buffers
 from src.inference.sizes import of_one_size
 from src.inference.windows import Outputs
 from src.losses.base import loss_of_outputs
+from src.models.alignment import Alignment
 from src.models.consistency import METHODS
 from src.models.evaluation import Evaluation, Stage
 from src.models.normalization import Normalization
@@ -33,7 +34,7 @@ from src.optimization.updates import Optimization, clip_gradients, freeze_batch_
 from src.seeding import derive
 from src.tasks.multi_task import MultiTask
 
-_ONLY_TRAINING = ("discriminator.", "partner.")  # names of what no prediction needs
+_ONLY_TRAINING = ("discriminator.", "partner.", "alignment.")  # names of what no prediction needs
 
 
 class Segmenter(Predicting):
@@ -89,6 +90,7 @@ class Segmenter(Predicting):
         self.normalization = Normalization(intensity, network.pixel_mean, network.pixel_std, channels)  # type: ignore[arg-type]
         self.loss = loss
         self.semi = semi or SemiSupervision()
+        self.alignment = Alignment(label_set.num_classes) if self.semi.align else None
         self.ema = MovingAverage(network, ema_decay) if ema_decay is not None else None
         self.label_set, self.optimization, self.seed = label_set, optimization, seed
         self.aux_weight, self.batch_norm = aux_weight, batch_norm
@@ -197,6 +199,8 @@ class Segmenter(Predicting):
         """Outputs for the batch's labelled images, and what a method of consistency adds to their loss where one is at work
         (else None): the weighted loss of unlabelled images, and a partner's own of the labelled ones."""
         method = METHODS.get(self.semi.method or "")
+        if self.alignment is not None:
+            self.alignment.see(batch["mask"])
         weight = self.semi.weight_at(self.global_step) if method is not None else 0.0
         if method is None or (weight == 0 and self.partner is None):
             return self.outputs(batch["image"]), None

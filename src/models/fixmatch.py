@@ -13,8 +13,8 @@ from src.models.semi import (
     evaluating,
     label_figures,
     labelled_and_strong,
+    pseudo_label_loss,
     unlabeled,
-    unlabeled_loss,
 )
 
 
@@ -26,7 +26,7 @@ def fixmatch(model: Predictor, batch: Batch) -> Consistency:
     figures = label_figures(label, trusted, batch.get("unlabeled_truth"), ignored)
     strong, label, mask = cutmix(model.semi.cutmix, strong, label, mask)
     outputs, logits = labelled_and_strong(model, batch["image"], strong)
-    return Consistency(outputs, unlabeled_loss(logits, label, mask != ignored, ignored), figures)
+    return Consistency(outputs, pseudo_label_loss(model, logits, label, mask != ignored), figures)
 
 
 def pseudo_labels(model: Predictor, weak: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,6 +43,8 @@ def trusted_labels(model: Predictor, weak: Tensor, probability: Tensor, mask: Te
         [U, K, H, W] with 0 there; and where they are, bool [U, H, W]: nowhere that `mask` is ignored.
     """
     ignored = model.label_set.ignore_index
+    if model.alignment is not None:
+        probability = model.alignment.align(probability, mask != ignored)
     trusted = (mask != ignored) & model.trusts(weak, probability, mask)
     if model.semi.soft:
         return probability * trusted.unsqueeze(1), trusted

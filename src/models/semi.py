@@ -16,6 +16,8 @@ from src.data.labels import LabelSet
 from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
 from src.losses.base import ratio
+from src.losses.dice import dice
+from src.models.alignment import Alignment
 
 _CUT = (0.02, 0.4)  # CutMix: share of the image that is pasted in, as UniMatch draws it
 
@@ -41,6 +43,7 @@ class Predictor(Protocol):
 
     semi: SemiSupervision
     label_set: LabelSet
+    alignment: Alignment | None
 
     @property
     def network(self) -> nn.Module: ...
@@ -82,6 +85,12 @@ class SemiSupervision:
         threshold: fixmatch, unimatch, unimatch_v2: least probability of a predicted class for it to be a label.
         soft: fixmatch, unimatch, unimatch_v2: the label is the predicted distribution itself, not its largest class. Rare
             classes, which are seldom the largest, keep their share.
+        align: fixmatch, unimatch, unimatch_v2: predictions are first multiplied by how often labels show a class over how often
+            it is predicted (`Alignment`), so that no class takes over.
+        dice_weight: fixmatch, unimatch, unimatch_v2: of soft Dice between prediction and labels beside their cross entropy; rare
+            classes count as much as common ones in it.
+        apart: fixmatch, mean_teacher: labelled and strong images pass the network one after the other, so that batch norm takes
+            the statistics of each by themselves (the other methods' authors pass them so or not; they are followed).
         discriminator_threshold: least confidence of the discriminator for that; null asks none ("adversarial" and "s4gan"
             need one; 0.2 and 0.6 in their papers).
         adversarial_weight: of the adversarial loss on unlabelled images (model=gan; 0.001 in the paper).
@@ -102,12 +111,16 @@ class SemiSupervision:
         adversarial_weight: NonNegativeFloat = 0.0,
         cutmix: Share = 0.5,
         soft: bool = False,
+        align: bool = False,
+        dice_weight: NonNegativeFloat = 0.0,
+        apart: bool = False,
         start: NonNegativeInt = 0,
         ramp: NonNegativeInt = 0,
     ) -> None:
         self.method, self.weight, self.threshold = method, weight, threshold
         self.discriminator_threshold, self.adversarial_weight = discriminator_threshold, adversarial_weight
         self.cutmix, self.soft, self.start, self.ramp = cutmix, soft, start, ramp
+        self.align, self.dice_weight, self.apart = align, dice_weight, apart
 
     def weight_at(self, step: int) -> float:
         """The unlabelled images' weight after so many optimizer steps."""
@@ -159,6 +172,22 @@ def unlabeled_loss(logits: Tensor, label: Tensor, valid: Tensor, ignore_index: i
     return ratio(sum_over_devices(loss.sum()), sum_over_devices(valid.sum()))
 
 
+def pseudo_label_loss(model: Predictor, logits: Tensor, label: Tensor, image: Tensor) -> Tensor:
+    """`unlabeled_loss` and, with `semi.dice_weight`, soft Dice over the pixels that have a label.
+
+    Args:
+        logits: [U, K, H, W].
+        label: as `unlabeled_loss` takes it; classes where there is a weight of Dice.
+        image: bool [U, H, W], what is image.
+    """
+    ignored = model.label_set.ignore_index
+    loss = unlabeled_loss(logits, label, image, ignored)
+    if model.semi.dice_weight:
+        overlap = dice(logits.float(), label, ignored, None, over_devices=sum_over_devices)
+        loss = loss + model.semi.dice_weight * overlap
+    return loss
+
+
 def label_figures(label: Tensor, trusted: Tensor, truth: Tensor | None, ignore_index: int) -> dict[str, Tensor]:
     """Figures of pseudo labels, scalars by name.
 
@@ -183,8 +212,8 @@ def label_figures(label: Tensor, trusted: Tensor, truth: Tensor | None, ignore_i
 
 def labelled_and_strong(model: Predictor, labelled: Tensor, strong: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Outputs for labelled images [B, C, H, W], and logits [U, K, H, W] for unlabelled ones; where sizes allow it in one
-    pass, so that batch norm sees both."""
-    if strong.shape[1:] != labelled.shape[1:]:
+    pass, so that batch norm sees both, unless `semi.apart`."""
+    if model.semi.apart or strong.shape[1:] != labelled.shape[1:]:
         return model.outputs(labelled), model.outputs(strong)["logits"]
     together, count = model.outputs(torch.cat([labelled, strong])), len(labelled)
     return {name: values[:count] for name, values in together.items()}, together["logits"][count:]

@@ -10,7 +10,7 @@ from src.data.samples import Batch
 from src.errors import UserError
 from src.models.channel_dropout import with_dropped_twin
 from src.models.fixmatch import trusted_labels
-from src.models.semi import Consistency, Predictor, cutmix, label_figures, unlabeled, unlabeled_loss
+from src.models.semi import Consistency, Predictor, cutmix, label_figures, pseudo_label_loss, unlabeled
 
 _VIEW, _FEATURES = 0.25, 0.5  # weights of the authors' code: of each strong view, of the dropped features
 
@@ -31,9 +31,9 @@ def unimatch(model: Predictor, batch: Batch) -> Consistency:
         label, trusted = trusted_labels(model, weak, logits.float().softmax(dim=1), mask)
     views = [cutmix(model.semi.cutmix, one, label, mask) for one in (strong, batch["unlabeled_strong2"])]
     both = model.outputs(torch.cat([image for image, _, _ in views]))["logits"].chunk(2)
-    loss = _FEATURES * unlabeled_loss(dropped, label, mask != ignored, ignored)
+    loss = _FEATURES * pseudo_label_loss(model, dropped, label, mask != ignored)
     for of_view, (_, mixed, image) in zip(both, views, strict=True):
-        loss = loss + _VIEW * unlabeled_loss(of_view, mixed, image != ignored, ignored)
+        loss = loss + _VIEW * pseudo_label_loss(model, of_view, mixed, image != ignored)
     return Consistency(outputs, loss, label_figures(label, trusted, batch.get("unlabeled_truth"), ignored))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from src.data.labels import LabelSet
 from src.data.samples import Batch
 from src.errors import UserError
+from src.models.alignment import Alignment
 from src.models.base import Segmenter
 from src.models.channel_dropout import channel_mask, complementary_dropout
 from src.models.fixmatch import fixmatch, pseudo_labels
@@ -170,6 +171,7 @@ class Small:
     """What the methods ask of a model, and no more; the teacher is a network of its own."""
 
     partner: torch.nn.Module | None = None
+    alignment: Alignment | None = None
 
     def __init__(self, **options: Any) -> None:
         self.semi = SemiSupervision(**options)
