@@ -11,7 +11,7 @@ from src.cli.command import compose
 from src.config.check import check
 from src.networks.base import SegmentationNetwork
 from src.train import train
-from src.training.build import make
+from src.training.build import build_data, make
 from tests.conftest import ROOT, settings
 from tests.data.formats.test_isprs import make_potsdam
 from tests.data.formats.test_public import ade20k, cocostuff, loveda
@@ -33,6 +33,13 @@ _EOMT = [
     "network.encoder=test_vit", "network.image_size=32", "network.num_queries=19", "network.num_blocks=2",
     "loss.num_points=64", "scheduler.warmup_steps=0",
 ]  # fmt: skip
+# A published list's lines, of names that these data sets have.
+_LISTS = {
+    "voc": "JPEGImages/{0}.jpg SegmentationClass/{0}.png",
+    "cityscapes": "leftImg8bit/train/{1}/{0}_leftImg8bit.png gtFine/train/{1}/{0}_gtFine_labelTrainIds.png",
+    "ade20k": "images/training/{0}.jpg annotations/training/{0}.png",
+}
+_DPT = ["network.encoder=vit_tiny_patch16_224", "network.decoder_channels=16", "network.layers=null"]
 RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "cityscapes_deeplabv3plus_r50": (lambda root: cityscapes(root, 4), ["network.encoder=resnet18"]),
     "cityscapes_segformer_b0": (lambda root: cityscapes(root, 4), ["scheduler.warmup_steps=1"]),
@@ -57,6 +64,10 @@ RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "ade20k_dinov3_linear": (
         lambda root: ade20k(root, 4), ["scheduler.warmup_steps=1", "network.encoder=vit_tiny_patch16_224"]
     ),
+    "voc_unimatch_v2": (lambda root: voc(root, 4), _DPT),
+    "voc_cps": (lambda root: voc(root, 4), ["network.encoder=resnet18"]),
+    "cityscapes_unimatch_v2": (lambda root: cityscapes(root, 4), _DPT),
+    "ade20k_unimatch_v2": (lambda root: ade20k(root, 4), _DPT),
     "cocostuff_segformer_b0": (lambda root: cocostuff(root, count=4), ["scheduler.warmup_steps=1"]),
     "loveda_deeplabv3plus_r50": (lambda root: loveda(root, 4), ["network.encoder=resnet18"]),
     "potsdam_deeplabv3plus_r50": (
@@ -75,12 +86,24 @@ RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
 def test_recipe(name: str, tmp_path: Path) -> None:
     make, own = RECIPES[name]
     root = make(tmp_path / "data")
-    config = settings(tmp_path / "run", f"experiment={name}", f"data.root={root}", *SHORT, *own, small=False)
+    given = [f"experiment={name}", f"data.root={root}", *SHORT, *own]
+    if compose("train", given)["data"]["labeled_list"] is not None:
+        given.append(f"data.labeled_list={listed(name.partition('_')[0], given, tmp_path)}")
+    config = settings(tmp_path / "run", *given, small=False)
     outcome = train(config)
     assert outcome.status == "completed"
     assert outcome.metrics["steps"] == 2
     assert 0 <= outcome.metrics["val"]["miou"] <= 1
     assert outcome.metrics["test"].keys() == outcome.metrics["val"].keys()
+
+
+def listed(data: str, given: list[str], folder: Path) -> Path:
+    """A list as UniMatch publishes it, of half of the training samples."""
+    source = build_data(compose("train", [*given, "data.labeled_list=null"])["data"], 0).source("train")
+    names = [source.name(i).rpartition("/")[2] for i in range(0, len(source), 2)]
+    file = folder / "labeled.txt"
+    file.write_text("\n".join(_LISTS[data].format(name, name.partition("_")[0]) for name in names))
+    return file
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml")))

@@ -40,7 +40,13 @@ MMSEG: dict[str, tuple[int, int, list[int], float, float, tuple[int, float] | No
     "voc_deeplabv3plus_r101_aug": (20000, 16, [512, 512], 0.01, 5e-4, None, 0.9, 1e-4, 0.4),
     "voc_fcn_r50": (20000, 16, [512, 512], 0.01, 5e-4, None, 0.9, 1e-4, 0.4),
 }
-OTHERS = ("ade20k_dinov3_linear", "ade20k_eomt_l_dinov2", "cityscapes_eomt_l", "coco_deeplabv3_torchvision")
+OTHERS = ("ade20k_dinov3_linear", "ade20k_eomt_l_dinov2", "cityscapes_eomt_l", "coco_deeplabv3_torchvision", "voc_cps")
+# UniMatch V2: unlabelled images, epochs, batch on each of 4 GPUs, crop.
+UNIMATCH_V2 = {
+    "voc_unimatch_v2": (10490, 60, 4, 518),
+    "cityscapes_unimatch_v2": (2603, 180, 2, 798),
+    "ade20k_unimatch_v2": (19894, 60, 2, 518),
+}
 
 
 @functools.cache
@@ -63,7 +69,7 @@ def _product(rate: float, shape: Callable[[int], float], step: int) -> float:
 def test_every_recipe_of_a_source_is_here() -> None:
     public = ("ade20k_", "cityscapes_", "coco", "loveda_", "potsdam_", "voc_")
     there = {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml") if path.stem.startswith(public)}
-    assert there == {*MMSEG, *OTHERS}
+    assert there == {*MMSEG, *OTHERS, *UNIMATCH_V2}
 
 
 def test_earlier_names_go_on_working() -> None:
@@ -100,6 +106,28 @@ class TestRates:
             assert [one(step) for one in ours] == pytest.approx([g["lr"] for g in optimizer.param_groups], rel=1e-9)
             optimizer.step()
             theirs.step()
+
+    @pytest.mark.parametrize("name", UNIMATCH_V2)
+    def test_unimatchs(self, name: str) -> None:
+        """The decoder's rate is 40 times the encoder's; each GPU's share is filled up, and its last batch left out."""
+        images, epochs, batch, crop = UNIMATCH_V2[name]
+        config = recipe(name)
+        steps = math.ceil(images / 4) // batch * epochs
+        assert config["trainer"]["max_steps"] == steps
+        assert (config["data"]["batch_size"], config["data"]["crop"]) == (4 * batch, [crop, crop])
+        peak = config["optimizer"]["lr"]
+        rates = {"head": peak, "encoder": peak * config["optimizer"]["encoder_lr_factor"]}
+        for ours, rate in zip(shapes(name, steps, rates), (40 * 5e-6, 5e-6), strict=True):
+            for step in (0, 1, steps // 2, steps - 1):
+                assert ours(step) == pytest.approx(rate * (1 - step / steps) ** 0.9, rel=1e-9), step
+
+    def test_cps(self) -> None:
+        config = recipe("voc_cps")
+        steps = math.ceil((10582 - 10582 // 8) // 8) * 34  # niters_per_epoch, nepochs
+        assert config["trainer"]["max_steps"] == steps
+        (ours,) = shapes("voc_cps", steps, {"head": config["optimizer"]["lr"]})
+        for step in (0, steps // 2, steps - 1):
+            assert ours(step) == pytest.approx(4 * 0.0025 * (1 - step / steps) ** 0.9, rel=1e-9)
 
     @pytest.mark.parametrize("name", ["ade20k_eomt_l_dinov2", "cityscapes_eomt_l"])
     def test_eomts(self, name: str) -> None:
@@ -235,7 +263,7 @@ class TestSettings:
         if aux is not None:
             assert config["network"]["aux"] and config["model"]["aux_weight"] == aux
 
-    @pytest.mark.parametrize("name", [*MMSEG, *OTHERS])
+    @pytest.mark.parametrize("name", [*MMSEG, *OTHERS, *UNIMATCH_V2])
     def test_normalisation(self, name: str) -> None:
         """In units of 255. torchvision's and PIDNet have these for good; for MiT smp asks its hub, the test does not."""
         network = recipe(name)["network"]

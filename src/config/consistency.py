@@ -7,9 +7,9 @@ import re
 from src.config import signatures
 from src.config.monitored import check_direction, check_metrics
 from src.config.parts import Trainer
-from src.config.rules import check_bounds, check_one_each, check_precision, check_sides, split_source, without_unlabeled
+from src.config.rules import check_bounds, check_one_each, check_precision, check_sides, split_source
 from src.config.settings import Settings
-from src.config.shares import parse_share
+from src.config.unlabeled import check_unlabeled, has_judge
 from src.errors import UserError
 from src.metrics.names import cannot_be
 
@@ -23,8 +23,7 @@ def check_together(settings: Settings) -> None:
     check_metrics(settings)
     _check_devices(settings)
     _check_sizes(settings)
-    _check_unlabeled(settings)
-    _check_teacher(settings)
+    check_unlabeled(settings)
     _check_adversary(settings)
     _check_sharding(settings)
     _check_classes(settings)
@@ -101,51 +100,12 @@ def _patch(encoder: object) -> int | None:
     return int(named[1]) if named and int(named[1]) >= 8 else None
 
 
-def _check_unlabeled(settings: Settings) -> None:
-    """Checks what learning from unlabelled images needs."""
-    model, data = settings.model, settings.data
-    semi = model.semi
-    if data.labeled_fraction is not None:
-        if data.labeled_list is not None:
-            raise UserError("data.labeled_list: names what is labelled, and data.labeled_fraction draws it; give one")
-        parse_share(data.labeled_fraction)
-    elif model.uses_unlabeled and data.labeled_list is None:
-        raise without_unlabeled()
-    if semi is None:
-        return
-    if semi.method == "adversarial" and not (_has_judge(settings) and semi.discriminator_threshold is not None):
-        raise UserError(
-            "model.semi.method: adversarial asks a discriminator which predictions are labels; take model=gan with "
-            "model.adversarial_weight above 0 and model.semi.discriminator_threshold, e.g. 0.2"
-        )
-    if semi.method is None and (semi.adversarial_weight > 0 or semi.discriminator_threshold is not None):
-        raise UserError(
-            "model.semi: adversarial_weight and discriminator_threshold are for unlabelled images and none are used; take "
-            "model.semi.method=adversarial or fixmatch"
-        )
-
-
-def _check_teacher(settings: Settings) -> None:
-    """Checks what the methods need whose teacher is the average of the weights."""
-    method = settings.model.semi.method if settings.model.semi is not None else None
-    if method in ("mean_teacher", "unimatch_v2") and settings.model.ema_decay is None:
-        raise UserError(f"model.ema_decay: the average is {method}'s teacher; give one, e.g. model.ema_decay=0.99")
-    if method == "unimatch_v2" and settings.compile:
-        raise UserError(
-            "compile: a compiled network would not drop the channels that unimatch_v2 drops; set it to false"
-        )
-
-
 def _check_start(settings: Settings) -> None:
     """Checks what the weights that a run starts from are said to be."""
     if settings.init_from is not None:
         split_source(settings.init_from)
     elif settings.init_head != "match":
         raise UserError("init_head: says what becomes of the last layer of init_from, and none is given; leave it out")
-
-
-def _has_judge(settings: Settings) -> bool:
-    return settings.discriminator is not None and settings.model.has_adversary
 
 
 def _check_adversary(settings: Settings) -> None:
@@ -160,7 +120,7 @@ def _check_adversary(settings: Settings) -> None:
         )
     if judge is not None and not _takes_discriminator(model.target):
         raise UserError("discriminator: this model has none; take model=gan")
-    if _has_judge(settings) and settings.trainer.needs_gpu:
+    if has_judge(settings) and settings.trainer.needs_gpu:
         raise UserError(
             "trainer.precision: with model=gan 16-mixed would scale two optimizers' gradients by one factor; take "
             "bf16-mixed or 32-true"

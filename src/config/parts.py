@@ -99,6 +99,10 @@ class Semi:
     """How unlabelled images teach."""
 
     method: str | None = None
+    soft: bool = False
+    align: bool = False
+    dice_weight: float = 0.0
+    apart: bool = False
     adversarial_weight: float = 0.0
     discriminator_threshold: float | None = None
 
@@ -140,7 +144,12 @@ class Model(Part):
     @property
     def strong_views(self) -> Literal[1, 2]:
         """Strongly changed images that are asked for of each unlabelled one."""
-        return 2 if self.semi is not None and self.semi.method == "unimatch_v2" else 1
+        return 2 if self.semi is not None and self.semi.method in ("unimatch", "unimatch_v2") else 1
+
+    @property
+    def has_partner(self) -> bool:
+        """Whether a second network of the same build learns beside the first."""
+        return self.semi is not None and self.semi.method == "cps"
 
 
 @dataclass(frozen=True, kw_only=True)

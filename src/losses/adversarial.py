@@ -40,6 +40,14 @@ def discriminator_loss(
     return weighted_mean(costs, weight, over_devices)
 
 
+def unpaired_discriminator_loss(kind: Kind, real: Tensor, fake: Tensor, over_devices: Sum = of_this_device) -> Tensor:
+    """As `discriminator_loss`, for scores of other images, of which there may be more or fewer: half of each one's mean."""
+    of_real, of_fake, _ = _ELEMENT[kind]
+    costs = (of_real(real.float()), of_fake(fake.float()))
+    halves = [0.5 * weighted_mean(cost, torch.ones_like(cost), over_devices) for cost in costs]
+    return halves[0] + halves[1]
+
+
 def generator_loss(kind: Kind, fake: Tensor, weight: Tensor, over_devices: Sum = of_this_device) -> Tensor:
     """What the generator pays for scores of its maps; for "bce" the non-saturating form."""
     return weighted_mean(_ELEMENT[kind][2](fake.float()), weight, over_devices)

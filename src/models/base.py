@@ -20,6 +20,7 @@ from src.distributed.fsdp import ShardedStrategy, broadcast_buffers
 from src.inference.sizes import of_one_size
 from src.inference.windows import Outputs
 from src.losses.base import loss_of_outputs
+from src.models.alignment import Alignment
 from src.models.consistency import METHODS
 from src.models.evaluation import Evaluation, Observer, Stage
 from src.models.normalization import Normalization
@@ -33,7 +34,7 @@ from src.optimization.updates import Optimization, clip_gradients, freeze_batch_
 from src.seeding import derive
 from src.tasks.multi_task import MultiTask
 
-_ONLY_TRAINING = "discriminator."  # names of what no prediction needs
+_ONLY_TRAINING = ("discriminator.", "partner.", "alignment.")  # names of what no prediction needs
 
 
 class Segmenter(Predicting):
@@ -47,6 +48,7 @@ class Segmenter(Predicting):
         optimization: None for a model that only predicts.
         seed: the run's seed.
         semi: how unlabelled images are used; None uses none.
+        partner: a second network of the same build, which learns with the first one and predicts nothing (`semi.method=cps`).
         tasks: what is learnt beside the classes; the network has its output channels.
         metrics: what is computed beside the scores, by name; see `src.metrics.own.OwnMetrics`.
         aux_weight: weight of the loss of each of the network's auxiliary heads, where it has any.
@@ -71,6 +73,7 @@ class Segmenter(Predicting):
         optimization: Optimization | None = None,
         seed: int = 0,
         semi: SemiSupervision | None = None,
+        partner: nn.Module | None = None,
         tasks: MultiTask | None = None,
         metrics: Mapping[str, Metric] | None = None,
         aux_weight: NonNegativeFloat = 0.4,
@@ -84,9 +87,11 @@ class Segmenter(Predicting):
         if tasks is not None:  # so that what it learns is optimized, averaged and kept with the network
             network.add_module("tasks", tasks)
         self.network = network.to(memory_format=self.memory_format)
+        self.partner = partner.to(memory_format=self.memory_format) if partner is not None else None
         self.normalization = Normalization(intensity, network.pixel_mean, network.pixel_std, channels)  # type: ignore[arg-type]
         self.loss = loss
         self.semi = semi or SemiSupervision()
+        self.alignment = Alignment(label_set.num_classes) if self.semi.align else None
         self.ema = MovingAverage(network, ema_decay) if ema_decay is not None else None
         self.label_set, self.optimization, self.seed = label_set, optimization, seed
         self.aux_weight, self.batch_norm = aux_weight, batch_norm
@@ -162,7 +167,8 @@ class Segmenter(Predicting):
     def train(self, mode: bool = True) -> Segmenter:
         super().train(mode)
         if mode and self.batch_norm == "frozen":
-            freeze_batch_norm(self.network)
+            for network in self.networks:
+                freeze_batch_norm(network)
         if self.ema is not None:
             self.ema.eval()
         return self
@@ -187,20 +193,32 @@ class Segmenter(Predicting):
         its checkpoints restore. tests/training/test_resume.py compares a resumed run's bits.
         """
         torch.manual_seed(derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
-        if isinstance(self.network, FollowsTraining):
-            self.network.at_share(self.global_step / self._steps)
+        for network in self.networks:
+            if isinstance(network, FollowsTraining):
+                network.at_share(self.global_step / self._steps)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The network, and its partner where it has one."""
+        return [self.network] if self.partner is None else [self.network, self.partner]
 
     def supervised_and_unlabeled(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Outputs for the batch's labelled images, and the weighted consistency loss of its unlabelled ones where a method
-        that has one is at work (else None)."""
+        """Outputs for the batch's labelled images, and what a method of consistency adds to their loss where one is at work
+        (else None): the weighted loss of unlabelled images, and a partner's own of the labelled ones."""
         method = METHODS.get(self.semi.method or "")
+        if self.alignment is not None:
+            self.alignment.see(batch["mask"])
         weight = self.semi.weight_at(self.global_step) if method is not None else 0.0
-        if method is None or weight == 0:
+        if method is None or (weight == 0 and self.partner is None):
             return self.outputs(batch["image"]), None
-        outputs, consistency, figures = method(self, batch)
+        outputs, consistency, figures, of_partner = method(self, batch)
+        added = weight * consistency
+        figures = figures | {"unlabeled_loss": added.detach()}
+        if of_partner is not None:
+            added, figures["partner_loss"] = added + of_partner, of_partner.detach()
         for name, value in figures.items():
             self.log(f"train/{name}", value)
-        return outputs, weight * consistency
+        return outputs, added
 
     def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
         """Where a prediction may serve as a label, bool [U, H, W]: where its probability reaches `semi.threshold`."""
@@ -250,7 +268,8 @@ class Segmenter(Predicting):
     def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
         """What gets an optimizer of its own, the network first: a prefix for the names of its figures, the part, and a
         factor on the learning rate."""
-        return [("", self.network, 1.0)]
+        partner = [] if self.partner is None else [("partner_", self.partner, 1.0)]
+        return [("", self.network, 1.0), *partner]
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Adds what is needed to predict from the file alone, as plain containers."""
@@ -270,8 +289,8 @@ class Segmenter(Predicting):
         self._gradient_norms = [torch.tensor(norm) for norm in checkpoint[CHECKPOINT_KEY]["gradient_norms"]]
 
     def load_weights(self, state: dict[str, Tensor]) -> None:
-        """Fills the model from another one's state. A discriminator that only one of the two has does not count, so that
-        a GAN segmenter can start from a CNN segmenter and either can predict from a GAN's checkpoint.
+        """Fills the model from another one's state. A discriminator or a partner that only one of the two has does not
+        count, so that a GAN segmenter can start from a CNN segmenter and either can predict from a GAN's checkpoint.
 
         Raises:
             RuntimeError: anything else is missing, surplus or of another shape.

@@ -1,4 +1,5 @@
-"""Complementary dropout of an encoder's channels (UniMatch V2, Yang et al. 2025): two views of an image see other halves."""
+"""Dropout of an encoder's channels: in a second copy of its features (UniMatch, Yang et al. 2023), or complementary in two
+views of an image (UniMatch V2, Yang et al. 2025)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@contextmanager
+def with_dropped_twin(encoder: nn.Module) -> Iterator[None]:
+    """While it lasts, what `encoder` gives for a batch [n, C, H, W] is twice as long: its features, and behind them these once
+    more without half of their channels, each feature map and image with a draw of its own; what is kept is doubled. The image
+    itself, which some encoders hand on, comes twice as it is."""
+
+    def append(_: nn.Module, inputs: tuple[Any, ...], features: Any) -> Any:
+        image = inputs[0]
+        return _each(features, lambda one: torch.cat([one, one if one is image else F.dropout2d(one, 0.5)]))
+
+    handle = encoder.register_forward_hook(append)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

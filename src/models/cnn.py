@@ -15,6 +15,5 @@ class CNNSegmenter(Segmenter):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
         loss = self.with_tasks(loss, outputs, batch)
         if unlabeled is not None:
-            self.log("train/unlabeled_loss", unlabeled.detach())
             loss = loss + unlabeled
         self.update(loss, batch_idx)

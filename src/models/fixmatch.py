@@ -13,8 +13,8 @@ from src.models.semi import (
     evaluating,
     label_figures,
     labelled_and_strong,
+    pseudo_label_loss,
     unlabeled,
-    unlabeled_loss,
 )
 
 
@@ -26,20 +26,26 @@ def fixmatch(model: Predictor, batch: Batch) -> Consistency:
     figures = label_figures(label, trusted, batch.get("unlabeled_truth"), ignored)
     strong, label, mask = cutmix(model.semi.cutmix, strong, label, mask)
     outputs, logits = labelled_and_strong(model, batch["image"], strong)
-    return Consistency(outputs, unlabeled_loss(logits, label, mask != ignored, ignored), figures)
+    return Consistency(outputs, pseudo_label_loss(model, logits, label, mask != ignored), figures)
 
 
 def pseudo_labels(model: Predictor, weak: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions for raw images [U, C, H, W], by the averaged weights if there are any, and where they are trusted.
+    """Predictions for raw images [U, C, H, W], by the averaged weights if there are any, as `trusted_labels` has them."""
+    with evaluating(model):
+        return trusted_labels(model, weak, model.probabilities(weak), mask)
+
+
+def trusted_labels(model: Predictor, weak: Tensor, probability: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """What of probabilities [U, K, H, W] of raw images [U, C, H, W] is a label, and where.
 
     Returns:
         Classes int64 [U, H, W] with the ignore index where they are not trusted, or with `semi.soft` probabilities float
         [U, K, H, W] with 0 there; and where they are, bool [U, H, W]: nowhere that `mask` is ignored.
     """
     ignored = model.label_set.ignore_index
-    with evaluating(model):
-        probability = model.probabilities(weak)
-        trusted = (mask != ignored) & model.trusts(weak, probability, mask)
+    if model.alignment is not None:
+        probability = model.alignment.align(probability, mask != ignored)
+    trusted = (mask != ignored) & model.trusts(weak, probability, mask)
     if model.semi.soft:
         return probability * trusted.unsqueeze(1), trusted
     return probability.argmax(dim=1).masked_fill(~trusted, ignored), trusted

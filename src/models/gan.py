@@ -24,11 +24,13 @@ from src.losses.adversarial import (
     r1_penalty,
     weighted_mean,
 )
+from src.models.adversarial import on_unlabeled
 from src.models.base import Segmenter
 from src.models.label_maps import Generated, Truth, generated_map, true_map
 from src.models.noise import Noise
 from src.models.prediction import entropy
-from src.models.semi import label_figures, ramped, unlabeled, unlabeled_loss
+from src.models.s4gan import s4gan
+from src.models.semi import ramped
 from src.networks.discriminators import Discriminator, held_fixed, score_weight
 from src.seeding import derive
 
@@ -57,7 +59,8 @@ class GANSegmenter(Segmenter):
         adversarial_start: optimizer steps before it counts (the discriminator learns from the first step on).
         adversarial_ramp: steps over which it then grows to its full weight.
         l1_weight, l2_weight: of the distances between the generator's soft map and the one-hot truth.
-        feature_weight: of the multi-scale L1 distance of the discriminator's features (SegAN, Xue et al. 2018).
+        feature_weight: of the multi-scale L1 distance of the discriminator's features (SegAN, Xue et al. 2018); with
+            `semi.method` "s4gan" of the distance of their means over truth and over unlabelled images.
         feature_minmax: whether the discriminator learns to enlarge that distance, as SegAN's critic does (which needs
             `discriminator.spectral_norm=true` to be bounded; SegAN clips weights).
         r1_weight: of the R1 penalty, half the squared gradient of the discriminator's scores, summed, at the truth
@@ -176,7 +179,10 @@ class GANSegmenter(Segmenter):
         """
         assert self.discriminator is not None
         scores = self.discriminator(probability, image, valid)[0].float()
-        scores = F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        return self.believed(F.interpolate(scores, image.shape[-2:], mode="bilinear", align_corners=False)[:, 0])
+
+    def believed(self, scores: Tensor) -> Tensor:
+        """Scores float32 as confidences in 0…1."""
         # least squares aims at 0 and 1; the others' scores are logits or around 0
         return scores.clamp(0, 1) if self.adversarial == "lsgan" else scores.sigmoid()
 
@@ -210,7 +216,6 @@ class GANSegmenter(Segmenter):
         logged = {"loss": segmentation.detach()}
         generator = self.with_tasks(self.segmentation_weight * segmentation, outputs, batch)
         if consistency is not None:
-            logged["unlabeled_loss"] = consistency.detach()
             generator = generator + consistency
         distances: list[tuple[float, Literal[1, 2], str]] = [(self.l1_weight, 1, "l1"), (self.l2_weight, 2, "l2")]
         for weight, power, name in distances:
@@ -234,6 +239,8 @@ class GANSegmenter(Segmenter):
     def _adversary(self, batch: Batch, logits: Tensor, logged: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What the discriminator adds to the generator's loss, and the discriminator's own loss."""
         assert self.discriminator is not None
+        if self.semi.method == "s4gan":
+            return s4gan(self, batch, logits, logged)
         mask, image = batch["mask"], self.normalization(batch["image"])
         valid = (mask != self.label_set.ignore_index).unsqueeze(1).to(image.dtype)
         fake = generated_map(logits, self.generated, self.gumbel_temperature)
@@ -248,7 +255,7 @@ class GANSegmenter(Segmenter):
         of_real, of_fake = scores.chunk(2)
         weight = score_weight(valid, of_real)
         judging = discriminator_loss(self.adversarial, of_real, of_fake, weight, sum_over_devices)
-        self.judged = {"real": self._as_shown(of_real.detach()), "fake": self._as_shown(of_fake.detach())}
+        self.judged = {"real": self.as_shown(of_real.detach()), "fake": self.as_shown(of_fake.detach())}
         logged["d_real"] = weighted_mean(self.judged["real"], weight)
         logged["d_fake"] = weighted_mean(self.judged["fake"], weight)
         if self._penalized():
@@ -273,46 +280,18 @@ class GANSegmenter(Segmenter):
                     logged["feature_loss"] = distance.detach()
                     added = added + self.feature_weight * distance
             if self.semi.method is not None:
-                added = added + self._unlabeled(batch, share, logged)
+                added = added + on_unlabeled(self, batch, share, logged)
         return added, judging
-
-    def _unlabeled(self, batch: Batch, share: float, logged: dict[str, Tensor]) -> Tensor:
-        """The adversarial loss on unlabelled images and, with `semi.method=adversarial`, cross entropy to those of
-        their own predictions that the discriminator takes for real (Hung et al. 2018)."""
-        assert self.discriminator is not None
-        semi, ignored = self.semi, self.label_set.ignore_index
-        adversarial_weight = share * semi.adversarial_weight
-        weight = semi.weight_at(self.global_step) if semi.method == "adversarial" else 0.0
-        added = torch.zeros((), device=self.device)
-        if not weight and not adversarial_weight:
-            return added
-        weak, _, mask = unlabeled(batch)
-        valid = (mask != ignored).unsqueeze(1).float()
-        logits = self.outputs(weak)["logits"]
-        fake, image = generated_map(logits, self.generated, self.gumbel_temperature), self.normalization(weak)
-        if adversarial_weight:
-            scores, _ = self.discriminator(fake, image, valid)
-            of_unlabeled = generator_loss(self.adversarial, scores, score_weight(valid, scores), sum_over_devices)
-            added = added + adversarial_weight * of_unlabeled
-        if weight:
-            with torch.no_grad():
-                probability = logits.float().softmax(dim=1)
-                trusted = self._taken_for_real(weak, probability, mask) & (mask != ignored)
-                label = probability.argmax(dim=1).masked_fill(~trusted, ignored)
-            logged |= label_figures(label, trusted, batch.get("unlabeled_truth"), ignored)
-            loss = unlabeled_loss(logits, label, trusted, ignored)
-            logged["unlabeled_loss"] = loss.detach()
-            added = added + weight * loss
-        return added
 
     def trusts(self, weak: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
         """Also asks the discriminator, if `semi.discriminator_threshold` is given."""
         sure = super().trusts(weak, probability, mask)
         if self.discriminator is None or self.semi.discriminator_threshold is None:
             return sure
-        return sure & self._taken_for_real(weak, probability, mask)
+        return sure & self.taken_for_real(weak, probability, mask)
 
-    def _taken_for_real(self, raw: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
+    def taken_for_real(self, raw: Tensor, probability: Tensor, mask: Tensor) -> Tensor:
+        """Where the discriminator's confidence in a map [B, K, H, W] exceeds `semi.discriminator_threshold`: bool [B, H, W]."""
         assert self.semi.discriminator_threshold is not None
         valid = (mask != self.label_set.ignore_index).unsqueeze(1).float()
         return self.confidence(probability, self.normalization(raw), valid) > self.semi.discriminator_threshold
@@ -321,6 +300,6 @@ class GANSegmenter(Segmenter):
         batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
         return self.r1_weight > 0 and batches % self.r1_every == 0
 
-    def _as_shown(self, scores: Tensor) -> Tensor:
+    def as_shown(self, scores: Tensor) -> Tensor:
         """Scores as probabilities where they are logits."""
         return scores.float().sigmoid() if self.adversarial == "bce" else scores.float()

@@ -50,7 +50,10 @@ class Predicting(L.LightningModule):
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """All of the network's outputs for raw images [B, C, H, W]; evaluation takes the averaged weights if there are any."""
-        network = self.ema.module if self.ema is not None and not self.training else self.network
+        return self.outputs_of(self.ema.module if self.ema is not None and not self.training else self.network, image)
+
+    def outputs_of(self, network: nn.Module, image: Tensor) -> dict[str, Tensor]:
+        """All outputs of this network or one of the same build, for raw images [B, C, H, W]."""
         seen = self.inputs(network, self.normalization(image))
         result: dict[str, Tensor] = network(seen.contiguous(memory_format=self.memory_format))
         return result if self.tasks is None else self.tasks.split(result)

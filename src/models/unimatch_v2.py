@@ -10,7 +10,7 @@ from src.data.samples import Batch
 from src.errors import UserError
 from src.models.channel_dropout import complementary_dropout
 from src.models.fixmatch import pseudo_labels
-from src.models.semi import Consistency, Predictor, cutmix, label_figures, unlabeled, unlabeled_loss
+from src.models.semi import Consistency, Predictor, cutmix, label_figures, pseudo_label_loss, unlabeled
 
 
 def unimatch_v2(model: Predictor, batch: Batch) -> Consistency:
@@ -35,7 +35,7 @@ def unimatch_v2(model: Predictor, batch: Batch) -> Consistency:
     with complementary_dropout(encoder):
         both = model.outputs(torch.cat([image for image, _, _ in views]))["logits"].chunk(2)
     losses = [
-        unlabeled_loss(logits, mixed, image != ignored, ignored)
+        pseudo_label_loss(model, logits, mixed, image != ignored)
         for logits, (_, mixed, image) in zip(both, views, strict=True)
     ]
     figures = label_figures(label, trusted, batch.get("unlabeled_truth"), ignored)

@@ -141,6 +141,35 @@ def pixel(
     return Discriminator([*layers, _convolution(2 * width, 1, 1, 1, spectral_norm)], conditional, smallest=1)
 
 
+def whole_image(
+    num_classes: int,
+    in_channels: int,
+    width: PositiveInt = 64,
+    depth: Depth = 4,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    conditional: bool = True,
+    spectral_norm: bool = False,
+) -> Discriminator:
+    """One score for a whole image (s4GAN, Mittal et al. 2019): `depth` 4x4 convolutions of stride 2 with leaky ReLU, their mean
+    over the image, and a linear layer; the means are the last features.
+
+    Args:
+        num_classes, in_channels, width, conditional, spectral_norm: as in `fcn`.
+        depth: convolutions; 4 in the paper.
+        dropout: probability that a channel is dropped, after all of them but the last.
+    """
+    channels = num_classes + (in_channels if conditional else 0)
+    layers: list[nn.Module] = []
+    for level in range(depth):
+        after = width * 2 ** min(level, 3)
+        layers.append(_block(channels, after, 4, 2, "none", spectral_norm))
+        if level < depth - 1:
+            layers[-1].append(nn.Dropout2d(dropout))  # type: ignore[operator]
+        channels = after
+    layers += [nn.AdaptiveAvgPool2d(1), _convolution(channels, 1, 1, 1, spectral_norm)]
+    return Discriminator(layers, conditional, smallest=2**depth)
+
+
 def _convolution(before: int, after: int, kernel: int, stride: int, spectral: bool, bias: bool = True) -> nn.Module:
     convolution = nn.Conv2d(before, after, kernel, stride, padding=1 if kernel > 1 else 0, bias=bias)
     normalised: nn.Module = _spectral_norm(convolution) if spectral else convolution

@@ -124,11 +124,15 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "network"))
         network = build(settings.network.node, "network", num_classes=outputs, in_channels=channels)
+    given: dict[str, Any] = {"tasks": tasks} if tasks is not None else {}
+    if isinstance(settings, Settings) and settings.model.has_partner:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive(seed, "partner"))
+            given["partner"] = build(settings.network.node, "network", num_classes=outputs, in_channels=channels)
     loss: torch.nn.Module = torch.nn.Identity()
     if settings.loss is not None:
         loss = build_loss(settings.loss, trust=trust, ignore_index=label_set.ignore_index, class_weights=weights)
     optimization = build_optimization(settings, trust=trust) if isinstance(settings, Settings) else None
-    given: dict[str, Any] = {"tasks": tasks} if tasks is not None else {}
     if settings.metrics:
         given["metrics"] = build_metrics(settings, label_set, trust=trust)
     if settings.discriminator is not None and settings.model.has_adversary:

@@ -170,7 +170,8 @@ def _run(
         for line in start_from(settings.init_from, model, settings, trust):
             _say(f"init_from: {line}")
     if settings.compile:
-        model.network.compile()
+        for network in model.networks:
+            network.compile()
     record.content["inference"] = asdict(settings.inference)
     record.content["parameters"] = sum(p.numel() for p in model.network.parameters())
     _say(_headline(settings, datamodule, record.content["parameters"]))

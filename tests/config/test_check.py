@@ -112,7 +112,8 @@ BAD = {
     "data.unlabeled_batch_size=0": "data.unlabeled_batch_size: should be greater than 0",
     "data.strong.gray=2": "data.strong.gray: should be less than or equal to 1",
     "model.semi=fixmatch": "model.semi.method: every training image is labelled; leave some without",
-    "model.semi=mixmatch": "model.semi.method: should be 'fixmatch', 'mean_teacher', 'unimatch_v2' or 'adversarial'",
+    "model.semi=mixmatch": "model.semi.method: should be 'fixmatch', 'mean_teacher', 'unimatch', 'unimatch_v2', 'cps', "
+    "'adversarial' or 's4gan'",
     "model.semi=mean_teacher": "model.ema_decay: the average is mean_teacher's teacher; give one",
     "compile=true": "compile: a compiled network would not drop the channels that unimatch_v2 drops",
     "model.semi.threshold=1.1": "model.semi.threshold: should be less than or equal to 1",
@@ -277,9 +278,48 @@ def test_what_needs_an_adversary_is_refused_without_one(overrides: list[str], sa
     assert said in message(*overrides, "data.labeled_fraction=1/8")
 
 
+S4GAN = [
+    "model.semi=s4gan", "discriminator=whole_image", "model.adversarial_weight=0", "model.feature_weight=0.1",
+    "model.semi.discriminator_threshold=0.6", "data.labeled_fraction=1/8",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["model.semi=unimatch", "compile=true"],
+            "compile: a compiled network would not drop the channels that unimatch d",
+        ),
+        (["model.semi=cps", "model.semi.align=true"], "model.semi.align: is for model.semi.method=fixmatch or unimatch or"),
+        (["model.semi=unimatch", "model.semi.apart=true"], "model.semi.apart: is for model.semi.method=fixmatch or mean"),
+        (["model.semi=fixmatch", "model.semi.soft=true", "model.semi.dice_weight=1"], "model.semi.dice_weight: Dice takes"),
+        (["model.semi=cps", "model=gan"], "model.semi.method: cps trains two networks, and a discriminator judges one"),
+        (["model.semi=cps", "+tasks=depth"], "tasks: the second network of cps would not learn them"),
+        (["model.semi=cps", "init_from=x"], "init_from: would fill one of the two networks of cps"),
+        (["model.semi=cps", "trainer=fsdp"], "trainer.strategy: fsdp was not tried with the two networks of cps"),
+        (["model.semi=cps", "trainer=gpu", "trainer.precision=16-mixed"], "trainer.precision: with cps 16-mixed would"),
+        (
+            ["model.semi=s4gan", "model=cnn"],
+            "model.semi.method: s4gan asks a discriminator which images' predictions are",
+        ),
+        (
+            ["model=gan", *S4GAN[:1]],
+            "take model=gan discriminator=whole_image model.adversarial_weight=0 model.feature_weig",
+        ),
+        (["model=gan", *S4GAN, "discriminator=fcn"], "discriminator: s4gan needs one score of a whole image"),
+        (["model=gan", *S4GAN, "model.adversarial_weight=0.1"], "model.adversarial_weight: s4gan has no such loss"),
+        (["model=gan", *S4GAN, "model.r1_weight=1"], "model.r1_weight: s4gan has no such loss"),
+    ],
+)
+def test_what_methods_of_unlabelled_images_do_not_go_with(overrides: list[str], said: str) -> None:
+    assert said in message("data.labeled_fraction=1/8", *overrides)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
+        S4GAN,
         ["model.adversarial_weight=0", "trainer=gpu", "trainer.precision=16-mixed"],
         ["model.adversarial_weight=0", "~discriminator"],
         ["model.semi=adversarial", "model.semi.discriminator_threshold=0.2", "data.labeled_fraction=1/8"],

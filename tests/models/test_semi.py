@@ -14,6 +14,7 @@ from torch import Tensor
 from src.data.labels import LabelSet
 from src.data.samples import Batch
 from src.errors import UserError
+from src.models.alignment import Alignment
 from src.models.base import Segmenter
 from src.models.channel_dropout import channel_mask, complementary_dropout
 from src.models.fixmatch import fixmatch, pseudo_labels
@@ -169,6 +170,9 @@ class Coded(torch.nn.Module):
 class Small:
     """What the methods ask of a model, and no more; the teacher is a network of its own."""
 
+    partner: torch.nn.Module | None = None
+    alignment: Alignment | None = None
+
     def __init__(self, **options: Any) -> None:
         self.semi = SemiSupervision(**options)
         self.label_set = LabelSet(("a", "b", "c"), ((0, 0, 0), (9, 9, 9), (99, 99, 99)))
@@ -177,8 +181,14 @@ class Small:
             self.teacher.head.weight += 0.3 * torch.randn_like(self.teacher.head.weight)
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        result: dict[str, Tensor] = (self.network if self.training else self.teacher)(image)
+        return self.outputs_of(self.network if self.training else self.teacher, image)
+
+    def outputs_of(self, network: torch.nn.Module, image: Tensor) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = network(image)
         return result
+
+    def segmentation_loss(self, outputs: dict[str, Tensor], mask: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(outputs["logits"], mask.long(), ignore_index=VOID)
 
     def probabilities(self, image: Tensor) -> Tensor:
         return self.outputs(image)["logits"].softmax(dim=1)
@@ -223,7 +233,7 @@ class TestMethods:
     def test_fixmatch_is_its_papers_loss_after_cutmix(self) -> None:
         model, batch = Small(method="fixmatch", threshold=0.45, cutmix=1.0), unlabelled_batch()
         torch.manual_seed(5)
-        outputs, loss, figures = fixmatch(model, batch)
+        outputs, loss, figures, _ = fixmatch(model, batch)
         with torch.no_grad():
             confidence, label = model.teacher(batch["unlabeled_image"])["logits"].softmax(dim=1).max(dim=1)
         torch.manual_seed(5)
@@ -250,7 +260,7 @@ class TestMethods:
     def test_a_mean_teacher_asks_for_its_own_probabilities(self) -> None:
         model, batch = Small(method="mean_teacher", cutmix=1.0), unlabelled_batch()
         torch.manual_seed(5)
-        _, loss, _ = mean_teacher(model, batch)
+        loss = mean_teacher(model, batch).loss
         with torch.no_grad():
             probability = model.teacher(batch["unlabeled_image"])["logits"].softmax(dim=1)
         torch.manual_seed(5)
@@ -268,7 +278,7 @@ class TestMethods:
     def test_unimatch_v2_is_the_mean_of_two_views_without_some_channels(self) -> None:
         model, batch = Small(method="unimatch_v2", threshold=0.45, cutmix=0.5), unlabelled_batch(views=2)
         torch.manual_seed(5)
-        outputs, loss, _ = unimatch_v2(model, batch)
+        outputs, loss, _, _ = unimatch_v2(model, batch)
         with torch.no_grad():
             confidence, label = model.teacher(batch["unlabeled_image"])["logits"].softmax(dim=1).max(dim=1)
         torch.manual_seed(5)

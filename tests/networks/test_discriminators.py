@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.losses.adversarial import discriminator_loss
-from src.networks.discriminators import Discriminator, fcn, patchgan, pixel, score_weight
+from src.networks.discriminators import Discriminator, fcn, patchgan, pixel, score_weight, whole_image
 
 CLASSES, CHANNELS = 5, 3
 KINDS: dict[str, tuple[Callable[..., Discriminator], dict[str, Any]]] = {
@@ -19,6 +19,7 @@ KINDS: dict[str, tuple[Callable[..., Discriminator], dict[str, Any]]] = {
     "patchgan, instance norm": (patchgan, {"depth": 2, "norm": "instance"}),
     "patchgan, batch norm": (patchgan, {"depth": 2, "norm": "batch"}),
     "pixel": (pixel, {}),
+    "whole image": (whole_image, {"depth": 2, "dropout": 0.0}),
 }
 # Stride of the scores, and how many rows and columns the layers of stride 1 cost.
 GRID = {"fcn": (16, 0), "pixel": (1, 0)}
@@ -44,6 +45,9 @@ def batch(height: int, width: int, count: int = 2) -> tuple[Tensor, Tensor, Tens
 class TestDiscriminator:
     def test_any_image_size_is_scored_region_by_region(self, kind: str, conditional: bool, spectral_norm: bool) -> None:
         discriminator = build(kind, conditional=conditional, spectral_norm=spectral_norm)
+        if kind == "whole image":
+            assert build(kind, conditional=conditional)(*batch(33, 47))[0].shape == (2, 1, 1, 1)
+            return
         stride, lost = GRID.get(kind, (4, 2))
         smallest = discriminator.smallest
         for height, width in ((33, 47), (64, 96), (smallest, smallest)):
