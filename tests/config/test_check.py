@@ -292,7 +292,7 @@ S4GAN = [
             "compile: a compiled network would not drop the channels that unimatch d",
         ),
         (["model.semi=cps", "model=gan"], "model.semi.method: cps trains two networks, and a discriminator judges one"),
-        (["model.semi=cps", "+tasks=depth"], "tasks: the second network of cps would not learn them"),
+        (["model.semi=cps", "tasks=boundary"], "tasks: the second network of cps would not learn them"),
         (["model.semi=cps", "init_from=x"], "init_from: would fill one of the two networks of cps"),
         (["model.semi=cps", "trainer=fsdp"], "trainer.strategy: fsdp was not tried with the two networks of cps"),
         (["model.semi=cps", "trainer=gpu", "trainer.precision=16-mixed"], "trainer.precision: with cps 16-mixed would"),
