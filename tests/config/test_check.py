@@ -295,7 +295,7 @@ S4GAN = [
         (["model.semi=unimatch", "model.semi.apart=true"], "model.semi.apart: is for model.semi.method=fixmatch or mean"),
         (["model.semi=fixmatch", "model.semi.soft=true", "model.semi.dice_weight=1"], "model.semi.dice_weight: Dice takes"),
         (["model.semi=cps", "model=gan"], "model.semi.method: cps trains two networks, and a discriminator judges one"),
-        (["model.semi=cps", "+tasks=depth"], "tasks: the second network of cps would not learn them"),
+        (["model.semi=cps", "tasks=boundary"], "tasks: the second network of cps would not learn them"),
         (["model.semi=cps", "init_from=x"], "init_from: would fill one of the two networks of cps"),
         (["model.semi=cps", "trainer=fsdp"], "trainer.strategy: fsdp was not tried with the two networks of cps"),
         (["model.semi=cps", "trainer=gpu", "trainer.precision=16-mixed"], "trainer.precision: with cps 16-mixed would"),
