@@ -114,7 +114,6 @@ class GANSegmenter(Segmenter):
         self.truth, self.truth_confidence = truth, truth_confidence
         self.generated, self.gumbel_temperature = generated, gumbel_temperature
         self.discriminator_lr_factor = discriminator_lr_factor
-        self.judged: dict[str, Tensor] = {}  # the newest batch's scores, "real" and "fake", for the histograms
 
     def inputs(self, network: nn.Module, image: Tensor) -> Tensor:
         return self.noise.join(network, image, self._noise_seed)
