@@ -29,6 +29,7 @@ from src.storage.trust import Trust, check_targets, options
 
 _MOST_VALUES = 100_000  # of a description
 _MOST_CHANNELS = 4096
+_NOT_READ = ("encoder_weights", "judge")  # files that whoever draws or predicts has no need of
 # What Lightning and this program write; of the rest, hyper_parameters say, Lightning would make something.
 _KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step",
          "pytorch-lightning_version", "SegmentationDataModule", "MixedPrecision", KEY)  # fmt: skip
@@ -228,7 +229,7 @@ def describe(content: dict[str, object], file: Path, trust: Trust, groups: Seque
             raise UserError(f"ckpt: {file} is not a checkpoint of this program (no {group} in its description)")
         check_targets(node, trust, group)
         if not trust.covers(str(node["_target_"])):
-            refuse_places({key: value for key, value in node.items() if key != "encoder_weights"}, group, file)
+            refuse_places({key: value for key, value in node.items() if key not in _NOT_READ}, group, file)
         try:
             check_node(group, node)
         except UserError as error:

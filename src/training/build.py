@@ -26,6 +26,7 @@ from src.config.schema import SUM
 from src.config.settings import ModelSettings, Settings, Trained
 from src.data.datamodule import SegmentationDataModule
 from src.data.labels import LabelSet
+from src.data.synthetic import Synthetic
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy
@@ -33,6 +34,7 @@ from src.distributed.library_internals import set_timeout
 from src.errors import UserError
 from src.files import untrusted
 from src.models.base import Segmenter
+from src.models.learner import Learner
 from src.optimization.updates import Optimization
 from src.seeding import derive
 from src.storage import checkpoints
@@ -88,14 +90,14 @@ def _build(value: object, slot: str, trust: Trust) -> object:
 
 def build_data(
     data: Data | Node, seed: int, use_unlabeled: bool = False, use_depth: bool = False, strong_views: int = 1, *,
-    trust: Trust = STRANGER,
+    synthetic: Synthetic | None = None, trust: Trust = STRANGER,
 ) -> SegmentationDataModule:  # fmt: skip
-    """The datamodule; nothing is read yet."""
+    """The datamodule; nothing is read yet. What `data.synthetic` names is opened for training only."""
     data = data if isinstance(data, Data) else Data.of(data)
     datamodule: SegmentationDataModule = make(
-        data.keys_but("dataset"), "data", trust=trust,
+        data.keys_but("dataset", "synthetic"), "data", trust=trust,
         dataset=make(data.dataset.node, "data.dataset", trust=trust, later=True),
-        seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth, strong_views=strong_views,
+        seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth, strong_views=strong_views, synthetic=synthetic,
     )  # fmt: skip
     return datamodule
 
@@ -107,15 +109,16 @@ def build_model(
     intensity: tuple[float, float],
     *,
     weights: torch.Tensor | None = None,
+    judge: Segmenter | None = None,
     trust: Trust = STRANGER,
-) -> Segmenter:
-    """The segmenter that `settings` describe; one that predicts has no loss, and only one of a run's `Settings` an optimizer.
+) -> Learner:
+    """The model that `settings` describe; one that predicts has no loss, and only one of a run's `Settings` an optimizer.
 
     Each part is initialised from its own stream, so changing one never shifts another's draws.
     """
     if not isinstance(settings, ModelSettings):
         settings = (Settings if "optimizer" in settings else ModelSettings).of(settings)
-    seed, model_node = settings.seed, settings.model.keys_but("class_weights")
+    seed, model_node = settings.seed, settings.model.keys_but("class_weights", "judge")
     build = functools.partial(make, trust=trust)
     tasks: MultiTask | None = None
     if settings.tasks is not None:
@@ -129,6 +132,8 @@ def build_model(
         loss = build_loss(settings.loss, trust=trust, ignore_index=label_set.ignore_index, class_weights=weights)
     optimization = build_optimization(settings, trust=trust) if isinstance(settings, Settings) else None
     given: dict[str, Any] = {"tasks": tasks} if tasks is not None else {}
+    if judge is not None:
+        given["segmenter"] = judge
     if settings.metrics:
         given["metrics"] = build_metrics(settings, label_set, trust=trust)
     if settings.discriminator is not None and settings.model.has_adversary:
@@ -139,11 +144,13 @@ def build_model(
             )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "model"))
-        model: Segmenter = build(
+        model: Learner = build(
             model_node, "model", network=network, loss=loss, label_set=label_set, channels=channels,
             intensity=intensity, optimization=optimization, seed=seed, **given,
         )  # fmt: skip
-    model.config, model.inference = dict(settings.plain), settings.inference
+    model.config = dict(settings.plain)
+    if isinstance(model, Segmenter):
+        model.inference = settings.inference
     return model
 
 
@@ -253,9 +260,22 @@ def model_from_checkpoint(
         scored: build the loss too, which evaluation needs.
 
     Raises:
-        UserError: the file is no checkpoint of this program, its weights do not fit its own description, or it describes what
-            a stranger may not have built.
+        UserError: the file is no checkpoint of this program, its weights do not fit its own description, it describes what a
+            stranger may not have built, or no segmenter.
     """
+    model, trained = learner_from_checkpoint(file, packages, scored=scored)
+    if not isinstance(model, Segmenter):
+        raise UserError(
+            f"ckpt: {file} draws images and predicts no classes (model=synthesis); give a segmenter's, or train one with its "
+            f"images: python -m src.train data.synthetic={file}"
+        )
+    return model, trained
+
+
+def learner_from_checkpoint(
+    file: Path, packages: Sequence[str] = (), *, scored: bool = False
+) -> tuple[Learner, Trained]:
+    """As `model_from_checkpoint`, a segmenter or a synthesiser."""
     content = checkpoints.read(file)
     trust = Trust(f"ckpt: {file}", split_packages(packages))
     groups = (*_TO_PREDICT, "loss") if scored else _TO_PREDICT
