@@ -41,8 +41,8 @@ NOTE = "<!-- docs/generate.py made this page of conf/ and src/; change those, th
 GROUPS = {
     "data": "Which data set, how it is read, cut, changed and put into batches.",
     "model": "How the network learns: alone, or against a discriminator; average of weights, batch norm, unlabelled images.",
-    "network": "The network. Each takes any number of classes and image channels, and images of any size.",
-    "discriminator": "What judges label maps, with `model=gan`.",
+    "network": "The network. Each but `spade`, which draws images, takes any number of classes and image channels, and images of any size.",
+    "discriminator": "What judges label maps, with `model=gan`, or images by them, with `model=synthesis`.",
     "loss": "What is wrong with the logits, as one number.",
     "optimizer": "How gradients become steps. Any class of `torch.optim` can be named in a file of your own.",
     "scheduler": "The learning rate over the steps.",

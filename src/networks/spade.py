@@ -19,11 +19,11 @@ Depth = Annotated[int, Field(ge=1, le=8)]
 class Spade(nn.Module):
     """Draws an image by a label map and a code of each class, and finds the codes of an image.
 
-    Every normalisation is undone by a scale and a shift that the label map says at each pixel, of which one layer of 3 x 3
-    reads for a whole block; the paper has two for each normalisation, which does not draw better (CLADE, Tan et al. 2021). The map carries the codes: a
-    class's pixels all have its code, as the noise of OASIS (Sushko et al. 2021) is drawn by regions, so that a class may look
-    otherwise in each image. Codes of an image are the mean features of each class's pixels (SEAN, Zhu et al. 2020), as a normal
-    distribution (SPADE's image encoder).
+    Every normalisation is undone by a scale and a shift that the label map says at each pixel. One layer of 3 x 3 reads the map
+    for a whole block, where the paper has one for each normalisation and two more for scale and shift. The map carries the
+    codes: all pixels of a class have its code, as the noise of OASIS (Sushko et al. 2021) is drawn by regions, so that a class
+    may look otherwise in each image. Codes of an image are the mean features of each class's pixels (SEAN, Zhu et al. 2020),
+    as a normal distribution (SPADE's image encoder).
 
     Args:
         num_classes: classes K.

@@ -55,6 +55,8 @@ def test_data_has_what_all_data_have(name: str) -> None:
 PARTNER = {
     "network=mask2former": ["loss=mask_classification"],
     "network=eomt": ["loss=mask_classification"],
+    "network=spade": ["model=synthesis"],
+    "loss=l1": ["model=synthesis"],
     "loss=mask_classification": ["network=mask2former"],
     "loss=pidnet": ["network=pidnet", "network.boundary=true"],
     "loss=stdc": ["network=stdc", "network.boundary=true"],
