@@ -41,7 +41,7 @@ NOTE = "<!-- docs/generate.py made this page of conf/ and src/; change those, th
 GROUPS = {
     "data": "Which data set, how it is read, cut, changed and put into batches.",
     "model": "How the network learns: alone, or against a discriminator; average of weights, batch norm, unlabelled images.",
-    "network": "The network. Each but `spade`, which draws images, takes any number of classes and image channels, and images of any size.",
+    "network": "The network. Each takes any number of classes and image channels, and images of any size; `spade` draws them.",
     "discriminator": "What judges label maps, with `model=gan`, or images by them, with `model=synthesis`.",
     "loss": "What is wrong with the logits, as one number.",
     "optimizer": "How gradients become steps. Any class of `torch.optim` can be named in a file of your own.",
@@ -151,7 +151,9 @@ def merged(group: str, name: str) -> tuple[dict[str, Any], dict[str, str], list[
     begins: list[str] = []
     keys: dict[str, Any] = {}
     for entry in content.pop("defaults", []):
-        if isinstance(entry, str) and entry.startswith("/hydra/base/"):  # what every option of the group has
+        if (
+            isinstance(entry, str) and entry.startswith("/hydra/base/") and "@_global_" not in entry
+        ):  # what its options share
             shared = CONF / f"{entry.removesuffix('@_here_')[1:]}.yaml"
             content = deep(read(shared), content)
             said = {**comments(shared.read_text(encoding="utf-8")), **{key: text for key, text in said.items() if text}}
