@@ -125,7 +125,9 @@ def further(group: str, node: Mapping[str, Any]) -> list[str]:
     """Keys that a part takes and its file does not have: they are said with a `+`."""
     found: list[str] = []
     own = {**(TYPES["trainer"] if group == "trainer" else {}), **OURS.get(group, {})}
-    found += [f"`+{group}.{key}`{_kind(words(kind))}" for key, kind in own.items() if key not in node]
+    found += [
+        f"`+{group}.{key}`{_kind(words(kind))}" for key, kind in own.items() if key not in node and group != "model"
+    ]
     for where, part in [("", node), *((k, v) for k, v in node.items() if isinstance(v, Mapping))]:
         target = str(part.get("_target_", ""))
         if not target.startswith("src."):
