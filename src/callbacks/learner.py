@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lightning as L
 
+from src.models.base import Segmenter
 from src.models.learner import Learner
 
 
@@ -15,4 +16,11 @@ def learner(pl_module: L.LightningModule) -> Learner:
     """
     if not isinstance(pl_module, Learner):
         raise TypeError(f"this callback is for segmenters and synthesisers, not for {type(pl_module).__name__}")
+    return pl_module
+
+
+def segmenter(pl_module: L.LightningModule) -> Segmenter:
+    """As `learner`, of a callback that looks at predictions; raises TypeError for what predicts no classes."""
+    if not isinstance(pl_module, Segmenter):
+        raise TypeError(f"this callback is for segmenters, not for {type(pl_module).__name__}")
     return pl_module

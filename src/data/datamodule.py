@@ -65,8 +65,7 @@ class SegmentationDataModule(L.LightningDataModule):
         unlabeled_batch_size: unlabelled samples in each global batch, where the model uses any; None for as many as
             `batch_size`.
         strong: the strong change of unlabelled images; None for `Strong()`.
-        synthetic: the generator that draws training images by the masks of the labelled samples, once these are changed as
-            `augment` says; a run of model=synthesis, which the program opens.
+        synthetic: the generator, a run of model=synthesis, that draws training images by the masks as `augment` changes them.
         synthetic_share: of the labelled samples of a batch, by lot, those whose images are drawn so.
         download: fetch the data set where it is missing; for those that can be fetched without signing in.
         seed: the run's seed.
@@ -250,7 +249,6 @@ class SegmentationDataModule(L.LightningDataModule):
         return self._loader(samples, batches)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Draws the synthetic images of a training batch, on its device."""
         return batch if self.synthetic is None or "synthetic" not in batch else self.synthetic.mixed(batch)
 
     def _order(self, source: Source) -> Callable[[torch.Generator], torch.Tensor] | None:

@@ -25,8 +25,8 @@ from src.losses.adversarial import (
     weighted_mean,
 )
 from src.models.base import Segmenter
-from src.models.evaluation import Evaluation
-from src.models.learner import Learner, Stage
+from src.models.evaluation import Evaluation, Stage
+from src.models.learner import Learner
 from src.models.normalization import Normalization
 from src.networks.discriminators import Discriminator, held_fixed, score_weight
 from src.networks.spade import Spade
@@ -195,7 +195,8 @@ class Synthesizer(Learner):
     def redrawn(self, image: Tensor, mask: Tensor) -> Tensor:
         """Raw images [B, C, h, w] drawn again by masks [B, H, W] with their own codes: float [B, C, H, W] in 0…1."""
         real, label_map = self._real(image, mask) * 2 - 1, self._map(mask)
-        return (self.generator(label_map, self.generator.codes(real, label_map)[0]).float() + 1) / 2
+        drawn: Tensor = self.generator(label_map, self.generator.codes(real, label_map)[0])
+        return (drawn.float() + 1) / 2
 
     def _real(self, image: Tensor, mask: Tensor) -> Tensor:
         """Raw images in the pixels of their masks, in 0…1."""

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import Logger
 from torchmetrics import Metric
 
 from src.config import signatures
-from src.config.check import check_inference, check_node
+from src.config.check import check_inference
 from src.config.monitored import check_own_direction
 from src.config.parts import Config, Data, Node, Optimizer, Part, Trainer
 from src.config.schema import SUM
@@ -32,13 +32,12 @@ from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy
 from src.distributed.library_internals import set_timeout
 from src.errors import UserError
-from src.files import untrusted
 from src.models.base import Segmenter
 from src.models.learner import Learner
 from src.optimization.updates import Optimization
 from src.seeding import derive
 from src.storage import checkpoints
-from src.storage.trust import STRANGER, Trust, check_targets, split_packages
+from src.storage.trust import STRANGER, Trust, split_packages
 from src.tasks.multi_task import MultiTask
 from src.training.size_limit import no_larger_than
 
@@ -102,16 +101,10 @@ def build_data(
     return datamodule
 
 
-def build_model(
-    settings: ModelSettings | Config,
-    label_set: LabelSet,
-    channels: int,
-    intensity: tuple[float, float],
-    *,
-    weights: torch.Tensor | None = None,
-    judge: Segmenter | None = None,
-    trust: Trust = STRANGER,
-) -> Learner:
+def build_learner(
+    settings: ModelSettings | Config, label_set: LabelSet, channels: int, intensity: tuple[float, float], *,
+    weights: torch.Tensor | None = None, judge: Segmenter | None = None, trust: Trust = STRANGER,
+) -> Learner:  # fmt: skip
     """The model that `settings` describe; one that predicts has no loss, and only one of a run's `Settings` an optimizer.
 
     Each part is initialised from its own stream, so changing one never shifts another's draws.
@@ -151,6 +144,16 @@ def build_model(
     model.config = dict(settings.plain)
     if isinstance(model, Segmenter):
         model.inference = settings.inference
+    return model
+
+
+def build_model(
+    settings: ModelSettings | Config, label_set: LabelSet, channels: int, intensity: tuple[float, float], *,
+    weights: torch.Tensor | None = None, trust: Trust = STRANGER,
+) -> Segmenter:  # fmt: skip
+    """As `build_learner`, of settings that describe a segmenter."""
+    model = build_learner(settings, label_set, channels, intensity, weights=weights, trust=trust)
+    assert isinstance(model, Segmenter)
     return model
 
 
@@ -287,7 +290,7 @@ def learner_from_checkpoint(
         except UserError as error:
             raise UserError(f"ckpt: {file}: {error}") from None
         described[_PROTOCOL] = protocol
-    metrics = _trusted_metrics(about.config.get("metrics"), trust) if scored else {}
+    metrics = checkpoints.trusted_metrics(about.config.get("metrics"), trust) if scored else {}
     settings = replace(ModelSettings.of(described).without_weights(), metrics=metrics)
     weights = None if about.class_weights is None else torch.tensor(about.class_weights)
     state = content["state_dict"]
@@ -297,7 +300,7 @@ def learner_from_checkpoint(
         raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error!r} in its description)") from error
     try:
         with no_larger_than(file):
-            model = build_model(
+            model = build_learner(
                 settings, about.label_set, about.channels, about.intensity, weights=weights, trust=trust
             )
             model.load_weights(state if scored else {k: v for k, v in state.items() if not k.startswith("loss.")})
@@ -305,22 +308,10 @@ def learner_from_checkpoint(
         raise UserError(str(error) if str(file) in str(error) else f"ckpt: {file}: {error}") from error
     except Exception as error:  # a stranger's description fails in as many ways as it can lie
         raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
-    model.images, model.temperature = images, about.temperature
+    model.images = images
+    if isinstance(model, Segmenter):
+        model.temperature = about.temperature
     return model.eval(), Trained.of(about.config)
-
-
-def _trusted_metrics(nodes: object, trust: Trust) -> dict[str, Node]:
-    """Those of a checkpoint's own metrics that may be built; the scores do not depend on the others, which are named."""
-    allowed: dict[str, Node] = {}
-    for name, node in nodes.items() if isinstance(nodes, Mapping) else ():
-        try:
-            if isinstance(node, Mapping):
-                check_targets(node, trust, f"metrics.{name}")
-                check_node(f"metrics.{name}", node)
-                allowed[name] = node
-        except UserError as error:
-            _log.warning("metrics.%s is left out: %s", untrusted.shown(str(name)), error)
-    return allowed
 
 
 def task_overrides() -> list[str]:

@@ -35,6 +35,7 @@ from src.errors import (
     out_of_memory,
 )
 from src.metrics.names import DICE_FOREGROUND
+from src.models.base import Segmenter
 from src.models.learner import Learner
 from src.optimization.updates import counts_on_each_rank
 from src.storage import checkpoint_states, checkpoints, ownership, run_folder
@@ -160,14 +161,14 @@ def _run(
     to_build = settings if from_checkpoint is None else settings.without_weights()  # they come from the checkpoint
     judge = helpers.judge(settings.model.judge, train_source, trust.packages)
     with contextlib.nullcontext() if from_checkpoint is None else no_larger_than(from_checkpoint):
-        model = build.build_model(
+        model = build.build_learner(
             to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, judge=judge,
             trust=trust,
         )  # fmt: skip
     model.images = Images.of_source(train_source)
     model.config = dict(settings.plain)
     model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
-    if settings.init_from is not None and from_checkpoint is None:
+    if settings.init_from is not None and from_checkpoint is None and isinstance(model, Segmenter):
         for line in start_from(settings.init_from, model, settings, trust):
             _say(f"init_from: {line}")
     if settings.compile:
