@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.cli.command import compose
@@ -78,7 +79,8 @@ def test_segmenters_commands_refuse_it(judged: Path, run: Run) -> None:
         evaluate(compose("evaluate", [given]))
     with pytest.raises(UserError, match=r"draws images and predicts no classes"):
         model_from_checkpoint(judged / "run" / run_folder.BEST)
-    for command in (["src.predict", "input=.", "output=out"], ["src.export"]):
+    Image.new("RGB", (48, 32)).save(judged / "image.png")
+    for command in (["src.predict", f"input={judged / 'image.png'}", f"output={judged / 'out'}"], ["src.export"]):
         done = run(*command, given)
         assert done.returncode == 2 and "draws images and predicts no classes" in done.stderr
         assert "Traceback" not in done.stderr
@@ -165,7 +167,7 @@ def test_what_does_not_fit_is_refused(overrides: list[str], refused: dict[str, d
     for words, changes in refused.items():
         config = dict(composed)
         for group, given in changes.items():
-            node = config[group]
+            node = config.get(group)
             anew = not isinstance(given, dict) or not node or "_target_" in given
             config[group] = given if anew else {**node, **given}
         with pytest.raises(UserError) as caught:
