@@ -29,11 +29,11 @@ _ALL_RUNS = (
     "callbacks.dashboard=null"
 )
 # The strong view's changes of colour, for labelled images too: in the embedded data colour tells nothing of the class.
-_COLORS = (
+COLORS = (
     "data.augment.photometric=0.8 data.augment.brightness=0.5 data.augment.contrast=0.5 data.augment.saturation=0.5 "
     "data.augment.hue=0.25"
 )
-_EIGHT = f"{_COLORS} data.labeled_fraction=1/256"  # 8 scenes: colours alone do not do there
+_EIGHT = f"{COLORS} data.labeled_fraction=1/256"  # 8 scenes: colours alone do not do there
 _STRONG = "data.strong.blur=0 data.strong.gray=0 model.ema_decay=0.99"
 _FIXMATCH = f"{_STRONG} model.semi=fixmatch model.semi.threshold=0.9 model.semi.start=250 model.semi.ramp=100"
 _TEACHER = (
@@ -44,9 +44,9 @@ _FIGURES = ("train/pseudo_labels", "train/pseudo_label_accuracy", "train/pseudo_
 ARMS: dict[str, dict[str, str]] = {
     "shapes": {
         "supervised": "",
-        "supervised, colours": _COLORS,
+        "supervised, colours": COLORS,
         "all labels": "data.labeled_fraction=null",
-        "all labels, colours": f"{_COLORS} data.labeled_fraction=null",
+        "all labels, colours": f"{COLORS} data.labeled_fraction=null",
     },
     "methods": {
         "supervised": _EIGHT,
@@ -55,12 +55,12 @@ ARMS: dict[str, dict[str, str]] = {
         "mean teacher": f"{_EIGHT} {_TEACHER}",
         "unimatch v2": f"{_EIGHT} {_FIXMATCH.replace('=fixmatch', '=unimatch_v2')}",
         "adversarial": f"{_EIGHT} model=gan model.semi=adversarial model.semi.discriminator_threshold=0.2",
-        "all labels": f"{_COLORS} data.labeled_fraction=null",
+        "all labels": f"{COLORS} data.labeled_fraction=null",
     },
     "curve": {
         f"{name}, 1/{part}": f"{changes} data.labeled_fraction=1/{part}"
         for part in (8, 16, 32, 64, 128, 256)
-        for name, changes in (("supervised", ""), ("colours", _COLORS))
+        for name, changes in (("supervised", ""), ("colours", COLORS))
     },
 }
 Result = dict[str, Any]

@@ -41,8 +41,8 @@ NOTE = "<!-- docs/generate.py made this page of conf/ and src/; change those, th
 GROUPS = {
     "data": "Which data set, how it is read, cut, changed and put into batches.",
     "model": "How the network learns: alone, or against a discriminator; average of weights, batch norm, unlabelled images.",
-    "network": "The network. Each takes any number of classes and image channels, and images of any size.",
-    "discriminator": "What judges label maps, with `model=gan`.",
+    "network": "The network. Each takes any number of classes and image channels, and images of any size; `spade` draws them.",
+    "discriminator": "What judges label maps, with `model=gan`, or images by them, with `model=synthesis`.",
     "loss": "What is wrong with the logits, as one number.",
     "optimizer": "How gradients become steps. Any class of `torch.optim` can be named in a file of your own.",
     "scheduler": "The learning rate over the steps.",
@@ -125,7 +125,9 @@ def further(group: str, node: Mapping[str, Any]) -> list[str]:
     """Keys that a part takes and its file does not have: they are said with a `+`."""
     found: list[str] = []
     own = {**(TYPES["trainer"] if group == "trainer" else {}), **OURS.get(group, {})}
-    found += [f"`+{group}.{key}`{_kind(words(kind))}" for key, kind in own.items() if key not in node]
+    found += [
+        f"`+{group}.{key}`{_kind(words(kind))}" for key, kind in own.items() if key not in node and group != "model"
+    ]
     for where, part in [("", node), *((k, v) for k, v in node.items() if isinstance(v, Mapping))]:
         target = str(part.get("_target_", ""))
         if not target.startswith("src."):
@@ -151,7 +153,9 @@ def merged(group: str, name: str) -> tuple[dict[str, Any], dict[str, str], list[
     begins: list[str] = []
     keys: dict[str, Any] = {}
     for entry in content.pop("defaults", []):
-        if isinstance(entry, str) and entry.startswith("/hydra/base/"):  # what every option of the group has
+        if (
+            isinstance(entry, str) and entry.startswith("/hydra/base/") and "@_global_" not in entry
+        ):  # what its options share
             shared = CONF / f"{entry.removesuffix('@_here_')[1:]}.yaml"
             content = deep(read(shared), content)
             said = {**comments(shared.read_text(encoding="utf-8")), **{key: text for key, text in said.items() if text}}

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from pydantic import NonNegativeFloat
 
 from src.callbacks.dashboard import newest_batch
-from src.callbacks.segmenter import segmenter
+from src.callbacks.learner import learner
+from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
 
 _log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ class Adversary(L.Callback):
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if isinstance(pl_module, GANSegmenter) and isinstance(trainer.logger, TensorBoardLogger):
-            for name, scores in pl_module.judged.items():
+        if isinstance(trainer.logger, TensorBoardLogger):
+            for name, scores in learner(pl_module).judged.items():
                 trainer.logger.experiment.add_histogram(
                     f"train/scores_{name}", scores.flatten().float().cpu(), global_step=newest_batch(trainer)
                 )
@@ -66,9 +67,9 @@ class Adversary(L.Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        model = segmenter(pl_module)
+        model = learner(pl_module)
         matrix = model.matrices.get("val")
-        if trainer.state.fn != "fit" or matrix is None or not int(matrix.sum()):
+        if not isinstance(model, Segmenter) or trainer.state.fn != "fit" or matrix is None or not int(matrix.sum()):
             return
         predicted, true = matrix.sum(dim=0) / matrix.sum(), matrix.sum(dim=1) / matrix.sum()
         most = int(predicted.argmax())

@@ -12,12 +12,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.lr_scheduler import LambdaLR
 
 from src.callbacks.checkpoint import RunCheckpoint
-from src.callbacks.segmenter import segmenter
+from src.callbacks.learner import learner
 from src.config.changes import Said
 from src.data.datamodule import SegmentationDataModule
 from src.distributed.library_internals import set_schedule_position
 from src.errors import UserError
-from src.models.base import Segmenter
+from src.models.learner import Learner
 from src.storage import resume
 from src.storage.checkpoint_states import Counts
 
@@ -48,7 +48,7 @@ class Changed(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if any(key.startswith(_OF_SCHEDULE) for key in self.values):
-            self._plan(trainer, segmenter(pl_module))
+            self._plan(trainer, learner(pl_module))
         self.record(trainer)
 
     @rank_zero_only
@@ -61,7 +61,7 @@ class Changed(L.Callback):
                           key, before, now)  # fmt: skip
         self._recorded = True
 
-    def _plan(self, trainer: L.Trainer, model: Segmenter) -> None:
+    def _plan(self, trainer: L.Trainer, model: Learner) -> None:
         optimization, data = model.optimization, trainer.datamodule  # type: ignore[attr-defined]
         assert optimization is not None and isinstance(data, SegmentationDataModule)
         batches = optimization.batches(trainer, data.batches_per_epoch())

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveFloat, PositiveInt
 
-from src.callbacks.segmenter import segmenter
+from src.callbacks.learner import learner
 from src.distributed.library_internals import uncount_cut_epoch, uncount_started_batch
 from src.distributed.stop_signals import STOP_SIGNALS
 from src.errors import Interrupted, UserError
@@ -103,7 +103,7 @@ class RunCheckpoint(Checkpoint):
         return bool(ended and done < trainer.num_training_batches)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if reason := cannot_be(self.monitor.removeprefix("val/"), segmenter(pl_module).label_set.names):
+        if reason := cannot_be(self.monitor.removeprefix("val/"), learner(pl_module).label_set.names):
             raise UserError(f"monitor: {reason}")
         trainer.should_stop = trainer.should_stop or self._stopped  # a resumed run that was about to end ends
 
@@ -119,7 +119,7 @@ class RunCheckpoint(Checkpoint):
         if batch_idx == 0:
             return  # the epoch's end has saved
         self._look(trainer)
-        optimization = segmenter(pl_module).optimization
+        optimization = learner(pl_module).optimization
         assert optimization is not None
         if not optimization.is_step(batch_idx - 1, trainer.num_training_batches):
             return  # gradients are being accumulated, which no checkpoint holds
@@ -152,7 +152,7 @@ class RunCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        model = segmenter(pl_module)
+        model = learner(pl_module)
         results = model.results["val"]
         score = results.get(self.monitor.removeprefix("val/"))
         if score is None:
@@ -175,7 +175,7 @@ class RunCheckpoint(Checkpoint):
             logger.save()  # what was logged before a checkpoint must outlive a kill too
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 logger.experiment.flush()
-        segmenter(pl_module).divergence.check()
+        learner(pl_module).divergence.check()
         if trainer.is_global_zero:
             run_folder.keep_previous(last, self.run_dir / run_folder.PREVIOUS)
         self._stopped = trainer.should_stop

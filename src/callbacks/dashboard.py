@@ -10,9 +10,10 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.callbacks.segmenter import segmenter
+from src.callbacks.learner import learner
 from src.inference.drawing import confusion_figure
 from src.metrics.names import DICE_FOREGROUND, SCORES, TASK_SCORES, background
+from src.models.base import Segmenter
 
 
 def newest_batch(trainer: L.Trainer) -> int:
@@ -32,9 +33,9 @@ class Dashboard(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not isinstance(trainer.logger, TensorBoardLogger):
             return
-        model = segmenter(pl_module)
+        model = learner(pl_module)
         writer = trainer.logger.experiment
-        tasks = () if model.tasks is None else tuple(model.tasks.by_name)
+        tasks = tuple(model.tasks.by_name) if isinstance(model, Segmenter) and model.tasks is not None else ()
         own = tuple(model.config.get("metrics") or {})
         writer.add_custom_scalars(_layout(model.label_set.names, len(model.optimized_parts()) > 1, tasks, own))
         config = yaml.safe_dump(model.config, sort_keys=False)
@@ -50,8 +51,8 @@ class Dashboard(L.Callback):
         self._matrix(trainer, pl_module, "test")
 
     def _matrix(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if isinstance(trainer.logger, TensorBoardLogger):
-            model = segmenter(pl_module)
+        model = learner(pl_module)
+        if isinstance(trainer.logger, TensorBoardLogger) and stage in model.matrices:
             figure = confusion_figure(model.matrices[stage].numpy(), model.label_set.names)
             trainer.logger.experiment.add_figure(f"{stage}/confusion", figure, global_step=newest_batch(trainer))
 

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from src.callbacks.dashboard import newest_batch
-from src.callbacks.segmenter import segmenter
+from src.callbacks.learner import learner
 from src.data.samples import Batch
 
 
@@ -56,7 +56,7 @@ class Monitor(L.Callback):
             rates = {
                 f"learning_rate/{prefix}{group['name']}": group["lr"]
                 for (prefix, _, _), optimizer in zip(
-                    segmenter(pl_module).optimized_parts(), trainer.optimizers, strict=True
+                    learner(pl_module).optimized_parts(), trainer.optimizers, strict=True
                 )
                 for group in optimizer.param_groups
             }

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import NonNegativeInt
 
-from src.callbacks.segmenter import segmenter
+from src.callbacks.learner import segmenter
 from src.data.datamodule import SegmentationDataModule
 from src.evaluation.matrices import of_cells
 from src.evaluation.observation import Observation, Observed, indices_of

@@ -1,4 +1,4 @@
-"""Predictions of a fixed set of validation samples as pictures."""
+"""Predictions of a fixed set of validation samples as pictures, or what is drawn by their label maps."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveInt
+from torch import Tensor
 
 from src.callbacks.dashboard import newest_batch
-from src.callbacks.segmenter import segmenter
+from src.callbacks.learner import learner
 from src.data.datamodule import SegmentationDataModule
-from src.inference.drawing import as_picture, comparison
+from src.inference.drawing import Picture, as_picture, colored, comparison, side_by_side
 from src.inference.protocol import joined
 from src.inference.sizes import sized
+from src.models.base import Segmenter
+from src.models.learner import Learner
+from src.models.synthesis import Synthesizer
+from src.seeding import derive
 
 
 class Pictures(L.Callback):
     """Writes image, truth, prediction and errors of the same validation samples to TensorBoard, and a GAN segmenter's
-    uncertainty and its discriminator's confidence.
+    uncertainty and its discriminator's confidence; of a synthesiser label map, what it draws, and the image.
 
     Args:
         samples: how many, evenly spread over the split.
@@ -34,7 +39,7 @@ class Pictures(L.Callback):
             return
         if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
             return
-        model = segmenter(pl_module)
+        model = learner(pl_module)
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, SegmentationDataModule)
         source = datamodule.source("val")
@@ -42,19 +47,46 @@ class Pictures(L.Callback):
         for index in np.linspace(0, len(source) - 1, count).astype(int).tolist():
             image, mask = source.read(index)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                raw = image[None].to(model.device)
-                outputs = joined(model.predicted(raw, mask.shape))
-                prediction = outputs["logits"].argmax(dim=1)[0].cpu()
-                maps = {
-                    title: sized(values[None].float(), mask.shape)[0, 0].cpu().numpy()
-                    for title, values in model.maps(raw, outputs).items()
-                }
-                image = image if image.shape[-2:] == mask.shape else sized(image[None].float(), mask.shape)[0]
+                if isinstance(model, Synthesizer):
+                    picture = _drawn(model, image, mask, source.name(index))
+                else:
+                    assert isinstance(model, Segmenter)
+                    picture = _predicted(model, image, mask)
             if not trainer.is_global_zero:
                 continue  # it predicts with the others, since each may hold a part of the weights
-            picture = comparison(
-                as_picture(image.numpy(), source.intensity), mask.numpy(), prediction.numpy(), model.label_set, maps
-            )
             trainer.logger.experiment.add_image(
                 f"val/{source.name(index)}", picture, global_step=newest_batch(trainer), dataformats="HWC"
             )
+
+
+def _predicted(model: Segmenter, image: Tensor, mask: Tensor) -> Picture:
+    raw = image[None].to(model.device)
+    outputs = joined(model.predicted(raw, mask.shape))
+    prediction = outputs["logits"].argmax(dim=1)[0].cpu()
+    maps = {
+        title: sized(values[None].float(), mask.shape)[0, 0].cpu().numpy()
+        for title, values in model.maps(raw, outputs).items()
+    }
+    return comparison(_shown(image, mask, model), mask.numpy(), prediction.numpy(), model.label_set, maps)
+
+
+def _drawn(model: Synthesizer, image: Tensor, mask: Tensor, name: str) -> Picture:
+    """Label map, image, the image redrawn with its own codes, and two draws with codes by lot."""
+    raw, masks = image[None].to(model.device), mask[None].to(model.device)
+    draws = [model.draw(masks, [derive(model.seed, "shown", name, lot)], raw.dtype)[0].cpu() for lot in range(2)]
+    redrawn = model.raw(model.redrawn(raw, masks) * 2 - 1, raw.dtype)[0].cpu()
+    return side_by_side(
+        {
+            "label map": colored(mask.numpy(), model.label_set),
+            "generated": _shown(draws[0], mask, model),
+            "generated again": _shown(draws[1], mask, model),
+            "real": _shown(image, mask, model),
+            "real, redrawn": _shown(redrawn, mask, model),
+        },
+        model.label_set,
+    )
+
+
+def _shown(image: Tensor, mask: Tensor, model: Learner) -> Picture:
+    of_mask = image if image.shape[-2:] == mask.shape else sized(image[None].float(), mask.shape)[0]
+    return as_picture(of_mask.numpy(), model.intensity)

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 
-from src.callbacks.segmenter import segmenter
+from src.callbacks.learner import learner
 from src.errors import Pruned
 
 
@@ -27,9 +27,7 @@ class Pruning(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         score = (
-            segmenter(pl_module).results.get("val", {}).get(self.metric.removeprefix("val/"))
-            if self._validated
-            else None
+            learner(pl_module).results.get("val", {}).get(self.metric.removeprefix("val/")) if self._validated else None
         )
         self._validated = pruned = False
         if trainer.is_global_zero and score is not None:

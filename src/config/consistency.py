@@ -9,6 +9,7 @@ from src.config.monitored import check_direction, check_metrics
 from src.config.parts import Trainer
 from src.config.rules import check_bounds, check_one_each, check_precision, check_sides, split_source
 from src.config.settings import Settings
+from src.config.synthesis import check_synthesis, trains_on
 from src.config.unlabeled import check_unlabeled, has_judge
 from src.errors import UserError
 from src.metrics.names import cannot_be
@@ -20,6 +21,7 @@ def check_together(settings: Settings) -> None:
     Raises:
         UserError: the first thing that does not fit, with the mend.
     """
+    check_synthesis(settings)
     check_metrics(settings)
     _check_devices(settings)
     _check_sizes(settings)
@@ -187,10 +189,10 @@ def _check_classes(settings: Settings) -> None:
 
 
 def _check_outputs(settings: Settings) -> None:
-    """Checks that the loss takes what the network trains on: a module says it in `TRAINS_ON`; most do not, and mean logits."""
+    """Checks that the loss takes what the network trains on."""
     network, loss, model = settings.network, settings.loss, settings.model
-    given, taken = _trains_on(network.target), _trains_on(loss.target)
-    if given == taken == "logits":
+    given, taken = trains_on(network.target), trains_on(loss.target)
+    if given == taken and given in ("logits", "images"):
         return
     if taken == "logits":
         raise UserError(f"loss: {network.name} trains on the {given} of its queries; take loss=mask_classification")
@@ -212,11 +214,6 @@ def _check_outputs(settings: Settings) -> None:
         raise UserError(
             f"model.noise: {network.name} takes images of a fixed number of channels; set model.noise.channels and latent to 0"
         )
-
-
-def _trains_on(target: str) -> object:
-    signature = signatures.read(target)
-    return signature.constants.get("TRAINS_ON", "logits") if signature is not None else "logits"
 
 
 def _check_boundary(settings: Settings) -> None:

@@ -90,6 +90,7 @@ class Data(Part):
     crop: list[int] | None = None
     labeled_fraction: str | float | None = None
     labeled_list: str | None = None
+    synthetic: str | None = None
     augment: Augment | None = None
     num_workers: int | None = None
 
@@ -128,6 +129,8 @@ class Model(Part):
     r1_weight: float = 0.0
     semi: Semi | None = None
     noise: Noise | None = None
+    judge: str | None = None
+    reconstruction_weight: float = 0.0
 
     @property
     def has_adversary(self) -> bool:

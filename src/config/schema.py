@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from src.config.inference import Inference
-from src.config.parts import Model, Optimizer, Trainer, types_of
+from src.config.parts import Data, Model, Optimizer, Trainer, types_of
 from src.config.settings import Settings
 
 GROUPS = (
@@ -21,7 +21,8 @@ TYPES: dict[str, Mapping[str, object]] = {
 # Keys that are no parameter of the group's class: the program takes them out and acts on them.
 OURS: dict[str, Mapping[str, object]] = {
     "optimizer": {key: types_of(Optimizer)[key] for key in Optimizer.OURS},
-    "model": {"class_weights": types_of(Model)["class_weights"]},
+    "data": {"synthetic": types_of(Data)["synthetic"]},
+    "model": {key: types_of(Model)[key] for key in ("class_weights", "judge")},
     "trainer": {key: types_of(Trainer)[key] for key in Trainer.OURS},
 }
 # Lightning's keys that would do nothing here, or something else than they say; and what to take instead.
@@ -58,6 +59,7 @@ _GIVEN_BY_CODE: dict[str, frozenset[str]] = {
             "discriminator",
             "tasks",
             "metrics",
+            "segmenter",
         }
     ),
     "tasks": frozenset({"label_set"}),

@@ -66,7 +66,9 @@ def _check_labels(semi: Semi) -> None:
         if given and semi.method not in methods:
             raise UserError(f"model.semi.{key}: is for model.semi.method={' or '.join(methods)}; leave it out here")
     if semi.dice_weight > 0 and semi.soft:
-        raise UserError("model.semi.dice_weight: Dice takes classes, and model.semi.soft=true gives probabilities; take one")
+        raise UserError(
+            "model.semi.dice_weight: Dice takes classes, and model.semi.soft=true gives probabilities; take one"
+        )
 
 
 def _check_teacher(settings: Settings, semi: Semi) -> None:

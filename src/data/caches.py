@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -53,3 +54,10 @@ def cached(
     elif seen.samples == len(source) and not seen.pixels[: labels.num_classes].any():
         raise UserError(nothing_to_score(split))
     return kept
+
+
+def described(dataset: Callable[..., Source]) -> list[object]:
+    """What the source is made by, and with what, so that caches of different ones differ."""
+    made_by = dataset.func if isinstance(dataset, functools.partial) else dataset
+    given = sorted(dataset.keywords.items()) if isinstance(dataset, functools.partial) else []
+    return [f"{made_by.__module__}.{made_by.__qualname__}", given]

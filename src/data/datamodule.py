@@ -16,9 +16,10 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch.utils.data import DataLoader
 
 from src.config.rules import check_bounds, check_sides, without_unlabeled
+from src.config.shares import Share
 from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.augment.transforms import Augment, Strong
-from src.data.caches import cached
+from src.data.caches import cached, described
 from src.data.chunk_order import chunk_order
 from src.data.dataset import Chunked, InMemory, Samples, Source, Subset, depth_of, digest, innermost
 from src.data.disk_cache import OnDisk
@@ -26,7 +27,8 @@ from src.data.labeled import split_by_label
 from src.data.labels import LabelSet
 from src.data.layout.splits import check_apart
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
-from src.data.samples import Sample, Split, collate
+from src.data.samples import Batch, Sample, Split, collate
+from src.data.synthetic import Synthetic
 from src.data.trained_on import check_alike, difference, is_drawn
 from src.distributed.stop_signals import outlive_signals
 from src.errors import UserError
@@ -63,6 +65,8 @@ class SegmentationDataModule(L.LightningDataModule):
         unlabeled_batch_size: unlabelled samples in each global batch, where the model uses any; None for as many as
             `batch_size`.
         strong: the strong change of unlabelled images; None for `Strong()`.
+        synthetic: the generator, a run of model=synthesis, that draws training images by the masks as `augment` changes them.
+        synthetic_share: of the labelled samples of a batch, by lot, those whose images are drawn so.
         download: fetch the data set where it is missing; for those that can be fetched without signing in.
         seed: the run's seed.
         use_unlabeled: whether batches carry unlabelled samples.
@@ -91,6 +95,8 @@ class SegmentationDataModule(L.LightningDataModule):
         labeled_list: str | None = None,
         unlabeled_batch_size: PositiveInt | None = None,
         strong: Strong | None = None,
+        synthetic: Synthetic | None = None,
+        synthetic_share: Share = 0.5,
         download: bool = False,
         seed: int = 0,
         use_unlabeled: bool = False,
@@ -105,6 +111,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self._unlabeled: Source | None = None
         self._known: dict[str, list[object]] = {}
         self.use_depth, self.strong_views = use_depth, strong_views
+        self.synthetic, self.synthetic_share = synthetic, synthetic_share
         self._samples = 0  # of the training split, labelled or not
         self._make = functools.partial(dataset, root=root) if root is not None else dataset
         if download:
@@ -128,7 +135,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.cache_dir = Path(
             cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pixelwise"
         ).expanduser()
-        self._options = [*_described(dataset), root and str(Path(root).expanduser().resolve())]
+        self._options = [*described(dataset), root and str(Path(root).expanduser().resolve())]
         self._sources: dict[str, Source] = {}
         self._position = {"epoch": 0, "consumed": 0}
 
@@ -198,6 +205,8 @@ class SegmentationDataModule(L.LightningDataModule):
                     f"data.batch_size: {self.batch_size} is more than the {self._samples} training samples; "
                     f"take data.batch_size={self._samples} or less"
                 )
+            if self.synthetic is not None:
+                self.synthetic.check(train.label_set, train.channels, train.intensity)
             if self.augment is not None:
                 self.augment.check(train.channels, train.intensity, self.crop is not None)
 
@@ -235,9 +244,12 @@ class SegmentationDataModule(L.LightningDataModule):
         augment = self.augment or Augment(flip=0)
         samples = Samples(
             source, self.seed, augment, self.crop, unlabeled, self.strong, self._rare, self.mix, self.mix_probability,
-            self.use_depth, self.strong_views,
+            self.use_depth, self.strong_views, self.synthetic_share if self.synthetic is not None else 0.0,
         )  # fmt: skip
         return self._loader(samples, batches)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return batch if self.synthetic is None or "synthetic" not in batch else self.synthetic.mixed(batch)
 
     def _order(self, source: Source) -> Callable[[torch.Generator], torch.Tensor] | None:
         source = source.source if isinstance(source, InMemory | OnDisk) else source  # a cache does not change the order
@@ -258,7 +270,8 @@ class SegmentationDataModule(L.LightningDataModule):
         epoch = self.trainer.fit_loop.epoch_progress.current.completed
         if done >= self.trainer.num_training_batches:
             epoch, done = epoch + 1, 0
-        return {"epoch": epoch, "consumed": done, "samples": self._all_samples()}
+        state: dict[str, object] = {"epoch": epoch, "consumed": done, "samples": self._all_samples()}
+        return state if self.synthetic is None else state | {"synthetic": self.synthetic.digest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where training stood.
@@ -267,6 +280,8 @@ class SegmentationDataModule(L.LightningDataModule):
             UserError: the data are not those of then, so that their order would be another.
         """
         self._position = {"epoch": int(state_dict["epoch"]), "consumed": int(state_dict["consumed"])}
+        if self.synthetic is not None:
+            self.synthetic.check_same(state_dict.get("synthetic"))
         now = self._all_samples()
         mend = "put them back, or start anew from the run's weights: init_from=RUN_DIR"
         if is_drawn(self.source("train")):  # those weights may have learnt from what is val now
@@ -303,10 +318,3 @@ class SegmentationDataModule(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             worker_init_fn=outlive_signals,
         )
-
-
-def _described(dataset: Callable[..., Source]) -> list[object]:
-    """What the source is made by, and with what, so that caches of different ones differ."""
-    made_by = dataset.func if isinstance(dataset, functools.partial) else dataset
-    given = sorted(dataset.keywords.items()) if isinstance(dataset, functools.partial) else []
-    return [f"{made_by.__module__}.{made_by.__qualname__}", given]

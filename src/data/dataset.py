@@ -17,6 +17,7 @@ from src.data.augment.transforms import Augment, Strong
 from src.data.labels import LabelSet
 from src.data.samplers import Draws, Key, KeyWithCrop, UncountedKey, UnlabeledKey
 from src.data.samples import Pixels, Sample
+from src.data.synthetic import drawn_by_lot
 from src.data.threads import in_order
 from src.errors import UserError
 from src.seeding import derive
@@ -133,6 +134,7 @@ class Samples(torch.utils.data.Dataset[Sample]):
         mix_probability: how often.
         use_depth: whether samples have the source's depth, float32 [H, W].
         strong_views: strongly changed images of each unlabelled sample, 1 or 2.
+        synthetic_share: of the training samples, to be drawn by a generator in the place of their images.
     """
 
     def __init__(
@@ -148,7 +150,9 @@ class Samples(torch.utils.data.Dataset[Sample]):
         mix_probability: float = 0.0,
         use_depth: bool = False,
         strong_views: int = 1,
+        synthetic_share: float = 0.0,
     ) -> None:
+        self.synthetic_share = synthetic_share
         self.use_depth, self.strong_views = use_depth, strong_views
         self.rare, self.mix, self.mix_probability = rare, mix, mix_probability
         self.source, self.seed, self.augment, self.crop = source, seed, augment, crop
@@ -175,6 +179,8 @@ class Samples(torch.utils.data.Dataset[Sample]):
                     other = self._augmented(self.augment, int(torch.randint(len(self.source), ())), crop)
                     pixels = mixed(self.mix, pixels, other, self.source.label_set.ignore_index)
         sample: Sample = {"image": pixels.image, "mask": pixels.mask, "id": self.source.name(index)}
+        if self.augment is not None and self.synthetic_share:
+            sample["synthetic"] = drawn_by_lot(self.synthetic_share, self.seed, epoch, index)
         if pixels.depth is not None:
             sample["depth"] = pixels.depth
         if self.augment is None and (whole := whole_of(self.source, index)) is not None:

@@ -40,7 +40,7 @@ class Sample(TypedDict):
     `depth` is float32 [H, W], with `use_depth`; `whole` names what the sample is cut out of; `uncounted` marks one that is
     evaluated and not scored; `strong`, [C, H, W], is the strongly changed image of an unlabelled sample (`strong2` a second
     one, where the method takes two), whose mask says only where it is padded; its `truth`, [H, W], is for figures alone,
-    nothing learns from it.
+    nothing learns from it. `synthetic` is the seed of an image to be drawn in the place of this one, or -1.
     """
 
     image: Tensor
@@ -52,6 +52,7 @@ class Sample(TypedDict):
     strong: NotRequired[Tensor]
     strong2: NotRequired[Tensor]
     truth: NotRequired[Tensor]
+    synthetic: NotRequired[int]
 
 
 class Batch(TypedDict):
@@ -62,7 +63,7 @@ class Batch(TypedDict):
     [U, H, W], where all of them have one, is for figures alone.
 
     `sizes`, int64 [B, 4], has height and width of each image and of its mask: where samples were padded to the size of the
-    largest, and where a mask has not its image's size.
+    largest, and where a mask has not its image's size. `synthetic`, int64 [B], has seeds of images to be drawn, or -1.
     """
 
     image: Tensor
@@ -72,6 +73,7 @@ class Batch(TypedDict):
     sizes: NotRequired[Tensor]
     whole: NotRequired[list[str]]
     uncounted: NotRequired[bool]
+    synthetic: NotRequired[Tensor]
     unlabeled_image: NotRequired[Tensor]
     unlabeled_strong: NotRequired[Tensor]
     unlabeled_strong2: NotRequired[Tensor]
@@ -105,6 +107,8 @@ def collate(samples: list[Sample], ignore_index: int) -> Batch:
         batch["whole"] = [sample["whole"] for sample in labelled]
     if "uncounted" in first:
         batch["uncounted"] = first["uncounted"]
+    if "synthetic" in first:
+        batch["synthetic"] = torch.tensor([sample["synthetic"] for sample in labelled])
     sizes = [(*sample["image"].shape[-2:], *sample["mask"].shape[-2:]) for sample in labelled]
     if len(set(sizes)) > 1 or sizes[0][:2] != sizes[0][2:]:
         batch["sizes"] = torch.tensor(sizes)

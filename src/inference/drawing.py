@@ -72,12 +72,22 @@ def comparison(
         "errors": errors(prediction, truth, labels),
         **{title: heat(values) for title, values in (maps or {}).items()},
     }
-    zoom = max(1, round(240 / picture.shape[0]))
-    tiles = [_titled(np.kron(p, np.ones((zoom, zoom, 1), np.uint8)), title) for title, p in parts.items()]
+    tiles = _tiles(parts)
     if len(tiles) % 2:
         tiles.append(np.full_like(tiles[0], 255))
     rows = [np.concatenate(pair, axis=1) for pair in zip(tiles[::2], tiles[1::2], strict=True)]
     return np.concatenate([*rows, legend(labels, rows[0].shape[1])], axis=0)
+
+
+def side_by_side(parts: Mapping[str, Picture], labels: LabelSet) -> Picture:
+    """Pictures of one size in a row, each named, above a legend."""
+    row = np.concatenate(_tiles(parts), axis=1)
+    return np.concatenate([row, legend(labels, row.shape[1])], axis=0)
+
+
+def _tiles(parts: Mapping[str, Picture]) -> list[Picture]:
+    zoom = max(1, round(240 / next(iter(parts.values())).shape[0]))
+    return [_titled(np.kron(p, np.ones((zoom, zoom, 1), np.uint8)), title) for title, p in parts.items()]
 
 
 def legend(labels: LabelSet, width: int) -> Picture:

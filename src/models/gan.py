@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from src.data.samples import Batch
 from src.distributed.sums import sum_over_devices
-from src.errors import UserError
 from src.inference.sizes import sized
 from src.inference.windows import Outputs
 from src.losses.adversarial import (
@@ -117,7 +116,6 @@ class GANSegmenter(Segmenter):
         self.truth, self.truth_confidence = truth, truth_confidence
         self.generated, self.gumbel_temperature = generated, gumbel_temperature
         self.discriminator_lr_factor = discriminator_lr_factor
-        self.judged: dict[str, Tensor] = {}  # the newest batch's scores, "real" and "fake", for the histograms
 
     def inputs(self, network: nn.Module, image: Tensor) -> Tensor:
         return self.noise.join(network, image, self._noise_seed)
@@ -202,12 +200,8 @@ class GANSegmenter(Segmenter):
         return parts
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises UserError where training images are too small for the discriminator."""
-        if self.discriminator is not None and min(height, width) < self.discriminator.smallest:
-            raise UserError(
-                f"discriminator: it needs images of at least {self.discriminator.smallest} pixels a side, training "
-                f"images have {height} x {width}; take a smaller discriminator.depth or a larger data.crop"
-            )
+        if self.discriminator is not None:
+            self.discriminator.check_size(height, width)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         mask, ignored = batch["mask"], self.label_set.ignore_index

@@ -87,8 +87,8 @@ class SemiSupervision:
             classes, which are seldom the largest, keep their share.
         align: fixmatch, unimatch, unimatch_v2: predictions are first multiplied by how often labels show a class over how often
             it is predicted (`Alignment`), so that no class takes over.
-        dice_weight: fixmatch, unimatch, unimatch_v2: of soft Dice between prediction and labels beside their cross entropy; rare
-            classes count as much as common ones in it.
+        dice_weight: fixmatch, unimatch, unimatch_v2: of soft Dice between prediction and labels beside their cross entropy;
+            rare classes count as much as common ones in it.
         apart: fixmatch, mean_teacher: labelled and strong images pass the network one after the other, so that batch norm takes
             the statistics of each by themselves (the other methods' authors pass them so or not; they are followed).
         discriminator_threshold: least confidence of the discriminator for that; null asks none ("adversarial" and "s4gan"

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as _spectral_norm
 
+from src.errors import UserError
+
 _SLOPE = 0.2  # of LeakyReLU
 Depth = Annotated[int, Field(ge=1, le=8)]
 
@@ -29,6 +31,14 @@ class Discriminator(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.conditional, self.smallest = conditional, smallest
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises UserError where training images are too small."""
+        if min(height, width) < self.smallest:
+            raise UserError(
+                f"discriminator: it needs images of at least {self.smallest} pixels a side, training images have {height} x "
+                f"{width}; take a smaller discriminator.depth or a larger data.crop"
+            )
 
     def forward(self, label_map: Tensor, image: Tensor, valid: Tensor) -> tuple[Tensor, list[Tensor]]:
         """

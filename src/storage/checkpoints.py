@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationE
 from src.config import signatures
 from src.config.check import check_node
 from src.config.moved import with_new_names
+from src.config.parts import Node
 from src.config.schema import GROUPS
 from src.data.labels import LabelSet
 from src.data.trained_on import CHECKPOINT_KEY as KEY
@@ -27,8 +29,10 @@ from src.storage.checkpoint_states import StateCheck, check_states
 from src.storage.run_config import refuse_places
 from src.storage.trust import Trust, check_targets, options
 
+_log = logging.getLogger(__name__)
 _MOST_VALUES = 100_000  # of a description
 _MOST_CHANNELS = 4096
+_NOT_READ = ("encoder_weights", "judge")  # files that whoever draws or predicts has no need of
 # What Lightning and this program write; of the rest, hyper_parameters say, Lightning would make something.
 _KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step",
          "pytorch-lightning_version", "SegmentationDataModule", "MixedPrecision", KEY)  # fmt: skip
@@ -228,13 +232,27 @@ def describe(content: dict[str, object], file: Path, trust: Trust, groups: Seque
             raise UserError(f"ckpt: {file} is not a checkpoint of this program (no {group} in its description)")
         check_targets(node, trust, group)
         if not trust.covers(str(node["_target_"])):
-            refuse_places({key: value for key, value in node.items() if key != "encoder_weights"}, group, file)
+            refuse_places({key: value for key, value in node.items() if key not in _NOT_READ}, group, file)
         try:
             check_node(group, node)
         except UserError as error:
             raise UserError(f"ckpt: {file}: {error}") from error
     assert isinstance(about.intensity, tuple)
     return Description(about.config, label_set, about.channels, about.intensity, weights, about.temperature)
+
+
+def trusted_metrics(nodes: object, trust: Trust) -> dict[str, Node]:
+    """Those of a checkpoint's own metrics that may be built; the scores do not depend on the others, which are named."""
+    allowed: dict[str, Node] = {}
+    for name, node in nodes.items() if isinstance(nodes, Mapping) else ():
+        try:
+            if isinstance(node, Mapping):
+                check_targets(node, trust, f"metrics.{name}")
+                check_node(f"metrics.{name}", node)
+                allowed[name] = node
+        except UserError as error:
+            _log.warning("metrics.%s is left out: %s", shown(str(name)), error)
+    return allowed
 
 
 def _check_groups(config: dict[str, Any], file: Path) -> None:

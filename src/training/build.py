@@ -19,24 +19,25 @@ from lightning.pytorch.loggers import Logger
 from torchmetrics import Metric
 
 from src.config import signatures
-from src.config.check import check_inference, check_node
+from src.config.check import check_inference
 from src.config.monitored import check_own_direction
 from src.config.parts import Config, Data, Node, Optimizer, Part, Trainer
 from src.config.schema import SUM
 from src.config.settings import ModelSettings, Settings, Trained
 from src.data.datamodule import SegmentationDataModule
 from src.data.labels import LabelSet
+from src.data.synthetic import Synthetic
 from src.data.trained_on import CHECKPOINT_KEY, Images
 from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy
 from src.distributed.library_internals import set_timeout
 from src.errors import UserError
-from src.files import untrusted
 from src.models.base import Segmenter
+from src.models.learner import Learner
 from src.optimization.updates import Optimization
 from src.seeding import derive
 from src.storage import checkpoints
-from src.storage.trust import STRANGER, Trust, check_targets, split_packages
+from src.storage.trust import STRANGER, Trust, split_packages
 from src.tasks.multi_task import MultiTask
 from src.training.size_limit import no_larger_than
 
@@ -88,34 +89,29 @@ def _build(value: object, slot: str, trust: Trust) -> object:
 
 def build_data(
     data: Data | Node, seed: int, use_unlabeled: bool = False, use_depth: bool = False, strong_views: int = 1, *,
-    trust: Trust = STRANGER,
+    synthetic: Synthetic | None = None, trust: Trust = STRANGER,
 ) -> SegmentationDataModule:  # fmt: skip
-    """The datamodule; nothing is read yet."""
+    """The datamodule; nothing is read yet. What `data.synthetic` names is opened for training only."""
     data = data if isinstance(data, Data) else Data.of(data)
     datamodule: SegmentationDataModule = make(
-        data.keys_but("dataset"), "data", trust=trust,
+        data.keys_but("dataset", "synthetic"), "data", trust=trust,
         dataset=make(data.dataset.node, "data.dataset", trust=trust, later=True),
-        seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth, strong_views=strong_views,
+        seed=seed, use_unlabeled=use_unlabeled, use_depth=use_depth, strong_views=strong_views, synthetic=synthetic,
     )  # fmt: skip
     return datamodule
 
 
-def build_model(
-    settings: ModelSettings | Config,
-    label_set: LabelSet,
-    channels: int,
-    intensity: tuple[float, float],
-    *,
-    weights: torch.Tensor | None = None,
-    trust: Trust = STRANGER,
-) -> Segmenter:
-    """The segmenter that `settings` describe; one that predicts has no loss, and only one of a run's `Settings` an optimizer.
+def build_learner(
+    settings: ModelSettings | Config, label_set: LabelSet, channels: int, intensity: tuple[float, float], *,
+    weights: torch.Tensor | None = None, judge: Segmenter | None = None, trust: Trust = STRANGER,
+) -> Learner:  # fmt: skip
+    """The model that `settings` describe; one that predicts has no loss, and only one of a run's `Settings` an optimizer.
 
     Each part is initialised from its own stream, so changing one never shifts another's draws.
     """
     if not isinstance(settings, ModelSettings):
         settings = (Settings if "optimizer" in settings else ModelSettings).of(settings)
-    seed, model_node = settings.seed, settings.model.keys_but("class_weights")
+    seed, model_node = settings.seed, settings.model.keys_but("class_weights", "judge")
     build = functools.partial(make, trust=trust)
     tasks: MultiTask | None = None
     if settings.tasks is not None:
@@ -133,6 +129,8 @@ def build_model(
     if settings.loss is not None:
         loss = build_loss(settings.loss, trust=trust, ignore_index=label_set.ignore_index, class_weights=weights)
     optimization = build_optimization(settings, trust=trust) if isinstance(settings, Settings) else None
+    if judge is not None:
+        given["segmenter"] = judge
     if settings.metrics:
         given["metrics"] = build_metrics(settings, label_set, trust=trust)
     if settings.discriminator is not None and settings.model.has_adversary:
@@ -143,11 +141,23 @@ def build_model(
             )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "model"))
-        model: Segmenter = build(
+        model: Learner = build(
             model_node, "model", network=network, loss=loss, label_set=label_set, channels=channels,
             intensity=intensity, optimization=optimization, seed=seed, **given,
         )  # fmt: skip
-    model.config, model.inference = dict(settings.plain), settings.inference
+    model.config = dict(settings.plain)
+    if isinstance(model, Segmenter):
+        model.inference = settings.inference
+    return model
+
+
+def build_model(
+    settings: ModelSettings | Config, label_set: LabelSet, channels: int, intensity: tuple[float, float], *,
+    weights: torch.Tensor | None = None, trust: Trust = STRANGER,
+) -> Segmenter:  # fmt: skip
+    """As `build_learner`, of settings that describe a segmenter."""
+    model = build_learner(settings, label_set, channels, intensity, weights=weights, trust=trust)
+    assert isinstance(model, Segmenter)
     return model
 
 
@@ -257,9 +267,22 @@ def model_from_checkpoint(
         scored: build the loss too, which evaluation needs.
 
     Raises:
-        UserError: the file is no checkpoint of this program, its weights do not fit its own description, or it describes what
-            a stranger may not have built.
+        UserError: the file is no checkpoint of this program, its weights do not fit its own description, it describes what a
+            stranger may not have built, or no segmenter.
     """
+    model, trained = learner_from_checkpoint(file, packages, scored=scored)
+    if not isinstance(model, Segmenter):
+        raise UserError(
+            f"ckpt: {file} draws images and predicts no classes (model=synthesis); give a segmenter's, or train one with its "
+            f"images: python -m src.train data.synthetic={file}"
+        )
+    return model, trained
+
+
+def learner_from_checkpoint(
+    file: Path, packages: Sequence[str] = (), *, scored: bool = False
+) -> tuple[Learner, Trained]:
+    """As `model_from_checkpoint`, a segmenter or a synthesiser."""
     content = checkpoints.read(file)
     trust = Trust(f"ckpt: {file}", split_packages(packages))
     groups = (*_TO_PREDICT, "loss") if scored else _TO_PREDICT
@@ -271,7 +294,7 @@ def model_from_checkpoint(
         except UserError as error:
             raise UserError(f"ckpt: {file}: {error}") from None
         described[_PROTOCOL] = protocol
-    metrics = _trusted_metrics(about.config.get("metrics"), trust) if scored else {}
+    metrics = checkpoints.trusted_metrics(about.config.get("metrics"), trust) if scored else {}
     settings = replace(ModelSettings.of(described).without_weights(), metrics=metrics)
     weights = None if about.class_weights is None else torch.tensor(about.class_weights)
     state = content["state_dict"]
@@ -281,7 +304,7 @@ def model_from_checkpoint(
         raise UserError(f"ckpt: {file} is not a checkpoint of this program ({error!r} in its description)") from error
     try:
         with no_larger_than(file):
-            model = build_model(
+            model = build_learner(
                 settings, about.label_set, about.channels, about.intensity, weights=weights, trust=trust
             )
             model.load_weights(state if scored else {k: v for k, v in state.items() if not k.startswith("loss.")})
@@ -289,22 +312,10 @@ def model_from_checkpoint(
         raise UserError(str(error) if str(file) in str(error) else f"ckpt: {file}: {error}") from error
     except Exception as error:  # a stranger's description fails in as many ways as it can lie
         raise UserError(f"ckpt: the weights in {file} do not fit the network it describes") from error
-    model.images, model.temperature = images, about.temperature
+    model.images = images
+    if isinstance(model, Segmenter):
+        model.temperature = about.temperature
     return model.eval(), Trained.of(about.config)
-
-
-def _trusted_metrics(nodes: object, trust: Trust) -> dict[str, Node]:
-    """Those of a checkpoint's own metrics that may be built; the scores do not depend on the others, which are named."""
-    allowed: dict[str, Node] = {}
-    for name, node in nodes.items() if isinstance(nodes, Mapping) else ():
-        try:
-            if isinstance(node, Mapping):
-                check_targets(node, trust, f"metrics.{name}")
-                check_node(f"metrics.{name}", node)
-                allowed[name] = node
-        except UserError as error:
-            _log.warning("metrics.%s is left out: %s", untrusted.shown(str(name)), error)
-    return allowed
 
 
 def task_overrides() -> list[str]:

@@ -13,7 +13,7 @@ import torch
 
 from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.monitor import Monitor
-from src.models.base import Segmenter
+from src.models.learner import Learner
 from src.storage import run_folder
 
 Status = Literal["completed", "pruned", "failed", "interrupted"]
@@ -37,9 +37,9 @@ class RunRecord:
         self.run_dir, self._begun = run_dir, time.monotonic()
         self.content: dict[str, Any] = {"status": "failed", "seed": seed}
         self._before = _written(run_dir) if resume else {}
-        self._trained: tuple[L.Trainer, Segmenter] | None = None
+        self._trained: tuple[L.Trainer, Learner] | None = None
 
-    def watch(self, trainer: L.Trainer, model: Segmenter) -> None:
+    def watch(self, trainer: L.Trainer, model: Learner) -> None:
         """From now on there is a training whose figures are to be had."""
         self._trained = trainer, model
 

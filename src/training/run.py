@@ -36,12 +36,12 @@ from src.errors import (
 )
 from src.metrics.names import DICE_FOREGROUND
 from src.models.base import Segmenter
-from src.models.gan import GANSegmenter
+from src.models.learner import Learner
 from src.optimization.updates import counts_on_each_rank
 from src.storage import checkpoint_states, checkpoints, ownership, run_folder
 from src.storage.trust import STRANGER, Trust
 from src.sweep.trial import current_trial
-from src.training import build, machine
+from src.training import build, helpers, machine
 from src.training.class_weights import class_weights
 from src.training.init_from import start_from
 from src.training.library_messages import quiet
@@ -60,7 +60,7 @@ class Outcome:
     metrics: dict[str, Any]
     run_dir: Path
     trainer: L.Trainer
-    model: Segmenter
+    model: Learner
     datamodule: SegmentationDataModule
     optimized: float | None = None
 
@@ -141,6 +141,7 @@ def _run(
         settings.model.uses_unlabeled,
         settings.use_depth,
         settings.model.strong_views,
+        synthetic=helpers.synthetic(settings.data.synthetic, trust.packages),
         trust=trust,
     )
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
@@ -158,15 +159,16 @@ def _run(
     train_source = datamodule.source("train")
     weights = class_weights(settings.model.class_weights, train_source, run_dir / run_folder.CLASS_COUNTS)
     to_build = settings if from_checkpoint is None else settings.without_weights()  # they come from the checkpoint
+    judge = helpers.judge(settings.model.judge, train_source, trust.packages)
     with contextlib.nullcontext() if from_checkpoint is None else no_larger_than(from_checkpoint):
-        model = build.build_model(
-            to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, trust=trust
-        )
+        model = build.build_learner(
+            to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, judge=judge,
+            trust=trust,
+        )  # fmt: skip
     model.images = Images.of_source(train_source)
     model.config = dict(settings.plain)
-    if isinstance(model, GANSegmenter):
-        model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
-    if settings.init_from is not None and from_checkpoint is None:
+    model.check_size(*(datamodule.smallest_crop or train_source.read(0)[0].shape[-2:]))
+    if settings.init_from is not None and from_checkpoint is None and isinstance(model, Segmenter):
         for line in start_from(settings.init_from, model, settings, trust):
             _say(f"init_from: {line}")
     if settings.compile:
@@ -214,9 +216,7 @@ def _run(
     return Outcome(status, record.content, run_dir, trainer, model, datamodule, optimized)
 
 
-def _fit(
-    trainer: L.Trainer, model: Segmenter, datamodule: SegmentationDataModule, from_checkpoint: Path | None
-) -> None:
+def _fit(trainer: L.Trainer, model: Learner, datamodule: SegmentationDataModule, from_checkpoint: Path | None) -> None:
     """Trains. What goes wrong once the last checkpoint of all is written, in a logger's or a callback's farewell, is said and
     ends nothing."""
     try:
@@ -232,7 +232,7 @@ def _fit(
         _log.warning("the training is done; what came after its last checkpoint failed:", exc_info=True)
 
 
-def test_best(trainer: L.Trainer, model: Segmenter, datamodule: SegmentationDataModule) -> dict[str, float]:
+def test_best(trainer: L.Trainer, model: Learner, datamodule: SegmentationDataModule) -> dict[str, float]:
     """Scores of the run's best checkpoint (or of the model as it is, where there is none) on the test split."""
     checkpoint = trainer.checkpoint_callback
     if isinstance(checkpoint, RunCheckpoint) and checkpoint.best.is_file():
@@ -242,7 +242,7 @@ def test_best(trainer: L.Trainer, model: Segmenter, datamodule: SegmentationData
 
 
 def _finish(
-    settings: Settings, run_dir: Path, record: dict[str, Any], trainer: L.Trainer, model: Segmenter,
+    settings: Settings, run_dir: Path, record: dict[str, Any], trainer: L.Trainer, model: Learner,
     datamodule: SegmentationDataModule,
 ) -> None:  # fmt: skip
     """Tells what came out, once it is written: nothing that goes wrong here changes how the run ended."""

@@ -90,7 +90,15 @@ def data_of(trained: Trained, chosen: ChosenData, file: Path, trust: Trust) -> D
     trained_in = trained.data.root
     said = {key: value for key, value in asdict(chosen).items() if value is not None}
     root = chosen.root or ownership.root(file, trained_in)
-    data = {**trained.data.node, "cache_dir": None, "labeled_list": None, "download": False, **said, "root": root}
+    data = {
+        **trained.data.node,
+        "cache_dir": None,
+        "labeled_list": None,
+        "synthetic": None,
+        "download": False,
+        **said,
+        "root": root,
+    }
     check_targets(data, trust, "data")
     refuse_places({key: value for key, value in data.items() if key not in said and key != "root"}, "data", file)
     if trained_in is not None and root is None:

@@ -55,6 +55,8 @@ def test_data_has_what_all_data_have(name: str) -> None:
 PARTNER = {
     "network=mask2former": ["loss=mask_classification"],
     "network=eomt": ["loss=mask_classification"],
+    "network=spade": ["model=synthesis"],
+    "loss=l1": ["model=synthesis"],
     "loss=mask_classification": ["network=mask2former"],
     "loss=pidnet": ["network=pidnet", "network.boundary=true"],
     "loss=stdc": ["network=stdc", "network.boundary=true"],
@@ -291,9 +293,18 @@ S4GAN = [
             ["model.semi=unimatch", "compile=true"],
             "compile: a compiled network would not drop the channels that unimatch d",
         ),
-        (["model.semi=cps", "model.semi.align=true"], "model.semi.align: is for model.semi.method=fixmatch or unimatch or"),
-        (["model.semi=unimatch", "model.semi.apart=true"], "model.semi.apart: is for model.semi.method=fixmatch or mean"),
-        (["model.semi=fixmatch", "model.semi.soft=true", "model.semi.dice_weight=1"], "model.semi.dice_weight: Dice takes"),
+        (
+            ["model.semi=cps", "model.semi.align=true"],
+            "model.semi.align: is for model.semi.method=fixmatch or unimatch or",
+        ),
+        (
+            ["model.semi=unimatch", "model.semi.apart=true"],
+            "model.semi.apart: is for model.semi.method=fixmatch or mean",
+        ),
+        (
+            ["model.semi=fixmatch", "model.semi.soft=true", "model.semi.dice_weight=1"],
+            "model.semi.dice_weight: Dice takes",
+        ),
         (["model.semi=cps", "model=gan"], "model.semi.method: cps trains two networks, and a discriminator judges one"),
         (["model.semi=cps", "tasks=boundary"], "tasks: the second network of cps would not learn them"),
         (["model.semi=cps", "init_from=x"], "init_from: would fill one of the two networks of cps"),

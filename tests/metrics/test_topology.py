@@ -50,6 +50,25 @@ def test_pieces_less_holes_are_the_euler_number(region: npt.NDArray[np.bool_]) -
     assert pieces(region) - holes(region) == skimage.measure.euler_number(region, connectivity=2)
 
 
+def test_betti_errors_are_those_of_scikit_images_counts() -> None:
+    generator = torch.Generator().manual_seed(1)
+    masks, predictions = torch.randint(0, 3, (2, 5, 12, 17), generator=generator)
+    errors: dict[int, list[list[int]]] = {0: [], 1: []}
+    for predicted, truth in zip(predictions.numpy(), masks.numpy(), strict=True):
+        numbers = []
+        for classes in (predicted, truth):
+            count = [skimage.measure.label(classes == k, connectivity=2).max() for k in range(3)]
+            euler = [skimage.measure.euler_number(classes == k, connectivity=2) for k in range(3)]
+            numbers.append((np.array(count), np.array(count) - np.array(euler)))
+        for dimension in errors:
+            errors[dimension].append(abs(numbers[0][dimension] - numbers[1][dimension]).tolist())
+    for dimension, expected in errors.items():
+        metric = BettiError(3, 255, dimension)  # type: ignore[arg-type]
+        metric.update(predictions, masks)
+        assert metric.compute().tolist() == pytest.approx(np.mean(expected, axis=0).tolist())
+        assert sum(metric.compute().tolist()) > 0
+
+
 def test_a_gap_costs_a_hole_and_hardly_a_pixel() -> None:
     truth, broken = as_classes(ring()), as_classes(ring(gap=True))
     for dimension, error in ((0, 0), (1, 1)):

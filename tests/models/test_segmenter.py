@@ -71,7 +71,7 @@ def test_clipping_limits_the_step(tmp_path: Path) -> None:
 def test_the_average_follows_the_weights_and_is_what_is_evaluated(tmp_path: Path) -> None:
     outcome = train(settings(tmp_path, "model.ema_decay=0.9", "test=false"))
     model = outcome.model
-    assert model.ema is not None
+    assert isinstance(model, Segmenter) and model.ema is not None
     image = torch.randint(0, 255, (1, 3, 32, 48), dtype=torch.uint8)
     model.eval()
     with torch.inference_mode():
@@ -110,7 +110,8 @@ def test_auxiliary_heads_train_with_their_weight(tmp_path: Path) -> None:
 
 def test_evaluation_counts_every_image_once_and_agrees_with_numpy(tmp_path: Path) -> None:
     outcome = train(settings(tmp_path, "data.dataset.val_length=7", "data.eval_batch_size=3"))
-    model: Segmenter = outcome.model
+    model = outcome.model
+    assert isinstance(model, Segmenter)
     source = outcome.datamodule.source("test")
     expected = torch.zeros(6, 6, dtype=torch.int64)
     for index in range(len(source)):
