@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from src.errors import UserError
 from src.files.untrusted import shown
-from src.provenance.code import Package, lines_changed
+from src.provenance import record, surroundings
+from src.provenance.code import Package, code_of, lines_changed, packages_of
 from src.provenance.record import Code, Fingerprint, Record
 
 Kind = Literal["code", "package", "data", "device", "precision", "environment"]
@@ -74,6 +77,29 @@ def of_data(then: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> 
         for split, was in then.items()
         for text in (_split(was, now[split]) if split in now else ["cannot be opened"])
     ]
+
+
+def made_otherwise(run_dir: Path, trusted: Sequence[str] = ()) -> str | None:
+    """On one line in what code and packages differ from those that a run was made with; None where they do not, or where that
+    is not known.
+
+    Args:
+        trusted: packages of the user's whose code is compared too.
+    """
+    try:
+        then = record.read(run_dir)
+    except UserError as error:
+        return str(error)
+    if then is None:
+        return None
+    looked_at = packages_of({}, trusted)
+    now = Record(
+        python=surroundings.python(), packages=surroundings.packages(), code={p.name: code_of(p) for p in looked_at}
+    )
+    found = [*of_code(then, now, looked_at), *of_packages(then, now)]
+    if not found:
+        return None
+    return f"{run_dir} was made with other code or packages: {in_brief(found)}; python -m src.verify {run_dir} says all"
 
 
 def in_brief(found: Collection[Difference], most: int = 3) -> str:
