@@ -23,6 +23,7 @@ from src.config.settings import Settings
 from src.distributed import rendezvous
 from src.errors import UserError
 from src.files import untrusted
+from src.provenance.differences import made_otherwise
 from src.storage import run_folder
 from src.storage.resume import nothing_left
 from src.storage.run_config import (
@@ -157,6 +158,8 @@ def _like(request: Request) -> None:
     config = read_config(run_dir, "like")
     trust = trust_in(run_dir, "like", request.trust, [override for override in overrides if "=" in override])
     settled(config, run_dir, trust, [], anew=True)
+    if told := made_otherwise(run_dir, request.trust):
+        print(f"note: {told}")
     if untrusted.inside(run_dir, run_folder.CHANGES).is_file():
         print(
             f"note: {run_dir} was changed on its way ({run_folder.CHANGES}); this run starts with what it had in the end"

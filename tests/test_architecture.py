@@ -16,9 +16,9 @@ from tests.conftest import ROOT, environment
 # no commands are the ground. `sweep` starts runs as processes, so it lies below `training`, which asks it for its trial.
 ROOMS = [
     "", "files", "metrics", "config", "distributed", "losses", "data", "tasks", "networks", "optimization", "inference",
-    "models", "storage", "evaluation", "callbacks", "cli", "sweep", "reporting", "training", "commands",
+    "models", "storage", "provenance", "evaluation", "callbacks", "cli", "sweep", "reporting", "training", "commands",
 ]  # fmt: skip
-COMMANDS = {"train", "evaluate", "compare", "predict", "export", "report", "inspect", "optimize"}
+COMMANDS = {"train", "evaluate", "compare", "predict", "export", "report", "inspect", "optimize", "verify", "pack"}
 DOORS = {"api"}  # what `src/__init__.py` opens to Python programs; it stands where the commands do
 GROUND = {"errors", "optional_packages", "seeding", "which_src"}
 
@@ -80,7 +80,8 @@ def test_every_room_is_on_the_map() -> None:
     [f"src.{name}" for name in sorted(COMMANDS)],
     [m for m in graph() if room(m) in ("", "config", "cli", "reporting")] + ["src.metrics.names", "src.storage.run_folder",
      "src.evaluation.matrices", "src.evaluation.scores", "src.evaluation.paired", "src.storage.run_config",
-     "src.storage.trust", "src.sweep.plugins"],
+     "src.storage.trust", "src.sweep.plugins", "src.provenance.code", "src.provenance.differences",
+     "src.provenance.surroundings"],
 ], ids=["commands", "rooms"])  # fmt: skip
 def test_what_starts_fast_needs_no_torch(modules: list[str]) -> None:
     code = f"import sys; [__import__(m) for m in {modules}]; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"

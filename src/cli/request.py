@@ -28,6 +28,8 @@ _SHORT = {"model.semi": "model.semi.method", "launcher": "hydra/launcher", "swee
 # By command: keys that are a path or a list of paths; and what is a list there, while Hydra takes its name for a group's.
 _LISTED_PATHS = {"compare": ("a", "b")}
 _LISTS = {"evaluate": {"metrics": "metrics.of"}}
+# By command: the key that a plain argument, which is a folder, is the value of.
+_PLAIN = {"report": "dir", "verify": "run", "pack": "run"}
 # What the launchers and sweepers of Hydra are told.
 _SHORT_PREFIXES = {"launcher.": "hydra.launcher.", "sweep.": "hydra.sweeper."}
 # Of training: which run or sweep is gone on with or begun from, and whom it trusts.
@@ -64,8 +66,8 @@ class Request:
             UserError: `trust=` names no packages.
         """
         given = list(sys.argv[1:] if arguments is None else arguments)
-        if command == "report":
-            given = named(given)
+        if command in _PLAIN:
+            given = named(given, _PLAIN[command])
         taken: dict[str, str] = {}
         if command == "train":
             pairs = [argument.partition("=") for argument in given]
@@ -124,13 +126,13 @@ class Request:
         return replace(self, arguments=tuple(arguments))
 
 
-def named(arguments: list[str]) -> list[str]:
-    """The arguments with a plain one, which is a folder, as `dir=…` in the grammar of overrides."""
+def named(arguments: list[str], key: str = "dir") -> list[str]:
+    """The arguments with a plain one, which is a folder, as `dir=…`, or another key, in the grammar of overrides."""
     result: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         plain = argument[:1] not in ("-", "+", "~") and "=" not in argument and not before.startswith("-")
         if plain or _is_folder(argument):
-            argument = f"dir={literal(argument)}"
+            argument = f"{key}={literal(argument)}"
         result.append(argument)
     return result
 

@@ -53,7 +53,7 @@ MAY = (
     May(("trainer.precision",), "between 32-true, 16-mixed and bf16-mixed"),
     May(("trainer.log_every_n_steps", "trainer.deterministic", "trainer.benchmark", "trainer.profiler",
          "trainer.timeout_minutes", "trainer.enable_model_summary", "trainer.enable_progress_bar",
-         "trainer.detect_anomaly", "compile", "callbacks.*", "logger.*"), "from the start of this process on"),
+         "trainer.detect_anomaly", "compile", "fingerprint", "callbacks.*", "logger.*"), "from the start of this process on"),
 )  # fmt: skip
 # Whatever may change beside them.
 NEVER = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from src.config.inference import Inference
 from src.config.parts import (
@@ -113,6 +113,7 @@ class Settings(ModelSettings):
     test: bool = True
     init_from: str | None = None
     init_head: Literal["match", "new"] = "match"
+    fingerprint: Literal["auto", "all"] | NonNegativeInt = "auto"
     resume: None = None
     like: None = None
     optimized_metric: str = "val/miou"

@@ -156,6 +156,11 @@ class SegmentationDataModule(L.LightningDataModule):
             self._sources[split] = source
         return self._sources[split]
 
+    def own_sources(self) -> dict[str, Source]:
+        """The splits that the data have; one without a test split reads val for it."""
+        sources = {split: self.source(split) for split in _SPLITS}
+        return {split: source for split, source in sources.items() if source.split == split}
+
     @property
     def unlabeled(self) -> Source | None:
         """The training samples without labels, where batches carry any."""

@@ -37,7 +37,9 @@ CHANGES = "changes.yaml"  # of the config, while the run was gone on with
 CLASS_COUNTS = "class_counts.txt"  # of the training masks, by `model.class_weights=balanced`
 PIXELS_BY_CLASS = "pixels_by_class.npz"  # of each training mask, by `data.rare_classes`
 EVALUATION = "evaluation"  # a folder for each split, by `src.evaluate metrics=…`
-OWN = (".hydra", CHECKPOINTS, TENSORBOARD, METRICS, LOG, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS)
+PROVENANCE = "provenance.json"  # with what it was made; of a run that was gone on with also provenance.1.json …
+PATCH = "code.patch"  # what of the code was in no commit
+OWN = (".hydra", CHECKPOINTS, TENSORBOARD, METRICS, LOG, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS, PROVENANCE, PATCH)
 _LOCK = f"{CHECKPOINTS}/.lock"
 _SECONDS_TO_END = 10  # for a killed process to be gone
 # What has links by its nature, and nothing here opens: a logger's folder, and the lock of Optuna's file, which it removes.
@@ -151,7 +153,7 @@ def clear(run_dir: Path, resume: bool) -> None:
     if not resume:
         untrusted.inside(run_dir, TENSORBOARD)
         shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
-        for file in (BEST, CALIBRATED, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS):
+        for file in (BEST, CALIBRATED, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS, PROVENANCE, PATCH):
             (run_dir / file).unlink(missing_ok=True)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
+import lightning as L
 import torch
 
 from src.config.parts import Trainer
 from src.config.rules import check_precision
 from src.errors import UserError
+from src.provenance.record import Device, Record
 
 
 def is_main_process() -> bool:
@@ -50,3 +52,21 @@ def check_devices(trainer: Trainer) -> None:
             )
     elif available and wanted > available:
         raise UserError(f"trainer.devices: asks for {wanted} devices and there are {available}")
+
+
+def device_of(trainer: L.Trainer, precision: object) -> Device:
+    """Where a trainer computes."""
+    kind = trainer.strategy.root_device.type
+    return Device(accelerator=kind, devices=trainer.world_size, precision=str(precision))
+
+
+def with_device(record: Record, device: Device) -> Record:
+    """A record that says where the run computes, and with what of torch's that bears on figures."""
+    hardware, environment = dict(record.hardware), dict(record.environment)
+    if device.accelerator == "cuda":
+        hardware["gpus"] = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
+        hardware |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    environment |= {
+        "torch.threads": str(torch.get_num_threads()), "torch.cpu": torch.backends.cpu.get_cpu_capability(),
+    }  # fmt: skip
+    return record.model_copy(update={"hardware": hardware, "environment": environment, "device": device})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ from src.callbacks.changes import Changed
 from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.pruning import Pruning
-from src.config.changes import Said, changed, check_place
-from src.config.parts import Node
+from src.config.changes import Said
 from src.config.settings import Settings
 from src.data.datamodule import SegmentationDataModule
-from src.data.trained_on import CHECKPOINT_KEY, Images
+from src.data.trained_on import Images
 from src.distributed import slurm
 from src.distributed.stop_signals import stopped_by_signals
 from src.distributed.supervision import RankSupervisor
@@ -38,11 +37,13 @@ from src.metrics.names import DICE_FOREGROUND
 from src.models.base import Segmenter
 from src.models.learner import Learner
 from src.optimization.updates import counts_on_each_rank
+from src.provenance.recorder import Recorder
 from src.storage import checkpoint_states, checkpoints, ownership, run_folder
 from src.storage.trust import STRANGER, Trust
 from src.sweep.trial import current_trial
 from src.training import build, helpers, machine
 from src.training.class_weights import class_weights
+from src.training.going_on import Start, logging_on
 from src.training.init_from import start_from
 from src.training.library_messages import quiet
 from src.training.record import RunRecord, Status
@@ -76,7 +77,7 @@ def run(settings: Settings, resume: bool = False, trust: Trust = STRANGER, said:
     run_dir = settings.run_dir
     record = RunRecord(run_dir, settings.seed, resume)
     on = (
-        _Start.of(run_dir, settings) if resume else None
+        Start.of(run_dir, settings) if resume else None
     )  # or a mistake in what is to change, before anything is touched
 
     with contextlib.ExitStack() as stack:
@@ -104,28 +105,8 @@ def run(settings: Settings, resume: bool = False, trust: Trust = STRANGER, said:
             raise told from error
 
 
-@dataclass(frozen=True)
-class _Start:
-    """What a run goes on from: a checkpoint, the batches and steps it was made with, and what has changed since."""
-
-    file: Path
-    before: checkpoint_states.Counts
-    values: dict[str, tuple[object, object]]
-    batches: int
-
-    @classmethod
-    def of(cls, run_dir: Path, settings: Settings) -> _Start:
-        file, content = _last_good(run_dir)
-        before = content[CHECKPOINT_KEY]["config"]
-        counts = checkpoint_states.counts_of(before, file)
-        values = changed(before, settings.plain)
-        place = content.get("SegmentationDataModule") or {}
-        check_place(values, int(place.get("epoch", 0)), int(place.get("consumed", 0)), int(content["global_step"]))
-        return cls(file, counts, values, checkpoint_states.batches_done(content, file))
-
-
 def _run(
-    settings: Settings, run_dir: Path, record: RunRecord, on: _Start | None, ranks: RankSupervisor, trust: Trust,
+    settings: Settings, run_dir: Path, record: RunRecord, on: Start | None, ranks: RankSupervisor, trust: Trust,
     said: Said,
 ) -> Outcome:  # fmt: skip
     from_checkpoint = on.file if on is not None else None
@@ -147,7 +128,7 @@ def _run(
     datamodule.prepare(keep=run_dir / run_folder.PIXELS_BY_CLASS)
     if machine.is_main_process():
         ownership.sign(run_dir, settings.data.root)
-    loggers = settings.logger if on is None else _logging_on(settings.logger, on.batches)
+    loggers = settings.logger if on is None else logging_on(settings.logger, on.batches)
     more: list[L.Callback] = [ranks] if on is None else [ranks, checkpoint_states.StateCheck(on.file)]
     if on is not None and (on.values or said != Said()):
         more.append(Changed(run_dir, on.values, on.before, said))
@@ -184,6 +165,7 @@ def _run(
             "one device; model.batch_norm=frozen, or a network without it, gives the same"
         )
     record.watch(trainer, model)
+    recorder = _recorder(settings, trainer, datamodule, trust, on is not None) if trainer.is_global_zero else None
     status: Status = "completed"
     stopped_by = ""
     try:
@@ -209,11 +191,23 @@ def _run(
                 f"{error}\nthe training itself is done; once that is mended, python -m src.train resume={run_dir} tests it"
             ) from error
     record.close(status, write=trainer.is_global_zero)
+    if recorder is not None:
+        recorder.close(wait=status != "interrupted")
     if trainer.is_global_zero:
         _finish(settings, run_dir, record.content, trainer, model, datamodule)
         slurm.requeue_after(stopped_by)
     optimized = run_folder.score(record.content, settings.optimized_metric)
     return Outcome(status, record.content, run_dir, trainer, model, datamodule, optimized)
+
+
+def _recorder(
+    settings: Settings, trainer: L.Trainer, datamodule: SegmentationDataModule, trust: Trust, resume: bool
+) -> Recorder:
+    device = machine.device_of(trainer, settings.trainer.precision)
+    return Recorder(
+        settings.run_dir, settings.plain, trust.packages, datamodule.own_sources(), settings.data.root,
+        settings.fingerprint, lambda made: machine.with_device(made, device), resume,
+    )  # fmt: skip
 
 
 def _fit(trainer: L.Trainer, model: Learner, datamodule: SegmentationDataModule, from_checkpoint: Path | None) -> None:
@@ -284,24 +278,6 @@ def _afterwards(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         _log.warning("%s failed (%s: %s); %s has all scores", what, type(error).__name__, error, run_folder.METRICS)
-
-
-def _last_good(run_dir: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint that can be read, and its content; a damaged one is named and the one before it is taken."""
-    for file in checkpoints.previous_of(run_dir):
-        try:
-            return file, checkpoints.read(file)
-        except UserError as error:
-            _log.warning("%s", error)
-    raise UserError(f"resume: {run_dir} has no checkpoint to go on from; start the run anew")
-
-
-def _logging_on(loggers: Mapping[str, Node | None], done: int) -> dict[str, Node | None]:
-    """Loggers of which TensorBoard's drops what was logged after so many batches: those are run again."""
-    return {
-        name: {**node, "purge_step": done} if node and str(node["_target_"]).endswith("TensorBoardLogger") else node
-        for name, node in loggers.items()
-    }
 
 
 def _headline(settings: Settings, datamodule: SegmentationDataModule, parameters: int) -> str:

@@ -34,6 +34,7 @@ class Opened:
     Attributes:
         file: the checkpoint.
         on: where it is scored, and in what precision.
+        root: of the data.
         as_trained: whether data, protocol and precision are those of the run that made it.
     """
 
@@ -41,16 +42,20 @@ class Opened:
     model: Segmenter
     datamodule: SegmentationDataModule
     on: Trainer
+    root: str | None
     as_trained: bool
 
 
-def score(asked: Evaluation, typed: Collection[str] | None = None, *, prints: bool = True) -> Results:
+def score(
+    asked: Evaluation, typed: Collection[str] | None = None, *, prints: bool = True, opened: Opened | None = None
+) -> Results:
     """Scores of each split, as in metrics.json; on CPU the same to the last digit as the training run's own.
 
     Args:
         typed: the keys that the user typed. Of other data (`data=…`) the keys that belong to the model (window, bands …)
             are the checkpoint's but for these; None takes all of them from `asked`.
         prints: whether the scores are printed.
+        opened: the checkpoint, where it is opened already.
 
     Raises:
         UserError: the checkpoint or the data is bad, or the images or the classes do not fit.
@@ -58,15 +63,14 @@ def score(asked: Evaluation, typed: Collection[str] | None = None, *, prints: bo
     from src.distributed.supervision import RankSupervisor
 
     with RankSupervisor(lambda words, status: None) as ranks:
-        return _score(asked, typed, ranks, prints)
+        return _score(asked, opened or open_checkpoint(asked, typed), ranks, prints)
 
 
-def _score(asked: Evaluation, typed: Collection[str] | None, ranks: RankSupervisor, prints: bool) -> Results:
+def _score(asked: Evaluation, opened: Opened, ranks: RankSupervisor, prints: bool) -> Results:
     from src.distributed.supervision import in_words
     from src.training import build, machine
     from src.training.score_table import score_table
 
-    opened = open_checkpoint(asked, typed)
     model, datamodule, file, on = opened.model, opened.datamodule, opened.file, opened.on
     machine.check_devices(on)
     run_dir = Path(asked.paths.output_dir)
@@ -144,7 +148,7 @@ def open_checkpoint(asked: Evaluation, typed: Collection[str] | None = None) -> 
     if machine.is_main_process() and trained_in != on.precision:
         _log.info("trainer.precision=%s (trained with %s)", on.precision, shown(str(trained_in)))
     as_trained = chosen is None and model.inference == own_protocol and trained_in == on.precision
-    return Opened(file, model, datamodule, on, as_trained)
+    return Opened(file, model, datamodule, on, data.root, as_trained)
 
 
 def _measuring(asked: Evaluation, opened: Opened) -> Measuring:
