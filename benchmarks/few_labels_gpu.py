@@ -30,9 +30,8 @@ _CAMVID = (
 )
 _DRY = (
     "network=small trainer=cpu trainer.max_epochs=1 trainer.max_steps=2 trainer.limit_train_batches=2 scheduler.warmup_steps=0 "
-    "data.num_workers=0 data.batch_size=2 data.dataset.train_length=32 data.dataset.val_length=4 "
-    "data.dataset.test_length=4 data.crop=[64,64] "
-    "model.ema_decay=0.99 callbacks.dashboard=null"
+    "data.num_workers=0 data.batch_size=2 data.dataset.train_length=32 data.dataset.val_length=4 data.dataset.test_length=4 "
+    "data.crop=[64,64] model.ema_decay=0.99 callbacks.dashboard=null"
 )
 _ALL = "data.labeled_fraction=1/8 callbacks.pictures=null"
 ARMS = {
