@@ -90,7 +90,8 @@ def test_a_command_line_run_says_where_it_is_and_what_came_out(run: Run, tmp_pat
     assert "mIoU" in result.stdout
     assert "tensorboard --logdir" in result.stdout
     (run_dir,) = (tmp_path / "logs/train/runs").iterdir()
-    assert {".hydra", "checkpoints", "tensorboard", "train.log", "metrics.json"} == {f.name for f in run_dir.iterdir()}
+    left = {f.name for f in run_dir.iterdir()} - {run_folder.PATCH}  # of a checkout with changes
+    assert left == {".hydra", "checkpoints", "tensorboard", "train.log", "metrics.json", "provenance.json"}
     assert "Warning" not in result.stderr, result.stderr
     (event_dir,) = {f.parent for f in run_dir.rglob("events.out.*")}
     assert event_dir == run_dir / "tensorboard"

@@ -43,7 +43,7 @@ class Package:
     parts: Mapping[str, Path] = field(default_factory=dict)
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """Its code's files, with their names, sorted; links are not followed."""
+        """Its code's files, with their names, sorted; no folder that is a link is entered."""
         count = 0
         for name, part in self.parts.items():
             for file in [part] if part.is_file() else sorted(_below(part)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,13 @@ def test_auto_is_bounded(folder: Folder, tmp_path: Path, monkeypatch: pytest.Mon
 def test_it_can_be_stopped(folder: Folder) -> None:
     with pytest.raises(Stopped):
         fingerprint(folder, None, go_on=lambda: False)
+
+
+def test_a_file_that_cannot_be_read_is_told_and_a_pipe_is_not_waited_for(folder: Folder, tmp_path: Path) -> None:
+    file = tmp_path / "masks/val/00.png"
+    file.unlink()
+    os.mkfifo(file)
+    (tmp_path / "masks/val/01.png").unlink()
+    hashed = fingerprint(folder, str(tmp_path)).hashed
+    assert hashed["masks/val/00.png"] == (0, "0" * 64)
+    assert hashed["masks/val/01.png"] == (-1, "0" * 64)
