@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from src.data.trained_on import CHECKPOINT_KEY
 from src.errors import UserError
 from src.files import untrusted
 from src.files.atomic import replacing
@@ -100,7 +101,7 @@ def _configs(run_dir: Path) -> list[object]:
 
     for name in (run_folder.BEST, run_folder.LAST):
         if untrusted.inside(run_dir, name).is_file():
-            found.append(checkpoints.read(run_dir / name)[checkpoints.KEY]["config"])
+            found.append(checkpoints.read(run_dir / name)[CHECKPOINT_KEY]["config"])
             break
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_files_elsewhere_are_named_without_their_folder(folder: Folder, tmp_path
 
 
 def test_a_number_hashes_so_many_samples_and_wanted_just_those(tmp_path: Path) -> None:
-    source = Shapes("val", val_length=9, height=32, width=32)
+    source: Any = Shapes("val", val_length=9, height=32, width=32)
     three, everything = fingerprint(source, None, 3), fingerprint(source, None, "all")
     assert len(three.hashed) == 3 and len(everything.hashed) == 9
     assert three.hashed.items() <= everything.hashed.items()
@@ -47,7 +48,8 @@ def test_a_number_hashes_so_many_samples_and_wanted_just_those(tmp_path: Path) -
 
 
 def test_what_is_drawn_stays_drawn_when_samples_come_to_it() -> None:
-    fewer, more = (fingerprint(Shapes("val", val_length=n, height=32, width=32), None, 4).hashed for n in (20, 21))
+    sources: list[Any] = [Shapes("val", val_length=n, height=32, width=32) for n in (20, 21)]
+    fewer, more = (fingerprint(source, None, 4).hashed for source in sources)
     assert len(fewer.items() & more.items()) >= 3
 
 

@@ -56,8 +56,7 @@ class TestUniMatch:
             model.network(weak)["logits"].detach().softmax(dim=1).max(dim=1)
         )  # its own, not the teacher's
         views = [
-            cutmix(0.5, batch[key], label, confidence, maskless)  # type: ignore[literal-required]
-            for key in ("unlabeled_strong", "unlabeled_strong2")
+            cutmix(0.5, batch[key], label, confidence, maskless) for key in ("unlabeled_strong", "unlabeled_strong2")
         ]
         expected = 0.5 * by_hand(dropped, confidence, label, maskless, 0.45)
         for strong, mixed, certain, image in views:

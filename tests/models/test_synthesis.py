@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_refused(overrides: list[str], refused: dict[str, d
         for group, given in changes.items():
             node = config.get(group)
             anew = not isinstance(given, dict) or not node or "_target_" in given
-            config[group] = given if anew else {**node, **given}
+            config[group] = given if anew else {**(node or {}), **given}
         with pytest.raises(UserError) as caught:
             check(config)
         assert str(caught.value).startswith(words), caught.value

@@ -18,13 +18,14 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from torch.utils.tensorboard import SummaryWriter
 
 from src.cli.command import compose
+from src.data.trained_on import CHECKPOINT_KEY
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.pack import pack
 from src.predict import predict
 from src.provenance.private import Private
 from src.storage import run_folder
-from src.storage.checkpoints import KEY, read
+from src.storage.checkpoints import read
 from src.storage.trust import OWN
 from src.train import train
 from src.verify import verify
@@ -106,7 +107,7 @@ def test_what_belongs_to_a_run_is_there(
     for name in (run_folder.LAST, run_folder.ROOT, "checkpoints/.lock"):
         assert not (unpacked / name).exists(), name
     assert (unpacked / run_folder.LOG).read_text() == 'run folder: .\nFile "torch.py" of someone, at val/miou 0.5\n'
-    config: Any = read(unpacked / run_folder.BEST)[KEY]["config"]
+    config: Any = read(unpacked / run_folder.BEST)[CHECKPOINT_KEY]["config"]
     assert config["data"]["root"] == "streets"
     assert config["callbacks"]["checkpoint"]["run_dir"] == "."
     assert yaml.safe_load((unpacked / run_folder.CONFIG).read_text())["data"]["root"] == "streets"
