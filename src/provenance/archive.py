@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from src.data.trained_on import CHECKPOINT_KEY
 from src.errors import UserError
 from src.files import untrusted
 from src.files.atomic import replacing
@@ -97,6 +96,7 @@ def _configs(run_dir: Path) -> list[object]:
             found.append(untrusted.read_yaml(untrusted.inside(run_dir, name)))
         except (FileNotFoundError, UserError):
             continue
+    from src.data.trained_on import CHECKPOINT_KEY
     from src.storage import checkpoints
 
     for name in (run_folder.BEST, run_folder.LAST):

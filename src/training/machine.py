@@ -65,7 +65,7 @@ def with_device(record: Record, device: Device) -> Record:
     hardware, environment = dict(record.hardware), dict(record.environment)
     if device.accelerator == "cuda":
         hardware["gpus"] = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
-        hardware |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        hardware |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
     environment |= {
         "torch.threads": str(torch.get_num_threads()), "torch.cpu": torch.backends.cpu.get_cpu_capability(),
     }  # fmt: skip
