@@ -39,7 +39,9 @@ KEYS: list[tuple[str, str, list[str]]] = [
     ("network.encoder_weights", "train", ["network=unet"]), ("ckpt", "evaluate", []), ("ckpt", "export", ["output=x"]),
     ("ckpt", "predict", ["input=x", "output=x"]), ("input", "predict", ["ckpt=x", "output=x"]),
     ("output", "predict", ["ckpt=x", "input=x"]), ("output", "export", ["ckpt=x"]), ("output", "inspect", []),
-    ("output", "optimize", []), ("output", "report", []), ("dir", "report", []),
+    ("output", "optimize", []), ("output", "report", []), ("dir", "report", []), ("run", "verify", []), ("run", "pack", []),
+    ("output", "pack", ["run=x"]), ("output", "evaluate", ["ckpt=x"]), ("data.synthetic", "train", []),
+    ("model.judge", "train", ["model=synthesis"]),
     *((f"data.dataset.{key}", "train", ["data=folder", "data.root=x"]) for key in ("images", "masks", "depths", "lists")),
 ]  # fmt: skip
 
