@@ -40,6 +40,11 @@ _TEACHER = (
     f"{_STRONG} model.semi=mean_teacher model.semi.weight=10 model.semi.cutmix=1 model.semi.start=150 "
     "model.semi.ramp=250"
 )
+_LONG = f"{_COLORS} data.labeled_fraction=1/128 trainer.max_epochs=12"  # 3000 steps
+_FORGETS_NONE = (  # as experiment=shapes_semi has it
+    "model.semi=fixmatch model.semi.threshold=0.8 model.semi.align=true model.semi.dice_weight=1 model.semi.apart=true "
+    "model.semi.start=750 model.semi.ramp=250"
+)
 _FIGURES = ("train/pseudo_labels", "train/pseudo_label_accuracy", "train/pseudo_label_recall")
 ARMS: dict[str, dict[str, str]] = {
     "shapes": {
@@ -56,6 +61,12 @@ ARMS: dict[str, dict[str, str]] = {
         "unimatch v2": f"{_EIGHT} {_FIXMATCH.replace('=fixmatch', '=unimatch_v2')}",
         "adversarial": f"{_EIGHT} model=gan model.semi=adversarial model.semi.discriminator_threshold=0.2",
         "all labels": f"{COLORS} data.labeled_fraction=null",
+    },
+    "semi": {
+        "supervised": _LONG,
+        "supervised, averaged": f"{_LONG} model.ema_decay=0.99",
+        "semi": f"{_LONG} {_STRONG} {_FORGETS_NONE}",
+        "all labels": f"{_LONG} data.labeled_fraction=null",
     },
     "curve": {
         f"{name}, 1/{part}": f"{changes} data.labeled_fraction=1/{part}"
