@@ -40,7 +40,7 @@ _TEACHER = (
     f"{_STRONG} model.semi=mean_teacher model.semi.weight=10 model.semi.cutmix=1 model.semi.start=150 "
     "model.semi.ramp=250"
 )
-_LONG = f"{_COLORS} data.labeled_fraction=1/128 trainer.max_epochs=12"  # 3000 steps
+_LONG = f"{COLORS} data.labeled_fraction=1/128 trainer.max_epochs=12"  # 3000 steps
 _FORGETS_NONE = (  # as experiment=shapes_semi has it
     "model.semi=fixmatch model.semi.threshold=0.8 model.semi.align=true model.semi.dice_weight=1 model.semi.apart=true "
     "model.semi.start=750 model.semi.ramp=250"

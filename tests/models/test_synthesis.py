@@ -80,8 +80,8 @@ def test_segmenters_commands_refuse_it(judged: Path, run: Run) -> None:
     with pytest.raises(UserError, match=r"draws images and predicts no classes"):
         model_from_checkpoint(judged / "run" / run_folder.BEST)
     Image.new("RGB", (48, 32)).save(judged / "image.png")
-    for command in (["src.predict", f"input={judged / 'image.png'}", f"output={judged / 'out'}"], ["src.export"]):
-        done = run(*command, given)
+    for command in (["src.predict", f"input={judged / 'image.png'}"], ["src.export"]):
+        done = run(*command, given, f"output={judged / 'out'}")
         assert done.returncode == 2 and "draws images and predicts no classes" in done.stderr
         assert "Traceback" not in done.stderr
 
