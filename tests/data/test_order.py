@@ -65,6 +65,7 @@ def without_kill(run_dir: Path) -> None:
     config.write_text(config.read_text().replace(f"kill_at: {KILL_AT}", "kill_at: null"))
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_mid_epoch_goes_on_with_the_next_sample_on_any_number_of_workers(tmp_path: Path) -> None:
     undisturbed = recorded(tmp_path / "undisturbed", "data.num_workers=0")
     assert_each_sample_once_an_epoch(undisturbed)

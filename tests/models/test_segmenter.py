@@ -141,20 +141,12 @@ def test_normalising(image: torch.Tensor, intensity: tuple[float, float]) -> Non
     torch.testing.assert_close(values.flatten(), torch.tensor([-2.0, -1.2, 2.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
         ["model=cnn"],
-        pytest.param(
-            [
-                "model=gan",
-                "discriminator.depth=3",
-                "model.adversarial_weight=1",
-                "model.l1_weight=1",
-                "model.truth=smooth",
-            ],
-            marks=pytest.mark.slow,
-        ),
+        ["model=gan", "discriminator.depth=3", "model.adversarial_weight=1", "model.l1_weight=1", "model.truth=smooth"],
     ],
 )
 def test_gradients_of_two_ranks_are_those_of_one(tmp_path: Path, model: list[str]) -> None:

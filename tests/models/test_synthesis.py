@@ -73,6 +73,7 @@ def test_a_run_has_all_that_runs_have(judged: Path) -> None:
     assert shown.width > 4 * shown.height / 2  # label map, drawn, drawn again, real, redrawn: in a row
 
 
+@pytest.mark.slow
 def test_segmenters_commands_refuse_it(judged: Path, run: Run) -> None:
     given = f"ckpt={judged / 'run'}"
     with pytest.raises(UserError, match=r"draws images and predicts no classes"):

@@ -64,6 +64,7 @@ def statuses(jobs: list[Job]) -> list[str]:
     return [job.status for job in jobs]
 
 
+@pytest.mark.slow
 def test_a_failing_job_spoils_no_other_and_only_it_is_run_again(
     sweep: Sweep, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +140,7 @@ def study(folder: Path) -> Any:
     return optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(backend))
 
 
+@pytest.mark.slow
 def test_a_search_prunes_what_falls_behind(sweep: Sweep, where: str, tmp_path: Path) -> None:
     options = [*SEARCH, "sweep.pruner.n_startup_trials=1", "sweep.pruner.n_warmup_steps=0"]
     status, jobs = sweep(where, *options, "sweep.n=5")
@@ -172,6 +174,7 @@ def test_a_search_goes_on_as_if_it_had_never_stopped(sweep: Sweep, where: str, t
     assert [job.overrides for job in resumed.jobs] == [job.overrides for job in jobs]
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_told_as_failed_and_tried_again_in_its_folder(
     sweep: Sweep, where: str, tmp_path: Path
 ) -> None:

@@ -69,7 +69,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert_same_end(run_dir, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_says_so_and_goes_on_to_the_same_bits(
     undisturbed: Path, tmp_path: Path, run: Run, number: signal.Signals
 ) -> None:
