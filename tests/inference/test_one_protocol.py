@@ -147,7 +147,7 @@ def test_a_raster_of_several_windows(windowed: Path, tmp_path: Path) -> None:
         "inference.short_side=64": "short_side=0",
         "inference.resize=[64,64]": "take inference.resize=[]",
     }.items():
-        (line,) = predict(compose("predict", [*common, key, f"input={tmp_path}/scene.tif"]))
+        (line,) = predict(compose("predict", [*common, key, "overwrite=true", f"input={tmp_path}/scene.tif"]))
         assert mend in line
 
 
