@@ -7,7 +7,7 @@ from collections.abc import Collection
 from omegaconf import DictConfig
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
-from src.cli.command import start
+from src.cli.command import start, task_overrides
 from src.config.evaluation import Evaluation
 from src.config.parts import Config
 
@@ -27,9 +27,8 @@ def evaluate(settings: Config | Evaluation, typed: Collection[str] | None = None
 
 def _task(asked: Evaluation, _: DictConfig) -> None:
     from src.data.trained_on import typed_keys
-    from src.training import build
 
-    evaluate(asked, typed_keys(build.task_overrides()))
+    evaluate(asked, typed_keys(task_overrides()))
 
 
 if __name__ == "__main__":

@@ -245,3 +245,8 @@ def in_words(error: Exception, overrides: Sequence[str], compose: Callable[[list
         groups = [o for o in overrides if "=" in o and (CONFIG_DIR / o.partition("=")[0]).is_dir() and "," not in o]
         keys = OmegaConf.to_container(compose(groups), resolve=False)
     return as_typed(explain(error, keys if isinstance(keys, Mapping) else None))
+
+
+def task_overrides() -> list[str]:
+    """The overrides that this run was started with, where Hydra started it."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from src.data.dataset import Chunked, InMemory, Source
+from src.data.disk_cache import OnDisk
+
+
+def order_of(source: Source, batch_size: int) -> Callable[[torch.Generator], Tensor] | None:
+    """`chunk_order` of a source in chunks, cached or not, as a function of a generator; None where samples lie apart."""
+    inner = source.source if isinstance(source, InMemory | OnDisk) else source
+    if not isinstance(inner, Chunked):
+        return None
+    return functools.partial(chunk_order, torch.from_numpy(inner.chunk_sizes), inner.window, batch_size)
 
 
 def chunk_order(sizes: Tensor, window: int, batch_size: int, generator: torch.Generator) -> Tensor:

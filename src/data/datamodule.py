@@ -20,7 +20,7 @@ from src.config.shares import Share
 from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.augment.transforms import Augment, Strong
 from src.data.caches import cached, described
-from src.data.chunk_order import chunk_order
+from src.data.chunk_order import order_of
 from src.data.dataset import Chunked, InMemory, Samples, Source, Subset, depth_of, digest, innermost
 from src.data.disk_cache import OnDisk
 from src.data.labeled import split_by_label
@@ -244,7 +244,7 @@ class SegmentationDataModule(L.LightningDataModule):
             len(source), self.batch_size, self.seed, *self._rank(), **self._position,
             batches=self.batches_per_epoch() if self._is_partly_labelled else None,
             unlabeled=len(unlabeled) if unlabeled else 0, unlabeled_batch_size=self.unlabeled_batch_size,
-            rare=self._rare, crop=self.crop, sizes=self.crop_sizes, order=self._order(source),
+            rare=self._rare, crop=self.crop, sizes=self.crop_sizes, order=order_of(source, self.batch_size),
         )  # fmt: skip
         augment = self.augment or Augment(flip=0)
         samples = Samples(
@@ -255,12 +255,6 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch if self.synthetic is None or "synthetic" not in batch else self.synthetic.mixed(batch)
-
-    def _order(self, source: Source) -> Callable[[torch.Generator], torch.Tensor] | None:
-        source = source.source if isinstance(source, InMemory | OnDisk) else source  # a cache does not change the order
-        if not isinstance(source, Chunked):
-            return None
-        return functools.partial(chunk_order, torch.from_numpy(source.chunk_sizes), source.window, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._evaluation("val")

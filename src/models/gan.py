@@ -104,7 +104,7 @@ class GANSegmenter(Segmenter):
         noise.attach(network, channels)
         super().__init__(network, channels=channels, **shared)
         assert discriminator is None or isinstance(discriminator, Discriminator)
-        self.discriminator: Discriminator | None = discriminator
+        self.discriminator = discriminator
         self.noise = noise
         self._noise_seed: int | None = None
         self.segmentation_weight = segmentation_weight
@@ -192,16 +192,6 @@ class GANSegmenter(Segmenter):
                 yield self.outputs(image)["logits"].float().softmax(dim=1)
             finally:
                 self._noise_seed = None
-
-    def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
-        parts = super().optimized_parts()
-        if self.discriminator is not None:
-            parts.append(("discriminator_", self.discriminator, self.discriminator_lr_factor))
-        return parts
-
-    def check_size(self, height: int, width: int) -> None:
-        if self.discriminator is not None:
-            self.discriminator.check_size(height, width)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         mask, ignored = batch["mask"], self.label_set.ignore_index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal, Self
 
 import lightning as L
@@ -17,6 +18,7 @@ from src.distributed.deepspeed import ZeroStrategy
 from src.distributed.fsdp import ShardedStrategy, broadcast_buffers
 from src.models.evaluation import Stage
 from src.networks.base import FollowsTraining
+from src.networks.discriminators import Discriminator
 from src.optimization.averaging import MovingAverage
 from src.optimization.divergence import Divergence
 from src.optimization.manual_steps import step_all
@@ -26,8 +28,9 @@ from src.seeding import derive
 _ONLY_TRAINING = ("discriminator.", "partner.", "alignment.")  # names of what no prediction needs
 
 
-class Learner(L.LightningModule):
-    """A network with its optimizers; subclasses say what a training step learns from, and how they are scored.
+class Learner(L.LightningModule, ABC):
+    """A network with its optimizers, and a discriminator beside it where a subclass has one; subclasses say what a training
+    step learns from, and how they are scored.
 
     Args:
         network: what is trained.
@@ -68,6 +71,8 @@ class Learner(L.LightningModule):
         self.results: dict[str, dict[str, float]] = {}
         self.matrices: dict[str, Tensor] = {}
         self.judged: dict[str, Tensor] = {}
+        self.discriminator: Discriminator | None = None
+        self.discriminator_lr_factor = 1.0  # its learning rate is `optimizer.lr` times this
         self.channels, self.intensity = channels, intensity
         self.images = Images(channels, intensity)  # what else is known of them, the run or the checkpoint adds
         self.config: dict[str, Any] = {}  # the whole run's, as plain containers; travels in the checkpoint
@@ -76,19 +81,21 @@ class Learner(L.LightningModule):
         self._gradient_norms: list[Tensor] = []  # of the newest step, optimizer by optimizer
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises UserError where training images are too small; here none are."""
+        """Raises UserError where training images are too small for the discriminator."""
+        if self.discriminator is not None:
+            self.discriminator.check_size(height, width)
 
+    @abstractmethod
     def _evaluate(self, stage: Stage, batch: Batch) -> None:
         """Adds a batch to what a stage is scored by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _scores(self, stage: Stage, whole_split: bool) -> tuple[dict[str, float], Tensor | None]:
         """A stage's scores over all devices, with keys as in metrics.json, and its confusion matrix if it has one; begins anew.
 
         Args:
             whole_split: whether all of the split was evaluated.
         """
-        raise NotImplementedError
 
     def _finish_evaluation(self, stage: Stage) -> None:
         limit = self.trainer.limit_test_batches if stage == "test" else self.trainer.limit_val_batches
@@ -184,7 +191,10 @@ class Learner(L.LightningModule):
     def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
         """What gets an optimizer of its own, the network first: a prefix for the names of its figures, the part, and a
         factor on the learning rate."""
-        return [("", self.network, 1.0)]
+        parts: list[tuple[str, nn.Module, float]] = [("", self.network, 1.0)]
+        if self.discriminator is not None:
+            parts.append(("discriminator_", self.discriminator, self.discriminator_lr_factor))
+        return parts
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Adds what is needed to predict from the file alone, as plain containers."""

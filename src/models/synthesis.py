@@ -89,7 +89,7 @@ class Synthesizer(Learner):
         assert isinstance(network, Spade)
         assert discriminator is None or isinstance(discriminator, Discriminator)
         super().__init__(network, loss, label_set, channels, intensity, optimization, seed, ema_decay)
-        self.discriminator: Discriminator | None = discriminator
+        self.discriminator = discriminator
         self.normalization = Normalization(intensity, [0.5], [0.5], channels)  # to -1…1
         self.adversarial, self.adversarial_weight = adversarial, adversarial_weight
         self.feature_weight, self.reconstruction_weight = feature_weight, reconstruction_weight
@@ -122,16 +122,6 @@ class Synthesizer(Learner):
             for seed in seeds
         ])  # fmt: skip
         return self.raw(self.generator(self._map(mask), codes.to(mask.device)), dtype)
-
-    def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:
-        parts = super().optimized_parts()
-        if self.discriminator is not None:
-            parts.append(("discriminator_", self.discriminator, self.discriminator_lr_factor))
-        return parts
-
-    def check_size(self, height: int, width: int) -> None:
-        if self.discriminator is not None:
-            self.discriminator.check_size(height, width)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         real, mask, label_map = self.normalization(batch["image"]), batch["mask"], self._map(batch["mask"])

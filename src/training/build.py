@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -316,8 +315,3 @@ def learner_from_checkpoint(
     if isinstance(model, Segmenter):
         model.temperature = about.temperature
     return model.eval(), Trained.of(about.config)
-
-
-def task_overrides() -> list[str]:
-    """The overrides that this run was started with, where Hydra started it."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []

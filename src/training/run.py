@@ -16,6 +16,7 @@ from src.callbacks.changes import Changed
 from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import log_hparams
 from src.callbacks.pruning import Pruning
+from src.cli.command import task_overrides
 from src.config.changes import Said
 from src.config.settings import Settings
 from src.data.datamodule import SegmentationDataModule
@@ -250,7 +251,7 @@ def _finish(
         "epochs": settings.trainer.max_epochs,
         "seed": settings.seed,
     }
-    changed = {o.partition("=")[0].lstrip("+"): o.partition("=")[2] for o in build.task_overrides()}
+    changed = {o.partition("=")[0].lstrip("+"): o.partition("=")[2] for o in task_overrides()}
     scores = {
         f"{stage}/{k}": record[stage][k]
         for stage in ("val", "test")
