@@ -111,7 +111,7 @@ def test_nothing_to_train_is_the_users_error() -> None:
 
 
 def test_every_optimizer_is_configured() -> None:
-    assert {p.stem for p in CONFIGS} == {"adam", "adamw", "rmsprop", "sgd"}
+    assert {p.stem for p in CONFIGS} == {"adam", "adam_gan", "adamw", "rmsprop", "sgd"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
