@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import subprocess
 import sys
@@ -28,13 +30,18 @@ SMALL = [
 
 def settings(run_dir: Path, *overrides: str, small: bool = True) -> dict[str, Any]:
     """The checked-out config of a run whose folder is `run_dir`, as plain containers."""
-    composed = compose("train", [*(SMALL if small else []), *overrides])
+    composed = copy.deepcopy(_composed(Path.cwd(), (*(SMALL if small else []), *overrides)))
     composed["paths"]["output_dir"] = str(run_dir)
     for node in (composed["callbacks"].get("checkpoint"), *(composed.get("logger") or {}).values()):
         for key in ("run_dir", "save_dir"):
             if node and key in node:
                 node[key] = f"{run_dir}{node[key]}"
     return composed
+
+
+@functools.cache
+def _composed(_: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
+    return compose("train", [*overrides])
 
 
 def run_config(run_dir: Path, key: str, trust: Sequence[str] = (), overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -97,6 +97,7 @@ def test_a_command_line_run_says_where_it_is_and_what_came_out(run: Run, tmp_pat
     assert event_dir == run_dir / "tensorboard"
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_each_job_its_folder(run: Run, tmp_path: Path) -> None:
     result = run("src.train", "-m", *SMALL, "debug=fast", "init_from=null,/none.ckpt", "launcher.jobs=2")
     assert result.returncode == 1, result.stderr
@@ -129,6 +130,7 @@ def test_a_compiled_network_trains_and_keeps_clean_keys(tmp_path: Path) -> None:
     assert not any("_orig_mod" in key for key in keys)
 
 
+@pytest.mark.slow
 def test_a_diverged_loss_ends_the_run_with_the_step_and_the_last_good_checkpoint(run: Run, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     result = run(
@@ -168,6 +170,7 @@ def test_what_only_a_started_run_can_tell(tmp_path: Path, overrides: list[str], 
     assert metrics["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_bad_data_set_ends_in_one_line(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "data"
     write(root, "train", 6)

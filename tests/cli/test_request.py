@@ -65,6 +65,7 @@ def test_the_folder_of_a_run_is_the_text_as_typed(tmp_path: Path, monkeypatch: p
         assert Request.parse("train", [f"resume={name}"]).resume == tmp_path / name
 
 
+@pytest.mark.slow
 def test_the_command_line_is_not_rewritten(tmp_path: Path) -> None:
     """Lightning starts the other ranks with `sys.argv`: they read what the user typed, and come to the same request."""
     code = (

@@ -458,6 +458,7 @@ def test_a_user_sees_one_line_and_status_2_and_nothing_is_left_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_discriminator_deeper_than_the_image_ends_before_training(run: Run, tmp_path: Path) -> None:
     result = run("src.train", *SMALL, "model=gan", "discriminator.depth=6", f"hydra.run.dir={tmp_path}/run")
     assert result.returncode == 2

@@ -99,6 +99,7 @@ def test_batches_are_the_same_with_any_number_of_workers(generator: Path, tmp_pa
     assert 0 < int(drawn.sum()) < len(drawn)
 
 
+@pytest.mark.slow
 def test_a_run_with_drawn_images_goes_on_to_the_same_bits_with_the_same_generator_only(
     generator: Path, tmp_path: Path
 ) -> None:

@@ -78,7 +78,7 @@ def check_the_end(tmp_path: Path, process: subprocess.Popen[str], began: float, 
 @pytest.mark.parametrize(
     ("launcher", "victim"),
     [
-        (command(), 1),
+        pytest.param(command(), 1, marks=pytest.mark.slow),
         pytest.param(command(), 0, marks=pytest.mark.slow),
         pytest.param(TORCHRUN, 1, marks=pytest.mark.slow),
         pytest.param(TORCHRUN, 0, marks=pytest.mark.slow),

@@ -88,6 +88,7 @@ def test_every_page_is_followed_by_a_test() -> None:
     assert all(read(name).files and read(name).commands for name in of_parts)
 
 
+@pytest.mark.slow
 def test_a_network(tmp_path: Path) -> None:
     page = read("network")
     follow(page, tmp_path)

@@ -123,6 +123,7 @@ def test_comments_are_found_behind_keys_and_in_the_lines_below() -> None:
     assert told.comments(text) == {"a": "first # still", "b": "", "b.c": "one and more", "b.d": ""}
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch(tmp_path: Path) -> None:
     code = "import sys; from docs import generate; generate.pages(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), timeout=100).returncode == 0

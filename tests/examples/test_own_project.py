@@ -50,6 +50,7 @@ def photo(project: Path) -> None:
     Image.fromarray(np.full((40, 50, 3), 150, np.uint8)).save(project / "a.png")
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_predict(own: Run, project: Path) -> None:
     """Options of Hydra stand anywhere; the scores again are those of the run; without trust the whole command is said."""
     done(own("src.train", "experiment=mine", "--config-dir=conf", *TINY, "hydra.run.dir=run"))

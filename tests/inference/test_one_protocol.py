@@ -151,6 +151,7 @@ def test_a_raster_of_several_windows(windowed: Path, tmp_path: Path) -> None:
         assert mend in line
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_same_counts(windowed: Path, run: Run, tmp_path: Path) -> None:
     """Windows, sizes and mirror images; the split has 5 images, 3 on one rank and 2 on the other."""
     options = ["splits=[val]", "inference.scales=[0.75,1]", "inference.flip=true"]
@@ -196,6 +197,7 @@ def test_a_strangers_protocol_is_checked(windowed: Path, tmp_path: Path) -> None
     assert model_from_checkpoint(tmp_path / "old.ckpt")[0].inference == Inference()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_protocol(run: Run, tmp_path: Path) -> None:
     """A new one with its config may have another, also where its config is of before there were protocols."""
     short = [*SMALL, "trainer.max_epochs=1", "test=false"]

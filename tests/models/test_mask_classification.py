@@ -34,7 +34,7 @@ def overrides(network: str, *more: str) -> list[str]:
     return [f"network={network}", *NETWORKS[network], *LOSS, "optimizer.lr=0.002", "trainer.log_every_n_steps=1", *more]
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["mask2former", pytest.param("eomt", marks=pytest.mark.slow)])
 def test_it_learns_and_its_checkpoint_gives_its_scores(network: str, tmp_path: Path) -> None:
     outcome = train(settings(tmp_path / "run", *overrides(network, "trainer.max_epochs=4")))
     losses = [value for _, value in curves(tmp_path / "run")["train/loss"]]

@@ -212,7 +212,7 @@ def test_another_run_starts_from_the_network_alone(partners: Path, tmp_path: Pat
         torch.testing.assert_close(own[key], given[key])
 
 
-@pytest.mark.parametrize("method", ["cps", "unimatch"])
+@pytest.mark.parametrize("method", ["cps", pytest.param("unimatch", marks=pytest.mark.slow)])
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path, method: str) -> None:
     options = [*CPS, f"model.semi={method}", "network=small", "data.crop=[32,32]", "model.semi.threshold=0.1"]
     options += ["scheduler=constant", "data.dataset.train_length=12"]

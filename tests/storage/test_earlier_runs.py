@@ -26,7 +26,7 @@ EARLIER = Path(__file__).with_name(
 )  # made by the commit before the move: 16 shapes of 32 pixels, one epoch
 
 
-@pytest.mark.parametrize("model", ["cnn", "gan"])
+@pytest.mark.parametrize("model", ["cnn", pytest.param("gan", marks=pytest.mark.slow)])
 def test_a_run_is_scored_predicted_from_and_gone_on_with(
     model: str, tmp_path: Path, run: Callable[..., CompletedProcess[str]]
 ) -> None:
@@ -51,6 +51,7 @@ def test_a_run_is_scored_predicted_from_and_gone_on_with(
     assert after is not None and (after["status"], after["epochs"], after["steps"]) == ("completed", 2, 4)
 
 
+@pytest.mark.slow
 def test_a_new_run_begins_with_its_config(tmp_path: Path, run: Callable[..., CompletedProcess[str]]) -> None:
     anew = run("src.train", f"like={EARLIER}/cnn", f"hydra.run.dir={tmp_path}/new")
     assert anew.returncode == 0, anew.stderr

@@ -103,6 +103,7 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         os.killpg(other.pid, 9)
 
 
+@pytest.mark.slow
 def test_a_new_run_takes_no_other_ones_folder(run: Run, tmp_path: Path) -> None:
     small = [*SMALL, "trainer.max_epochs=1", "test=false", "~logger"]
     first = run("src.train", *small, f"hydra.run.dir={tmp_path}/run")

@@ -95,7 +95,7 @@ def test_jobs_have_devices_of_their_own(sweep: Sweep, where: str) -> None:
     assert tuple(jobs[2].devices) in {("4", "5"), ("6", "7")}
 
 
-@pytest.mark.parametrize("launcher", ["process", "joblib"])
+@pytest.mark.parametrize("launcher", ["process", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_a_stopped_sweep_leaves_jobs_to_go_on_with(sweep: Sweep, where: str, tmp_path: Path, launcher: str) -> None:
     def interrupt() -> None:
         deadline = time.monotonic() + 60
@@ -248,6 +248,7 @@ def test_over_groups_each_job_is_judged_on_its_own_config(
     assert record is not None and not any("choice(" in argument for argument in record.arguments)
 
 
+@pytest.mark.slow
 def test_over_groups_a_mistake_of_one_job_is_its_own(
     sweep: Sweep, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
