@@ -59,6 +59,7 @@ def test_the_same_figures_to_the_last_digit(trained: Path, tmp_path: Path) -> No
     assert written["test"] == metrics["test"]
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_same_counts_on_an_odd_split(trained: Path, run: Run, tmp_path: Path) -> None:
     """The split has 5 images, evaluated 2 at a time: one rank gets 3, the other 2."""
     arguments = ["trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={tmp_path}/two"]

@@ -122,6 +122,8 @@ def test_what_does_not_fit(trained: Path, tmp_path: Path, case: str) -> None:
     assert words.startswith(f"resume: {run_dir / run_folder.LAST} holds what does not fit this run (")
     assert said in words
     assert "\n" not in words
+    if case != "a weight less":
+        return
     (run_dir / run_folder.LAST).unlink()  # as it says
     assert train(settings(run_dir, *LONGER), resume=True).metrics["epochs"] == 3
 

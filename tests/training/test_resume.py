@@ -56,7 +56,8 @@ def start_and_stop(run_dir: Path, batches: int, number: signal.Signals, *overrid
     return process.wait(timeout=100)
 
 
-@pytest.mark.parametrize(("batches", "workers"), [pytest.param(3, 0, marks=pytest.mark.slow), (9, 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("batches", "workers"), [(3, 0), (9, 2)])
 def test_a_killed_run_goes_on_to_the_same_bits(
     undisturbed: Path, tmp_path: Path, run: Run, batches: int, workers: int
 ) -> None:
