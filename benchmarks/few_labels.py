@@ -3,6 +3,7 @@
     python benchmarks/few_labels.py --arms shapes --seeds 1 2 3 --jobs 2
     python benchmarks/few_labels.py --arm "supervised:" --arm "fixmatch:model.semi=fixmatch" -- data.labeled_fraction=1/32
     python benchmarks/few_labels.py --arms curve --picture docs/few-labels.png
+    python benchmarks/few_labels.py --arms drives -- data.root=path/to/camvid
 
 Arguments after `--` go to every run. Each run is a process of its own, and a line in `results.jsonl` under `--output`; a run
 that is there already is not run again, so an interrupted benchmark goes on when started again. An epoch has the batches of
@@ -45,7 +46,20 @@ _FORGETS_NONE = (  # as experiment=shapes_semi has it
     "model.semi=fixmatch model.semi.threshold=0.8 model.semi.align=true model.semi.dice_weight=1 model.semi.apart=true "
     "model.semi.start=750 model.semi.ramp=250"
 )
+# CamVid, one drive of three labelled; val is of a drive that is not. The learning rate is that of docs/few-labels.md.
+_DRIVES = (
+    "experiment=camvid_cnn data.labeled_fraction=null data.crop=[160,224] data.batch_size=4 data.cache=ram "
+    "optimizer.lr=6e-3 scheduler.warmup_steps=30 test=false"
+)
+_DRIVE = f"{_DRIVES} data.labeled_list={{labeled}}"
+_LABELED_DRIVE = "0006R0"
+_DRIVES_SEMI = (
+    "data.strong.blur=0.3 data.strong.gray=0 data.strong.hue=0.05 model.semi=fixmatch model.semi.threshold=0.8 "
+    "model.semi.align=true model.semi.dice_weight=1 model.semi.apart=true model.semi.start=100 model.semi.ramp=50"
+)
+_TOPOLOGY = f"{COLORS} metrics=topology"
 _FIGURES = ("train/pseudo_labels", "train/pseudo_label_accuracy", "train/pseudo_label_recall")
+_SCORES = ("miou", "iou/", "cldice/", "pieces_wrong/", "holes_wrong/")
 ARMS: dict[str, dict[str, str]] = {
     "shapes": {
         "supervised": "",
@@ -67,6 +81,25 @@ ARMS: dict[str, dict[str, str]] = {
         "supervised, averaged": f"{_LONG} model.ema_decay=0.99",
         "semi": f"{_LONG} {_STRONG} {_FORGETS_NONE}",
         "all labels": f"{_LONG} data.labeled_fraction=null",
+        "oracle": f"{_LONG} {_STRONG} {_FORGETS_NONE} model._target_=benchmarks.told.Told",
+        "as long as semi": f"{_LONG} trainer.max_epochs=29 trainer.check_val_every_n_epoch=29",
+        "without align": f"{_LONG} {_STRONG} {_FORGETS_NONE} model.semi.align=false",
+        "without dice_weight": f"{_LONG} {_STRONG} {_FORGETS_NONE} model.semi.dice_weight=0",
+        "without apart": f"{_LONG} {_STRONG} {_FORGETS_NONE} model.semi.apart=false",
+    },
+    "adversary": {  # 31 labelled scenes; their connectedness is measured too
+        "supervised": _TOPOLOGY,
+        "adversary": f"{_TOPOLOGY} model=gan",
+        "adversary, x10": f"{_TOPOLOGY} model=gan model.adversarial_weight=0.1",
+        "adversary, hinge and R1": f"{_TOPOLOGY} model=gan model.adversarial=hinge model.r1_weight=1",
+        "features": f"{_TOPOLOGY} model=gan model.adversarial_weight=0 model.feature_weight=0.1",
+        "adversary on unlabelled": f"{_TOPOLOGY} model=gan model.semi=adversarial "
+        "model.semi.discriminator_threshold=0.2 model.semi.adversarial_weight=0.003",
+    },
+    "drives": {
+        "supervised": _DRIVE,
+        "all labels": _DRIVES,
+        "semi": f"{_DRIVE} {_DRIVES_SEMI}",
     },
     "curve": {
         f"{name}, 1/{part}": f"{changes} data.labeled_fraction=1/{part}"
@@ -98,7 +131,7 @@ def run(arm: str, seed: int, overrides: list[str], folder: Path, threads: int) -
                       "seconds": metrics["wall_seconds"]}  # fmt: skip
     for stage in ("val", "test"):
         if stage in metrics:
-            result[stage] = {k: v for k, v in metrics[stage].items() if k == "miou" or k.startswith("iou/")}
+            result[stage] = {k: v for k, v in metrics[stage].items() if k.startswith(_SCORES)}
     return result | figures(run_dir)
 
 
@@ -115,6 +148,40 @@ def figures(run_dir: Path) -> Result:
             means = [[v for v in quarter if v == v] for quarter in quarters]  # without NaN
             found[name.removeprefix("train/")] = [round(statistics.mean(m), 4) if m else None for m in means]
     return found
+
+
+def labeled_drive(overrides: list[str], file: Path) -> None:
+    """Names the images of the labelled drive, a line each."""
+    root = next((o.removeprefix("data.root=") for o in overrides if o.startswith("data.root=")), None)
+    if root is None:
+        sys.exit("say where CamVid is: python benchmarks/few_labels.py --arms drives -- data.root=path/to/camvid")
+    names = sorted(path.stem for path in Path(root).glob(f"train/{_LABELED_DRIVE}*"))
+    file.write_text("".join(f"{name}\n" for name in names))
+
+
+def structure(score: dict[str, float]) -> tuple[float, float, float]:
+    """Means over the classes but the background: clDice, and by how many pieces and holes an image is wrong."""
+    means = (
+        statistics.mean(v for k, v in score.items() if k.startswith(name) and not k.endswith("/background"))
+        for name in ("cldice/", "pieces_wrong/", "holes_wrong/")
+    )
+    return next(means), next(means), next(means)
+
+
+def structures(results: dict[tuple[str, int], Result], arms: list[str], seeds: list[int]) -> str:
+    """A line an arm, of the test split: mean ± standard deviation over seeds, and the difference to the first arm."""
+    lines = ["| | clDice | to the first | pieces wrong | to the first | holes wrong | to the first |", "|" + "---|" * 7]
+    for arm in arms:
+        have = [s for s in seeds if (arm, s) in results]
+        rows = {s: structure(results[arm, s]["test"]) for s in have}
+        first = {s: structure(results[arms[0], s]["test"]) for s in have if (arms[0], s) in results}
+        cells = [arm]
+        for column in range(3) if rows else ():
+            cells.append(spread([row[column] for row in rows.values()]))
+            gains = [rows[s][column] - first[s][column] for s in first]
+            cells.append("–" if arm == arms[0] or not gains else spread(gains))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def spread(values: list[float]) -> str:
@@ -134,6 +201,9 @@ def table(results: dict[tuple[str, int], Result], arms: list[str], seeds: list[i
         cells = [f"{arm} ({len(have)})" if len(have) < len(seeds) else arm]
         both = [seed for seed in have if (arms[0], seed) in results]
         for stage in ("val", "test"):
+            if stage not in results[arm, have[0]]:
+                cells += ["", ""]
+                continue
             cells.append(spread([results[arm, seed][stage]["miou"] for seed in have]))
             gains = [results[arm, s][stage]["miou"] - results[arms[0], s][stage]["miou"] for s in both]
             cells.append("–" if arm == arms[0] or not gains else spread(gains))
@@ -177,6 +247,7 @@ def picture(results: dict[tuple[str, int], Result], arms: list[str], seeds: list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", choices=sorted(ARMS), default="shapes", help="a set of arms")
+    parser.add_argument("--only", nargs="+", help="these arms of the set")
     parser.add_argument("--arm", action="append", default=[], help='arms of your own instead: "name:override override"')
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
@@ -190,6 +261,9 @@ def main() -> None:
     folder = (arguments.output or ROOT / "logs" / "benchmarks" / f"few_labels_{arguments.arms}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     file, lock = folder / "results.jsonl", threading.Lock()
+    labeled = folder / "labeled.txt"
+    if not arguments.table and any("{labeled}" in overrides for overrides in arms.values()):
+        labeled_drive(arguments.overrides, labeled)
     results: dict[tuple[str, int], Result] = {}
     if file.is_file():
         for line in file.read_text().splitlines():
@@ -197,7 +271,7 @@ def main() -> None:
             results[one["arm"], one["seed"]] = one
 
     def measure(arm: str, seed: int) -> None:
-        overrides = [*_ALL_RUNS.split(), *arms[arm].split(), *arguments.overrides]
+        overrides = [*_ALL_RUNS.split(), *arms[arm].replace("{labeled}", str(labeled)).split(), *arguments.overrides]
         known = results.get((arm, seed))
         if known is not None and known["overrides"] == overrides:
             return
@@ -212,9 +286,12 @@ def main() -> None:
         print(arm, seed, f"{one['val']['miou']:.4f}", flush=True)
 
     if not arguments.table:
+        pairs = [(arm, seed) for seed in arguments.seeds for arm in arguments.only or arms]
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(lambda pair: measure(*pair), [(arm, seed) for seed in arguments.seeds for arm in arms]))
+            list(pool.map(lambda pair: measure(*pair), pairs))
     print(table(results, list(arms), arguments.seeds))
+    if any("cldice/background" in result.get("test", ()) for result in results.values()):
+        print(structures(results, list(arms), arguments.seeds))
     if arguments.picture is not None:
         picture(results, list(arms), arguments.seeds, arguments.picture)
 
