@@ -100,6 +100,7 @@ ARMS: dict[str, dict[str, str]] = {
         "supervised": _DRIVE,
         "all labels": _DRIVES,
         "semi": f"{_DRIVE} {_DRIVES_SEMI}",
+        "semi, not aligned": f"{_DRIVE} {_DRIVES_SEMI} model.semi.align=false",  # drives differ in how often a class is seen
     },
     "curve": {
         f"{name}, 1/{part}": f"{changes} data.labeled_fraction=1/{part}"
