@@ -121,6 +121,11 @@ class Segmenter(Learner, Predicting):
         assert isinstance(evaluation, Evaluation)
         return evaluation
 
+    @property
+    def own_metrics(self) -> dict[str, Metric]:
+        """What the user computes beside the scores, by name."""
+        return self._evaluation("val").own_metrics.metrics
+
     def segmentation_loss(self, outputs: dict[str, Tensor], mask: Tensor) -> Tensor:
         """The loss of what it asks for: the logits and, with their weight, auxiliary heads', or other outputs."""
         return loss_of_outputs(self.loss, outputs, mask, self.aux_weight)
