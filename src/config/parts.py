@@ -81,6 +81,14 @@ class Dataset(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Folds:
+    """Which part of the training split is held out."""
+
+    n: int | None = None
+    k: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data(Part):
     """The datamodule, and the data set in it."""
 
@@ -92,6 +100,7 @@ class Data(Part):
     labeled_list: str | None = None
     synthetic: str | None = None
     augment: Augment | None = None
+    folds: Folds | None = None
     num_workers: int | None = None
 
 

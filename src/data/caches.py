@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -54,6 +55,11 @@ def cached(
     elif seen.samples == len(source) and not seen.pixels[: labels.num_classes].any():
         raise UserError(nothing_to_score(split))
     return kept
+
+
+def cache_folder(named: str | None) -> Path:
+    """Where caches on disk lie: the folder that is named, else `pixelwise` in the user's cache folder."""
+    return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pixelwise").expanduser()
 
 
 def described(dataset: Callable[..., Source]) -> list[object]:

@@ -128,7 +128,7 @@ def open_checkpoint(asked: Evaluation, typed: Collection[str] | None = None) -> 
     if chosen is not None:
         data = with_trained(chosen, trained.dataset.node, model.label_set.names, typed, file)
     else:
-        data = data_of(trained, filled(ChosenData, asked.data), file, trust)
+        data = data_of(trained, filled(ChosenData, asked.data), file, trust, len(files) > 1)
     datamodule = build.build_data(data, trained.seed, use_depth=trained.tasks.use_depth, trust=trust)
     if chosen is None:
         for one in files:
