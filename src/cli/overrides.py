@@ -22,7 +22,7 @@ from src.files.untrusted import shown
 READ = frozenset({
     "data.root", "data.cache_dir", "data.labeled_list",
     "data.dataset.cache_dir", "ckpt", "input", "init_from", "network.encoder_weights", "dir", "run", "data.synthetic",
-    "model.judge",
+    "model.judge", "model.teacher",
 })  # fmt: skip
 WRITTEN = frozenset(
     {"output", "hydra.run.dir", "hydra.sweep.dir", "resume", "like", "sweep.resume"}

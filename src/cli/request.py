@@ -138,7 +138,9 @@ def _folded(arguments: list[str]) -> list[str]:
     if not said:
         return arguments
     if other := next((a for a in arguments if a.startswith("sweep=") and a != "sweep=folds"), None):
-        raise UserError(f"folds: is a sweep of its own, and {other} another; leave one out (seed=1,2,3 goes with folds)")
+        raise UserError(
+            f"folds: is a sweep of its own, and {other} another; leave one out (seed=1,2,3 goes with folds)"
+        )
     rest = [argument for argument in arguments if argument not in said and argument != "sweep=folds"]
     return [*rest, "sweep=folds", f"sweep.n={said[-1].partition('=')[2]}"]
 

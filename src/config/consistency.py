@@ -27,6 +27,7 @@ def check_together(settings: Settings) -> None:
     _check_sizes(settings)
     check_unlabeled(settings)
     _check_folds(settings)
+    _check_teacher(settings)
     _check_adversary(settings)
     _check_sharding(settings)
     _check_classes(settings)
@@ -48,14 +49,26 @@ def _check_folds(settings: Settings) -> None:
         return
     if folds.n is None or folds.k is None:
         raise UserError(
-            "data.folds: n says how many folds there are and k, from 0, which is held out; give both, or folds=5 alone to run all"
+            "data.folds: n says how many there are and k, from 0, which is held out; give both, or folds=5 alone to run all"
         )
     if folds.k >= folds.n:
-        raise UserError(f"data.folds.k: {folds.k} is none of {folds.n} folds, which count from 0; take up to {folds.n - 1}")
+        raise UserError(
+            f"data.folds.k: {folds.k} is none of {folds.n} folds, which count from 0; take up to {folds.n - 1}"
+        )
     if not settings.test:
         raise UserError("test: the fold that is held out is scored by it; leave test=false out")
     if trains_on(settings.model.target) == "images":
         raise UserError("data.folds: model=synthesis predicts no classes of a fold; leave it out")
+
+
+def _check_teacher(settings: Settings) -> None:
+    model = settings.model
+    if model.teacher is None or model.distill is None:
+        return
+    if model.distill.kl_weight == 0 and model.distill.channel_weight == 0:
+        raise UserError(
+            "model.distill: a teacher teaches nothing with both weights 0; raise kl_weight or channel_weight"
+        )
 
 
 def _check_devices(settings: Settings) -> None:

@@ -118,6 +118,14 @@ class Semi:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distill:
+    """How a teacher teaches."""
+
+    kl_weight: float = 1.0
+    channel_weight: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Noise:
     """What a generator is given beside the image."""
 
@@ -139,6 +147,8 @@ class Model(Part):
     semi: Semi | None = None
     noise: Noise | None = None
     judge: str | None = None
+    teacher: str | None = None
+    distill: Distill | None = None
     reconstruction_weight: float = 0.0
 
     @property

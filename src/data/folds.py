@@ -40,9 +40,9 @@ class Folds:
     Args:
         n: folds; None for none.
         k: the one that is held out, from 0; None for none.
-        group: a regular expression; images in whose names its first group (or all of it) is the same are in one fold. None takes
-            `data.dataset.group` where that is given, else the subject, volume or scene that an image is of where the data say
-            it, else each image for itself.
+        group: a regular expression; images in whose names its first group (or all of it) is the same are in one fold. None
+            takes `data.dataset.group` where that is given, else the subject, volume or scene that an image is of where the data
+            say it, else each image for itself.
         seed: of the draw; the run's seed does not change it.
         stratify: show each class in as many images of every fold as of every other, as far as possible; every mask is read once
             for that.

@@ -46,13 +46,17 @@ class FoldsSweeper(GridSweeper):
         found: list[dict[str, Any]] = []
         for overrides, jobs in _combinations(record).items():
             if len(jobs) < self.n or any(job.status != "completed" for job in jobs):
-                print(f"{' '.join(overrides)}{': ' if overrides else ''}not all folds are completed, so nothing is pooled")
+                print(
+                    f"{' '.join(overrides)}{': ' if overrides else ''}not all folds are completed, so nothing is pooled"
+                )
                 continue
             of_all = pooled([_fold(record, job) for job in jobs]).plain()
             found.append({"overrides": list(overrides), **of_all})
             print(f"{' '.join(overrides)}{': ' if overrides else ''}{told(of_all)}")
         if found:
-            run_folder.write_text(record.folder / FILE, json.dumps({"n": self.n, "combinations": found}, indent=1) + "\n")
+            run_folder.write_text(
+                record.folder / FILE, json.dumps({"n": self.n, "combinations": found}, indent=1) + "\n"
+            )
             print(f"written to {record.folder / FILE}")
 
 

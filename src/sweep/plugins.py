@@ -28,5 +28,13 @@ def register() -> None:
         parent.__path__ = []
     sys.modules[NAMESPACE] = sys.modules[__name__]
     setattr(parent, name, sys.modules[__name__])
-    for plugin in (ProcessLauncher, JoblibLauncher, SubmititLauncher, GridSweeper, SeedsSweeper, FoldsSweeper, OptunaSweeper):
+    for plugin in (
+        ProcessLauncher,
+        JoblibLauncher,
+        SubmititLauncher,
+        GridSweeper,
+        SeedsSweeper,
+        FoldsSweeper,
+        OptunaSweeper,
+    ):
         Plugins.instance().register(plugin)

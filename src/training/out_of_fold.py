@@ -21,7 +21,7 @@ from src.storage.run_folder import BEST, EVALUATION
 
 @contextlib.contextmanager
 def kept(settings: Settings, trainer: L.Trainer, model: Learner, datamodule: SegmentationDataModule) -> Iterator[None]:
-    """Looks on at the test of a run with folds, and writes `evaluation/test/images.npz` of it, as `src.evaluate metrics=…` does.
+    """Looks on at the test of a run with folds, and writes `evaluation/test/images.npz` of it, as `src.evaluate` does.
 
     Raises:
         UserError: the run folder has a link there.

@@ -141,10 +141,10 @@ def _run(
     train_source = datamodule.source("train")
     weights = class_weights(settings.model.class_weights, train_source, run_dir / run_folder.CLASS_COUNTS)
     to_build = settings if from_checkpoint is None else settings.without_weights()  # they come from the checkpoint
-    judge = helpers.judge(settings.model.judge, train_source, trust.packages)
+    others = helpers.others(settings.model, train_source, trust.packages)
     with contextlib.nullcontext() if from_checkpoint is None else no_larger_than(from_checkpoint):
         model = build.build_learner(
-            to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, judge=judge,
+            to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, others=others,
             trust=trust,
         )  # fmt: skip
     model.images = Images.of_source(train_source)
