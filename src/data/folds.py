@@ -79,7 +79,9 @@ class Folds:
             raise UserError(f"data.folds: two training samples are called {twice!r}; rename one of them")
         shown = _classes_shown(source) if self.stratify else np.zeros((len(source), 0), np.bool_)
         fold = stratified(shown, self._groups(source, names, group), self.n, self.seed)
-        return Subset(source, np.flatnonzero(fold != self.k)), HeldOut(source, np.flatnonzero(fold == self.k))
+        return Subset(source, np.flatnonzero(fold != self.k).tolist()), HeldOut(
+            source, np.flatnonzero(fold == self.k).tolist()
+        )
 
     def _groups(self, source: Source, names: Sequence[str], group: object) -> list[str]:
         wholes = [whole_of(source, index) or name for index, name in enumerate(names)]

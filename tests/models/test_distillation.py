@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch.nn import functional as F
 
 from src.cli.command import compose
 from src.config.check import checked
 from src.errors import UserError
+from src.models.base import Segmenter
 from src.models.distillation import Distillation, channelwise, pixelwise
 from src.storage import run_folder
 from src.storage.checkpoints import read
@@ -25,7 +27,9 @@ def test_the_divergences_are_the_papers() -> None:
     torch.manual_seed(0)
     student, teacher = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 3, 4, 5, dtype=torch.float64)
     p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
-    assert float(pixelwise(student, teacher, 2)) == pytest.approx(float(4 * (p * (p / q).log()).sum(1).mean()), rel=1e-5)
+    assert float(pixelwise(student, teacher, 2)) == pytest.approx(
+        float(4 * (p * (p / q).log()).sum(1).mean()), rel=1e-5
+    )
     p, q = (teacher / 4).flatten(2).softmax(2), (student / 4).flatten(2).softmax(2)
     expected = 16 * (p * (p / q).log()).sum() / (2 * 3)  # Shu et al. (2021), equation 4: T²/C, over the batch's images
     assert float(channelwise(student, teacher, 4)) == pytest.approx(float(expected), rel=1e-5)
@@ -62,6 +66,7 @@ def test_a_teacher_teaches_and_stays_as_it_is(teacher: Path, tmp_path: Path, mod
     assert any(not torch.equal(ours[key], theirs[key]) for key in ours)
     assert taught.metrics["parameters"] == alone.metrics["parameters"]
     assert (teacher / run_folder.BEST).read_bytes() == before
+    assert isinstance(taught.model, Segmenter)
     (kept,) = taught.model._teacher
     assert not kept.training and not any(p.requires_grad or p.grad is not None for p in kept.parameters())
     loaded, _ = model_from_checkpoint(teacher / run_folder.BEST)
@@ -69,6 +74,7 @@ def test_a_teacher_teaches_and_stays_as_it_is(teacher: Path, tmp_path: Path, mod
     model_from_checkpoint(taught.run_dir / run_folder.BEST)  # predicts without the teacher
 
 
+@pytest.mark.slow
 def test_with_nothing_but_a_teacher_the_student_comes_to_predict_as_it(teacher: Path, tmp_path: Path) -> None:
     """Steps of the divergence alone bring the student's probabilities nearer to the teacher's."""
     guide, _ = model_from_checkpoint(teacher / run_folder.BEST)
@@ -78,11 +84,13 @@ def test_with_nothing_but_a_teacher_the_student_comes_to_predict_as_it(teacher: 
     image = outcome.datamodule.source("val").read(0)[0][None]
     with torch.no_grad():
         aim = guide.probabilities(image)
+        assert isinstance(outcome.model, Segmenter)
         found = outcome.model.eval().probabilities(image)
     uniform = torch.full_like(aim, 1 / 6)
     assert F.l1_loss(found, aim) < 0.5 * F.l1_loss(uniform, aim)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_teacher_only(teacher: Path, tmp_path: Path) -> None:
     run = train(settings(tmp_path / "run", *SHORT, f"model.teacher={teacher}")).run_dir
     other = train(settings(tmp_path / "other", *SHORT, "network.width=16", "seed=1")).run_dir
@@ -101,7 +109,7 @@ def test_another_ones_classes_and_images_are_refused(teacher: Path, tmp_path: Pa
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match=r"model.teacher: .*other.ckpt knows 6 classes .*moon"):
         train(settings(tmp_path / "run", *SHORT, f"model.teacher={tmp_path / 'other.ckpt'}"))
-    with pytest.raises(UserError, match="model.teacher: there is no file"):
+    with pytest.raises(UserError, match=r"model.teacher: there is no file"):
         train(settings(tmp_path / "run", *SHORT, "model.teacher=nowhere"))
 
 
@@ -117,12 +125,9 @@ def test_keys_that_do_not_fit_are_refused(overrides: list[str], words: str) -> N
 
 
 def test_a_strangers_run_names_no_teacher_elsewhere(teacher: Path, tmp_path: Path) -> None:
-    run = train(settings(tmp_path / "run", *SHORT, f"model.teacher={teacher}")).run_dir
-    (run / ".hydra").mkdir()
-    import yaml
-
-    config = settings(run, *SHORT, f"model.teacher={teacher}")
-    (run / run_folder.CONFIG).write_text(yaml.safe_dump(config))
+    run = tmp_path / "run"
+    (run / ".hydra").mkdir(parents=True)
+    (run / run_folder.CONFIG).write_text(yaml.safe_dump(settings(run, *SHORT, f"model.teacher={teacher}")))
     with pytest.raises(UserError, match=r"names the file .* \(model.teacher\), which is not in the run folder"):
         run_config(run, "resume")
     said = run_config(run, "resume", overrides=[f"++model.teacher={teacher}"])["model"]
