@@ -18,6 +18,13 @@ from src.errors import UserError
 _log = logging.getLogger(__name__)
 
 
+def keep(source: Source, cache: Literal["ram", "disk"] | None, folder: Path, options: Sequence[object]) -> Source:
+    """The source with its cache; arguments as of `cached`."""
+    if cache is None:
+        return source
+    return InMemory(source) if cache == "ram" else OnDisk(source, options, folder)
+
+
 def cached(
     source: Source,
     split: Split | None,
@@ -35,14 +42,10 @@ def cached(
     Raises:
         UserError: a sample cannot be decoded, or the masks that were have nothing to learn from, or nothing to score.
     """
-    kept: Source = source
-    if cache == "ram":
-        kept = InMemory(source)
-    elif cache == "disk":
-        kept = OnDisk(source, options, folder)
-    elif split is None:
-        decode_some(source)
+    kept = keep(source, cache, folder, options)
     if split is None:
+        if cache is None:
+            decode_some(source)
         return kept
     seen = decode_some(kept)
     labels = source.label_set

@@ -17,7 +17,7 @@ from src.config.rules import check_bounds, check_sides, without_unlabeled
 from src.config.shares import Share
 from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.augment.transforms import Augment, Strong
-from src.data.caches import cache_folder, cached, described
+from src.data.caches import cache_folder, cached, described, keep
 from src.data.chunk_order import order_of
 from src.data.dataset import Chunked, InMemory, Samples, Source, Subset, depth_of, digest, innermost
 from src.data.disk_cache import OnDisk
@@ -112,7 +112,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.unlabeled_batch_size = (unlabeled_batch_size or batch_size) if use_unlabeled else 0
         self._unlabeled: Source | None = None
         self._known: dict[str, list[object]] = {}
-        self.use_depth, self.strong_views = use_depth, strong_views
+        self.use_depth, self.strong_views, self.rare_classes = use_depth, strong_views, rare_classes
         self.synthetic, self.synthetic_share = synthetic, synthetic_share
         self._samples = 0  # of the training split, labelled or not
         self._make = fetching(dataset, root, download)
@@ -125,7 +125,6 @@ class SegmentationDataModule(L.LightningDataModule):
             if value is not None and crop is None:
                 raise UserError(f"data.{key}: needs data.crop, or samples differ in size; give one, e.g. [512, 512]")
         self.crop_sizes, self.mix, self.mix_probability = crop_sizes, mix, mix_probability
-        self.rare_classes = rare_classes
         self._rare: RareClasses | None = None
         self.augment, self.crop, self.cache, self.limit, self.seed = augment, crop, cache, limit, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
@@ -136,8 +135,8 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def source(self, split: Split) -> Source:
         """The split, opened once; "test" is "val" where there is no test split, with folds the one that is held out."""
-        if split == "test" and self.folds.active:
-            self.source("train")  # brings it
+        if split == "test" and self.folds.active:  # comes with the other
+            self.source("train")
         if split not in self._sources:
             source = self._make(split=split)
             if source.split != split and source.split in self._sources:
@@ -146,7 +145,7 @@ class SegmentationDataModule(L.LightningDataModule):
                 if self.limit is not None:
                     source = Subset(source, range(min(self.limit, len(source))))
                 if self.folds.active:
-                    whole = InMemory(source) if self.cache == "ram" else source
+                    whole = keep(source, self.cache, self.cache_dir, self._options)
                     source, self._sources["test"] = self.folds.split(whole, self._group)
                 self._samples = len(source)
                 if self._is_partly_labelled:
@@ -223,7 +222,8 @@ class SegmentationDataModule(L.LightningDataModule):
         self._unlabeled = self._cached(self._unlabeled)
 
     def _cached(self, source: Source, split: Split | None = None) -> Source:
-        return cached(source, split, self.cache, self.cache_dir, self._options)
+        cache = None if self.folds.active and split != "val" else self.cache  # all folds have one
+        return cached(source, split, cache, self.cache_dir, self._options)
 
     def batches_per_epoch(self, batch_size: int | None = None) -> int:
         """Global training batches of an epoch, of labelled samples if only some are; or how many others would be."""

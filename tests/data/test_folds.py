@@ -164,6 +164,20 @@ def test_the_group_of_the_data_set_is_the_folds(tmp_path: Path) -> None:
     assert not ends[0] & ends[1]
 
 
+def test_the_folds_share_one_cache_on_disk(tmp_path: Path) -> None:
+    root = write(write(tmp_path / "data"), "val")
+    given = ["data=folder", f"data.root={root}", f"data.dataset.names=[{','.join(NAMES)}]", "data.batch_size=1"]
+    cache = ["data.cache=disk", f"data.cache_dir={tmp_path / 'cache'}", "data.folds.n=2"]
+    for k in range(2):
+        data = build_data(compose("train", [*given, *cache, f"data.folds.k={k}"])["data"], 0)
+        data.prepare()
+        plain = build_data(compose("train", [*given, "data.folds.n=2", f"data.folds.k={k}"])["data"], 0).source("test")
+        held = data.source("test")
+        assert [held.name(i) for i in range(len(held))] == [plain.name(i) for i in range(len(plain))]
+        assert all(torch.equal(held.read(i)[0], plain.read(i)[0]) for i in range(len(held)))
+    assert len(list((tmp_path / "cache").glob("*/*/samples.bin"))) == 2  # of the training split, and of val
+
+
 @pytest.mark.parametrize(("overrides", "words"), [
     (["data.folds.n=5"], "data.folds: n says how many there are and k, from 0, which is held out"),
     (["data.folds.k=1"], "data.folds: n says how many there are and k"),

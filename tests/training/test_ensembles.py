@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +169,31 @@ def test_a_list_of_none_is_refused() -> None:
         Evaluation.of(compose("evaluate", ["ckpt=[]"]))
     with pytest.raises(UserError, match="an empty list"):
         load([])
+
+
+@pytest.mark.slow
+def test_two_ranks_count_as_one(
+    runs: Runs, tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    options = ["splits=[val]", "metrics=[classes]", "bootstrap.samples=0"]
+    evaluate(evaluation(tmp_path / "one", listed(runs), *options))
+    ranks = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path}/two"]
+    done = run("src.evaluate", listed(runs), *options, *ranks, timeout=600)
+    assert done.returncode == 0, done.stderr
+    one, two = (matrices.read(tmp_path / of / "evaluation/val" / matrices.FILE) for of in ("one", "two"))
+    assert list(one.ids) == list(two.ids)
+    assert np.array_equal(one.right, two.right) and np.array_equal(one.predicted, two.predicted)
+
+
+@pytest.mark.slow
+def test_as_a_user_types_it(runs: Runs, tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Also with a folder whose name Hydra would read otherwise."""
+    odd = tmp_path / "my runs, old=1"
+    shutil.copytree(runs[0], odd)
+    picture(tmp_path / "in/a.png", 70, 90)
+    given = [f"input={tmp_path}/in", f"output={tmp_path}/out", "device=cpu"]
+    done = run("src.predict", f"ckpt=['{odd}',{runs[1]}]", *given)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/masks/a.png").is_file()
+    alone = run("src.predict", f"ckpt={odd}", *given)
+    assert alone.returncode == 2 and "holds predictions of another checkpoint" in alone.stderr
