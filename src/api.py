@@ -25,8 +25,7 @@ from src.inference.devices import MIXED, autocast, usable_device
 from src.inference.drawing import as_picture, overlay
 from src.inference.photos import Cut, Put, predict_maps
 from src.models.base import Segmenter
-from src.storage import checkpoints
-from src.training.build import model_from_checkpoint
+from src.training.ensembles import files_of, segmenter_of
 
 __all__ = ["Segmentation", "TrainedSegmenter", "load"]
 
@@ -35,7 +34,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:(?!\\)", re.IGNORECASE)
 
 
 def load(
-    place: str | Path,
+    place: str | Path | Sequence[str | Path],
     *,
     device: str = "auto",
     precision: str | None = None,
@@ -45,7 +44,7 @@ def load(
     """A segmenter from a run folder (its best checkpoint) or a checkpoint file, ready to predict.
 
     Args:
-        place: the folder or file.
+        place: the folder or file; of a list the mean of their probabilities is predicted.
         device: in torch's words: "cpu", "cuda:1"; "auto" takes the machine's accelerator.
         precision: "bf16-mixed" or "16-mixed"; None and "32-true" compute in float32.
         trust: your packages of which the checkpoint's config may build too.
@@ -54,10 +53,14 @@ def load(
     Raises:
         UserError: there is no such checkpoint, it cannot be trusted, or the device or the precision is none.
     """
-    if isinstance(place, str) and (scheme := _SCHEME.match(place)) is not None and not Path(place).exists():
-        raise UserError(
-            f"load: {shown(place)}: {scheme[0]} is no place that is read; give a run folder or a checkpoint file"
-        )
+    places = [str(one) for one in ([place] if isinstance(place, str | Path) else place)]
+    if not places:
+        raise UserError("load: an empty list; give a run folder or a checkpoint file")
+    for one in places:
+        if (scheme := _SCHEME.match(one)) is not None and not Path(one).exists():
+            raise UserError(
+                f"load: {shown(one)}: {scheme[0]} is no place that is read; give a run folder or a checkpoint file"
+            )
     if precision not in (None, "32-true", "32", *MIXED):
         raise UserError(
             f"precision: predicting in {shown(str(precision))} is not possible; take 32-true, {', '.join(MIXED)}"
@@ -66,7 +69,7 @@ def load(
         trust = [trust]
     where = usable_device(device)
     check_precision(precision, has_gpu=where.type != "cpu", here=True)
-    model, _ = model_from_checkpoint(checkpoints.find(str(place)), trust)
+    model, _ = segmenter_of(files_of(places), trust)
     return TrainedSegmenter(model.to(where), where, precision, batch_size)
 
 

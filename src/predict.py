@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +18,7 @@ import src.which_src  # noqa: F401  first: it ends where another src is in the w
 from src.cli.command import start
 from src.config.asked import Asked
 from src.config.check import check_inference, check_keys, check_node
+from src.config.evaluation import Checkpoints
 from src.config.parts import Accelerator, Config, Devices, Node, Precision, Share, Trainer, filled, types_of
 from src.config.rules import check_precision
 from src.data.windows import SIDE
@@ -44,7 +45,7 @@ class Prediction(Asked):
     """What a prediction is told.
 
     Attributes:
-        ckpt: a checkpoint, or a run folder.
+        ckpt: a checkpoint, or a run folder; of a list the mean of their probabilities.
         trust: packages that the checkpoint's config may name.
         input: a file, a folder or a pattern.
         opacity: of the colours in overlays.
@@ -61,7 +62,7 @@ class Prediction(Asked):
         device: in torch's words; "auto" where `trainer` says it, or the machine.
     """
 
-    ckpt: str
+    ckpt: Checkpoints
     input: str
     output: str
     opacity: Share
@@ -151,12 +152,11 @@ def predict(settings: Config | Prediction) -> list[str]:
     from src.inference.photos import Cut
     from src.inference.same_predictions import same_predictions
     from src.inference.writing import Writing
-    from src.storage import checkpoints
-    from src.training import build
+    from src.training.ensembles import digest, files_of, said_of, segmenter_of
 
-    file = checkpoints.find(asked.ckpt)
-    model, trained = build.model_from_checkpoint(file, asked.trust or ())
-    model.inference = model.inference.with_keys(asked.inference)
+    files = files_of(asked.ckpt)
+    model, trained = segmenter_of(files, asked.trust or ())
+    model.predict_by(asked.inference)
     if model.inference.windows and asked.window is not None:
         raise UserError(
             "window: cuts images for a model that takes them whole, and this one predicts in windows; give "
@@ -172,7 +172,8 @@ def predict(settings: Config | Prediction) -> list[str]:
     )  # fmt: skip
     for folder in writing.folders():
         folder.mkdir(parents=True, exist_ok=True)
-    same_predictions(output, file, {**asked.bearing(), "inference": asdict(model.inference)}, asked.overwrite)
+    bearing = {**asked.bearing(), "inference": said_of(files, model)["inference"]}
+    same_predictions(output, digest(files), bearing, asked.overwrite)
     job = Job(
         model.to(device),
         device,

@@ -22,7 +22,7 @@ from src.files.untrusted import shown
 READ = frozenset({
     "data.root", "data.cache_dir", "data.labeled_list",
     "data.dataset.cache_dir", "ckpt", "input", "init_from", "network.encoder_weights", "dir", "run", "data.synthetic",
-    "model.judge",
+    "model.judge", "model.teacher",
 })  # fmt: skip
 WRITTEN = frozenset(
     {"output", "hydra.run.dir", "hydra.sweep.dir", "resume", "like", "sweep.resume"}
@@ -50,10 +50,10 @@ def with_paths_quoted(arguments: Sequence[str], listed: Collection[str] = ()) ->
     result = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if equals and key.lstrip("+") in PATHS:
-            argument = f"{key}={_as_read(key.lstrip('+'), value, multirun)}"
-        elif equals and key in listed and (not _LIST.fullmatch(value) or _there(value)):
-            argument = f"{key}={_as_read(key, value, multirun)}"
+        name = key.lstrip("+")
+        is_list = name in listed and _LIST.fullmatch(value) is not None and not _there(value)
+        if equals and name in PATHS.union(listed) and not is_list:
+            argument = f"{key}={_as_read(name, value, multirun)}"
         result.append(argument)
     return result
 

@@ -12,6 +12,7 @@ from src.cli.job_overrides import in_order, own_configs, split
 from src.cli.overrides import literal, path_text, with_paths_quoted
 from src.config.class_values import classes_by_name
 from src.config.moved import recipes_renamed
+from src.errors import UserError
 from src.storage.trust import split_packages
 
 # With one of these Hydra does more (or less) than run one job: the config is then not composed ahead.
@@ -26,7 +27,7 @@ _SHORT = {"model.semi": "model.semi.method", "launcher": "hydra/launcher", "swee
           "sweep.subdir": "hydra.sweep.subdir", "sweep/sampler": "hydra/sweeper/sampler",
           "sweep/pruner": "hydra/sweeper/pruner"}  # fmt: skip
 # By command: keys that are a path or a list of paths; and what is a list there, while Hydra takes its name for a group's.
-_LISTED_PATHS = {"compare": ("a", "b")}
+_LISTED_PATHS = {"compare": ("a", "b"), "evaluate": ("ckpt",), "predict": ("ckpt",)}
 _LISTS = {"evaluate": {"metrics": "metrics.of"}}
 # By command: the key that a plain argument, which is a folder, is the value of.
 _PLAIN = {"report": "dir", "verify": "run", "pack": "run"}
@@ -75,6 +76,7 @@ class Request:
                 key: value for key, _, value in pairs if key == "trust" or (key in _OF_TRAINING and value != "null")
             }
             given = [a for a, (key, _, _) in zip(given, pairs, strict=True) if key not in taken]
+            given = _folded(given)
         given = written_out(given, command)
         if any(o.startswith("sweep=") for o in given) and not (_SWEEPS | {"hydra.mode=RUN"}) & set(given):
             given.insert(0, "-m")
@@ -124,6 +126,23 @@ class Request:
     def with_arguments(self, arguments: Sequence[str]) -> Self:
         """The same with other words for Hydra."""
         return replace(self, arguments=tuple(arguments))
+
+
+def _folded(arguments: list[str]) -> list[str]:
+    """The arguments with `folds=N` as the sweep that it is short for.
+
+    Raises:
+        UserError: another sweep is asked for too.
+    """
+    said = [argument for argument in arguments if argument.startswith("folds=")]
+    if not said:
+        return arguments
+    if other := next((a for a in arguments if a.startswith("sweep=") and a != "sweep=folds"), None):
+        raise UserError(
+            f"folds: is a sweep of its own, and {other} another; leave one out (seed=1,2,3 goes with folds)"
+        )
+    rest = [argument for argument in arguments if argument not in said and argument != "sweep=folds"]
+    return [*rest, "sweep=folds", f"sweep.n={said[-1].partition('=')[2]}"]
 
 
 def named(arguments: list[str], key: str = "dir") -> list[str]:

@@ -11,7 +11,7 @@ from src.errors import UserError
 
 # Where and how fast a run goes: said anew each time, and no change of the run.
 PLACE = (
-    "data.root", "data.synthetic", "model.judge", "data.num_workers", "data.cache", "data.cache_dir",
+    "data.root", "data.synthetic", "model.judge", "model.teacher", "data.num_workers", "data.cache", "data.cache_dir",
     "trainer.accelerator", "trainer.devices",
     "trainer.num_nodes", "trainer.strategy", "trainer.zero_stage", "trainer.offload",
 )  # fmt: skip

@@ -26,6 +26,8 @@ def check_together(settings: Settings) -> None:
     _check_devices(settings)
     _check_sizes(settings)
     check_unlabeled(settings)
+    _check_folds(settings)
+    _check_teacher(settings)
     _check_adversary(settings)
     _check_sharding(settings)
     _check_classes(settings)
@@ -39,6 +41,34 @@ def check_together(settings: Settings) -> None:
         raise UserError("optimizer.layer_decay: network.freeze=encoder leaves it no layers that learn; set it to null")
     if settings.trainer.max_epochs is None and settings.trainer.max_steps == -1:
         raise UserError("trainer.max_epochs: without it and without trainer.max_steps a run never ends; give one")
+
+
+def _check_folds(settings: Settings) -> None:
+    folds = settings.data.folds
+    if folds is None or (folds.n is None and folds.k is None):
+        return
+    if folds.n is None or folds.k is None:
+        raise UserError(
+            "data.folds: n says how many there are and k, from 0, which is held out; give both, or folds=5 alone to run all"
+        )
+    if folds.k >= folds.n:
+        raise UserError(
+            f"data.folds.k: {folds.k} is none of {folds.n} folds, which count from 0; take up to {folds.n - 1}"
+        )
+    if not settings.test:
+        raise UserError("test: the fold that is held out is scored by it; leave test=false out")
+    if trains_on(settings.model.target) == "images":
+        raise UserError("data.folds: model=synthesis predicts no classes of a fold; leave it out")
+
+
+def _check_teacher(settings: Settings) -> None:
+    model = settings.model
+    if model.teacher is None or model.distill is None:
+        return
+    if model.distill.kl_weight == 0 and model.distill.channel_weight == 0:
+        raise UserError(
+            "model.distill: a teacher teaches nothing with both weights 0; raise kl_weight or channel_weight"
+        )
 
 
 def _check_devices(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from src.config.check import check_inference, check_keys, check_node
 from src.config.parts import Accelerator, Data, Devices, Node, Paths, Precision, Strategy, Trainer, filled, types_of
 from src.errors import UserError
 
+Checkpoints = str | Annotated[list[str], Field(min_length=1)]
 Word = Literal["classes", "boundary", "calibration", "images"]
 
 
@@ -76,7 +77,7 @@ class Evaluation(Asked):
     """What an evaluation is told.
 
     Attributes:
-        ckpt: a checkpoint, or a run folder.
+        ckpt: a checkpoint, or a run folder; of a list the mean of their probabilities.
         trust: packages that the checkpoint's config may name.
         data: a whole data set, or what is changed of the checkpoint's.
         trainer: where it runs, and in what precision.
@@ -87,7 +88,7 @@ class Evaluation(Asked):
         output: a folder for what is measured; None is the run's own where it is evaluated as it was trained.
     """
 
-    ckpt: str
+    ckpt: Checkpoints
     splits: list[Literal["val", "test"]]
     data: Node
     trainer: Node
@@ -109,6 +110,7 @@ class Evaluation(Asked):
             raise UserError(
                 "trainer.strategy: deepspeed cuts optimizer states into shards, and evaluating has none; take trainer=ddp"
             )
+        self._check_several()
         check_inference(self.inference, partly=True)
         check_keys(self.metrics, types_of(Measured), "metrics")
         check_keys(self.bootstrap, types_of(Bootstrap), "bootstrap")
@@ -120,6 +122,19 @@ class Evaluation(Asked):
             check_node("data", {**data.node, "dataset": node})
         else:
             check_keys(self.data, types_of(ChosenData), "data")
+
+    def _check_several(self) -> None:
+        if isinstance(self.ckpt, str) or len(self.ckpt) == 1:
+            return
+        if Trainer.of(self.trainer).strategy == "fsdp":
+            raise UserError(
+                "trainer.strategy: fsdp cuts one model into shards, and ckpt names several; take trainer=ddp"
+            )
+        if self.calibrate:
+            raise UserError(
+                "calibrate: a temperature is kept in a checkpoint, and ckpt names several; calibrate each, and name their "
+                "calibrated.ckpt"
+            )
 
     def _check_measured(self) -> None:
         if self.calibrate and ("calibration" not in self.measured.of or "val" not in self.splits):

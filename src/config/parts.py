@@ -81,6 +81,14 @@ class Dataset(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Folds:
+    """Which part of the training split is held out."""
+
+    n: int | None = None
+    k: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data(Part):
     """The datamodule, and the data set in it."""
 
@@ -92,6 +100,7 @@ class Data(Part):
     labeled_list: str | None = None
     synthetic: str | None = None
     augment: Augment | None = None
+    folds: Folds | None = None
     num_workers: int | None = None
 
 
@@ -106,6 +115,14 @@ class Semi:
     apart: bool = False
     adversarial_weight: float = 0.0
     discriminator_threshold: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """How a teacher teaches."""
+
+    kl_weight: float = 1.0
+    channel_weight: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +147,8 @@ class Model(Part):
     semi: Semi | None = None
     noise: Noise | None = None
     judge: str | None = None
+    teacher: str | None = None
+    distill: Distill | None = None
     reconstruction_weight: float = 0.0
 
     @property

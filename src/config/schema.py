@@ -22,7 +22,7 @@ TYPES: dict[str, Mapping[str, object]] = {
 OURS: dict[str, Mapping[str, object]] = {
     "optimizer": {key: types_of(Optimizer)[key] for key in Optimizer.OURS},
     "data": {"synthetic": types_of(Data)["synthetic"]},
-    "model": {key: types_of(Model)[key] for key in ("class_weights", "judge")},
+    "model": {key: types_of(Model)[key] for key in ("class_weights", "judge", "teacher")},
     "trainer": {key: types_of(Trainer)[key] for key in Trainer.OURS},
 }
 # Lightning's keys that would do nothing here, or something else than they say; and what to take instead.
@@ -60,6 +60,7 @@ _GIVEN_BY_CODE: dict[str, frozenset[str]] = {
             "tasks",
             "metrics",
             "segmenter",
+            "taught_by",
         }
     ),
     "tasks": frozenset({"label_set"}),

@@ -49,6 +49,7 @@ def _check_parts(settings: Settings) -> None:
         ("data.synthetic", settings.data.synthetic, "a generator does not learn from another one's images"),
         ("tasks", settings.tasks, "model=synthesis learns nothing beside images"),
         ("init_from", settings.init_from, "model=synthesis starts anew"),
+        ("model.teacher", model.teacher, "a teacher tells classes and model=synthesis draws images"),
         ("model.class_weights", model.class_weights, "model=synthesis has no loss over classes"),
         ("inference", settings.inference != Inference() or None, "model=synthesis draws whole images; its judge has its own"),
     ):  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,13 @@ from src.data.samples import Split
 from src.errors import UserError
 
 _log = logging.getLogger(__name__)
+
+
+def keep(source: Source, cache: Literal["ram", "disk"] | None, folder: Path, options: Sequence[object]) -> Source:
+    """The source with its cache; arguments as of `cached`."""
+    if cache is None:
+        return source
+    return InMemory(source) if cache == "ram" else OnDisk(source, options, folder)
 
 
 def cached(
@@ -34,14 +42,10 @@ def cached(
     Raises:
         UserError: a sample cannot be decoded, or the masks that were have nothing to learn from, or nothing to score.
     """
-    kept: Source = source
-    if cache == "ram":
-        kept = InMemory(source)
-    elif cache == "disk":
-        kept = OnDisk(source, options, folder)
-    elif split is None:
-        decode_some(source)
+    kept = keep(source, cache, folder, options)
     if split is None:
+        if cache is None:
+            decode_some(source)
         return kept
     seen = decode_some(kept)
     labels = source.label_set
@@ -54,6 +58,11 @@ def cached(
     elif seen.samples == len(source) and not seen.pixels[: labels.num_classes].any():
         raise UserError(nothing_to_score(split))
     return kept
+
+
+def cache_folder(named: str | None) -> Path:
+    """Where caches on disk lie: the folder that is named, else `pixelwise` in the user's cache folder."""
+    return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pixelwise").expanduser()
 
 
 def described(dataset: Callable[..., Source]) -> list[object]:

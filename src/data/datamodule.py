@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,10 +17,12 @@ from src.config.rules import check_bounds, check_sides, without_unlabeled
 from src.config.shares import Share
 from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.augment.transforms import Augment, Strong
-from src.data.caches import cached, described
+from src.data.caches import cache_folder, cached, described, keep
 from src.data.chunk_order import order_of
 from src.data.dataset import Chunked, InMemory, Samples, Source, Subset, depth_of, digest, innermost
 from src.data.disk_cache import OnDisk
+from src.data.fetch import fetching
+from src.data.folds import Folds
 from src.data.labeled import split_by_label
 from src.data.labels import LabelSet
 from src.data.layout.splits import check_apart
@@ -68,6 +68,7 @@ class SegmentationDataModule(L.LightningDataModule):
         synthetic: the generator, a run of model=synthesis, that draws training images by the masks as `augment` changes them.
         synthetic_share: of the labelled samples of a batch, by lot, those whose images are drawn so.
         download: fetch the data set where it is missing; for those that can be fetched without signing in.
+        folds: cuts a fold out of the training split, which is then the test split; None cuts none.
         seed: the run's seed.
         use_unlabeled: whether batches carry unlabelled samples.
         use_depth: whether samples have their depth.
@@ -98,6 +99,7 @@ class SegmentationDataModule(L.LightningDataModule):
         synthetic: Synthetic | None = None,
         synthetic_share: Share = 0.5,
         download: bool = False,
+        folds: Folds | None = None,
         seed: int = 0,
         use_unlabeled: bool = False,
         use_depth: bool = False,
@@ -110,16 +112,11 @@ class SegmentationDataModule(L.LightningDataModule):
         self.unlabeled_batch_size = (unlabeled_batch_size or batch_size) if use_unlabeled else 0
         self._unlabeled: Source | None = None
         self._known: dict[str, list[object]] = {}
-        self.use_depth, self.strong_views = use_depth, strong_views
+        self.use_depth, self.strong_views, self.rare_classes = use_depth, strong_views, rare_classes
         self.synthetic, self.synthetic_share = synthetic, synthetic_share
         self._samples = 0  # of the training split, labelled or not
-        self._make = functools.partial(dataset, root=root) if root is not None else dataset
-        if download:
-            if "download" not in inspect.signature(dataset).parameters:
-                raise UserError(
-                    "data.download: this data set cannot be fetched; its file in conf/data/ says where to get it"
-                )
-            self._make = functools.partial(self._make, download=True)
+        self._make = fetching(dataset, root, download)
+        self.folds, self._group = folds or Folds(), getattr(dataset, "keywords", {}).get("group")
         if crop is not None:
             check_sides("data.crop", crop)
         if crop_sizes is not None:
@@ -128,19 +125,18 @@ class SegmentationDataModule(L.LightningDataModule):
             if value is not None and crop is None:
                 raise UserError(f"data.{key}: needs data.crop, or samples differ in size; give one, e.g. [512, 512]")
         self.crop_sizes, self.mix, self.mix_probability = crop_sizes, mix, mix_probability
-        self.rare_classes = rare_classes
         self._rare: RareClasses | None = None
         self.augment, self.crop, self.cache, self.limit, self.seed = augment, crop, cache, limit, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.cache_dir = Path(
-            cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pixelwise"
-        ).expanduser()
+        self.cache_dir = cache_folder(cache_dir)
         self._options = [*described(dataset), root and str(Path(root).expanduser().resolve())]
         self._sources: dict[str, Source] = {}
         self._position = {"epoch": 0, "consumed": 0}
 
     def source(self, split: Split) -> Source:
-        """The split, opened once (and kept in memory with `cache=ram`); "test" is "val" where there is no test split."""
+        """The split, opened once; "test" is "val" where there is no test split, with folds the one that is held out."""
+        if split == "test" and self.folds.active:  # comes with the other
+            self.source("train")
         if split not in self._sources:
             source = self._make(split=split)
             if source.split != split and source.split in self._sources:
@@ -148,6 +144,9 @@ class SegmentationDataModule(L.LightningDataModule):
             elif split == "train":
                 if self.limit is not None:
                     source = Subset(source, range(min(self.limit, len(source))))
+                if self.folds.active:
+                    whole = keep(source, self.cache, self.cache_dir, self._options)
+                    source, self._sources["test"] = self.folds.split(whole, self._group)
                 self._samples = len(source)
                 if self._is_partly_labelled:
                     source, self._unlabeled = split_by_label(
@@ -223,7 +222,8 @@ class SegmentationDataModule(L.LightningDataModule):
         self._unlabeled = self._cached(self._unlabeled)
 
     def _cached(self, source: Source, split: Split | None = None) -> Source:
-        return cached(source, split, self.cache, self.cache_dir, self._options)
+        cache = None if self.folds.active and split != "val" else self.cache  # all folds have one
+        return cached(source, split, cache, self.cache_dir, self._options)
 
     def batches_per_epoch(self, batch_size: int | None = None) -> int:
         """Global training batches of an epoch, of labelled samples if only some are; or how many others would be."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import shutil
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -17,6 +20,7 @@ from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, Transfe
 
 from src.errors import UserError
 
+T = TypeVar("T")
 _TIMEOUT = 20  # seconds without a byte
 _ATTEMPTS = 4  # in a row that bring nothing
 _BLOCK = 1 << 20
@@ -29,6 +33,22 @@ class Archive(NamedTuple):
     md5: str
     inside: str
     place: str
+
+
+def fetching(make: Callable[..., T], root: str | None, download: bool) -> Callable[..., T]:
+    """What makes the splits of a data set, with its folder where it has one; `download` fetches it where it is missing.
+
+    Raises:
+        UserError: it cannot be fetched.
+    """
+    given: dict[str, object] = {} if root is None else {"root": root}
+    if download:
+        if "download" not in inspect.signature(make).parameters:
+            raise UserError(
+                "data.download: this data set cannot be fetched; its file in conf/data/ says where to get it"
+            )
+        given["download"] = True
+    return functools.partial(make, **given) if given else make
 
 
 def fetch(root: Path, archives: list[Archive]) -> None:

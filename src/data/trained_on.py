@@ -13,6 +13,7 @@ from src.config.parts import Node
 from src.config.settings import Trained
 from src.config.signatures import own_signature
 from src.data.dataset import Source, digest, innermost
+from src.data.folds import is_held_out
 from src.data.labels import LabelSet
 from src.data.layout.splits import Drawn
 from src.data.readers.volume import OF_CT
@@ -171,10 +172,11 @@ def check_unseen(
     """
     notes: list[str] = []
     for split in scored:
-        drawn = is_drawn(source_of(split))
+        held_out = is_held_out(source_of(split))
+        drawn = held_out or is_drawn(source_of(split))
         if not drawn and source_of(split).split != "val":
             continue  # a test split in a place of its own, of which no checkpoint knows
-        of_val = source_of(split).split == "val" or is_drawn(source_of("val"))
+        of_val = not held_out and (source_of(split).split == "val" or is_drawn(source_of("val")))
         part = "validation" if of_val else "training"
         if part not in known:
             if drawn:

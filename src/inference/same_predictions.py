@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from src.errors import UserError
 from src.files.atomic import replacing
-from src.files.untrusted import open_regular, read_json, shown
+from src.files.untrusted import read_json, shown
 
 NAME = "prediction.json"
 
 
-def same_predictions(folder: Path, ckpt: Path, said: Mapping[str, object], overwrite: bool) -> None:
+def same_predictions(folder: Path, checkpoint: str, said: Mapping[str, object], overwrite: bool) -> None:
     """Notes in the folder by which checkpoint, and how, what is in it is predicted.
 
     Args:
-        ckpt: the checkpoint file.
+        checkpoint: the SHA-256 of its file.
         said: settings that predictions depend on.
         overwrite: whatever is there is written over.
 
@@ -26,11 +25,7 @@ def same_predictions(folder: Path, ckpt: Path, said: Mapping[str, object], overw
         UserError: it holds predictions of another checkpoint, or made in another way.
         OSError: it cannot be written.
     """
-    with open_regular(ckpt, links=True) as stream:
-        digest = hashlib.sha256()
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    now = {"checkpoint": digest.hexdigest(), **said}
+    now = {"checkpoint": checkpoint, **said}
     file = folder / NAME
     text = json.dumps(now, indent=2)
     if not overwrite and file.exists():

@@ -39,7 +39,7 @@ class OwnMetrics(nn.Module):
         Raises:
             UserError: a metric does not take them.
         """
-        for name, metric in self._each():
+        for name, metric in self.metrics.items():
             try:
                 metric.update(prediction.long(), mask.long())
             except (TypeError, ValueError, RuntimeError) as error:
@@ -58,14 +58,15 @@ class OwnMetrics(nn.Module):
             UserError: a metric computes something else.
         """
         results: dict[str, float] = {}
-        for name, metric in self._each():
+        for name, metric in self.metrics.items():
             value = metric.compute()
             metric.reset()
             results |= self._named(name, value)
         return results
 
-    def _each(self) -> list[tuple[str, Metric]]:
-        return [(name, metric) for name, metric in self.by_name.items() if isinstance(metric, Metric)]
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        return {name: metric for name, metric in self.by_name.items() if isinstance(metric, Metric)}
 
     def _named(self, name: str, value: object) -> dict[str, float]:
         if not isinstance(value, Tensor) or value.shape not in ((), (1,), (len(self.names),)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat
@@ -13,13 +13,16 @@ from torchmetrics import Metric
 from src.config.inference import Inference
 from src.data.labels import LabelSet
 from src.data.samples import Batch
+from src.data.trained_on import CHECKPOINT_KEY
+from src.errors import UserError
 from src.inference.sizes import of_one_size
 from src.inference.windows import Outputs
 from src.losses.base import loss_of_outputs
 from src.models.alignment import Alignment
 from src.models.consistency import METHODS
+from src.models.distillation import Distillation
 from src.models.evaluation import Evaluation, Observer, Stage
-from src.models.learner import Learner
+from src.models.learner import Learner, digest
 from src.models.normalization import Normalization
 from src.models.prediction import Predicting
 from src.models.semi import SemiSupervision
@@ -41,6 +44,8 @@ class Segmenter(Learner, Predicting):
         partner: a second network of the same build, which learns with the first one and predicts nothing (`semi.method=cps`).
         tasks: what is learnt beside the classes; the network has its output channels.
         metrics: what is computed beside the scores, by name; see `src.metrics.own.OwnMetrics`.
+        taught_by: a trained segmenter whose predictions teach too; it is no part of the model, and never saved with it.
+        distill: how; None as by default.
         aux_weight: weight of the loss of each of the network's auxiliary heads, where it has any.
         ema_decay: evaluate and keep an exponential moving average of the weights; None evaluates the weights themselves.
         batch_norm: "frozen" keeps batch norms' statistics as they are.
@@ -63,6 +68,8 @@ class Segmenter(Learner, Predicting):
         partner: nn.Module | None = None,
         tasks: MultiTask | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        taught_by: Segmenter | None = None,
+        distill: Distillation | None = None,
         aux_weight: NonNegativeFloat = 0.4,
         ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
         batch_norm: Literal["train", "frozen"] = "train",
@@ -81,6 +88,9 @@ class Segmenter(Learner, Predicting):
         self.semi = semi or SemiSupervision()
         self.alignment = Alignment(label_set.num_classes) if self.semi.align else None
         self.aux_weight = aux_weight
+        self.distill = distill or Distillation()
+        self._teacher = [] if taught_by is None else [taught_by]  # in a list: it is no part of the model
+        self._teacher_is = "" if taught_by is None else digest(taught_by)
         self.evaluations = nn.ModuleDict(
             {stage: Evaluation(stage, label_set, tasks, metrics) for stage in ("val", "test")}
         )
@@ -121,18 +131,48 @@ class Segmenter(Learner, Predicting):
         assert isinstance(evaluation, Evaluation)
         return evaluation
 
+    @property
+    def own_metrics(self) -> dict[str, Metric]:
+        """What the user computes beside the scores, by name."""
+        return self._evaluation("val").own_metrics.metrics
+
     def segmentation_loss(self, outputs: dict[str, Tensor], mask: Tensor) -> Tensor:
         """The loss of what it asks for: the logits and, with their weight, auxiliary heads', or other outputs."""
         return loss_of_outputs(self.loss, outputs, mask, self.aux_weight)
 
-    def with_tasks(self, segmentation: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-        """The segmentation loss, and those of the tasks with their weights."""
+    def with_others(self, segmentation: Tensor, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The segmentation loss, and those of the teacher and of the tasks with their weights."""
+        if self._teacher:
+            segmentation = segmentation + self._distilled(self._teacher[0], outputs["logits"], batch)
         if self.tasks is None:
             return segmentation
         losses = self.tasks.losses(outputs, batch)
         for name, loss in losses.items():
             self.log(f"train/{name}_loss", loss.detach(), batch_size=len(batch["mask"]))
         return self.tasks.total(segmentation, losses)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self._teacher:
+            checkpoint[CHECKPOINT_KEY]["teacher"] = self._teacher_is
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self._teacher and checkpoint[CHECKPOINT_KEY].get("teacher") != self._teacher_is:
+            raise UserError(
+                "model.teacher: has other weights than the teacher that the run learnt from so far; give that one, or start "
+                "anew: python -m src.train like=RUN_DIR"
+            )
+
+    def _distilled(self, teacher: Segmenter, logits: Tensor, batch: Batch) -> Tensor:
+        if teacher.device != self.device:
+            teacher.to(self.device)
+        with torch.no_grad():
+            given = teacher.logits(batch["image"])
+        losses = self.distill.losses(logits, given)
+        for name, loss in losses.items():
+            self.log(f"train/distill_{name}_loss", loss.detach(), batch_size=len(batch["mask"]))
+        return self.distill.total(losses)
 
     @property
     def networks(self) -> list[nn.Module]:

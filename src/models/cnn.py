@@ -13,7 +13,7 @@ class CNNSegmenter(Segmenter):
         outputs, unlabeled = self.supervised_and_unlabeled(batch)
         loss = self.segmentation_loss(outputs, batch["mask"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
-        loss = self.with_tasks(loss, outputs, batch)
+        loss = self.with_others(loss, outputs, batch)
         if unlabeled is not None:
             loss = loss + unlabeled
         self.update(loss, batch_idx)

@@ -198,7 +198,7 @@ class GANSegmenter(Segmenter):
         outputs, consistency = self.supervised_and_unlabeled(batch)
         segmentation = self.segmentation_loss(outputs, mask)
         logged = {"loss": segmentation.detach()}
-        generator = self.with_tasks(self.segmentation_weight * segmentation, outputs, batch)
+        generator = self.with_others(self.segmentation_weight * segmentation, outputs, batch)
         if consistency is not None:
             generator = generator + consistency
         distances: list[tuple[float, Literal[1, 2], str]] = [(self.l1_weight, 1, "l1"), (self.l2_weight, 2, "l2")]

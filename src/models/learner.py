@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal, Self
 
@@ -224,3 +225,11 @@ class Learner(L.LightningModule, ABC):
         kept = {key: value for key, value in state.items() if key in own or not key.startswith(_ONLY_TRAINING)}
         missing = {key: value for key, value in own.items() if key not in kept and key.startswith(_ONLY_TRAINING)}
         self.load_state_dict(missing | kept)
+
+
+def digest(module: nn.Module) -> str:
+    """The SHA-256 of a module's weights, in hexadecimal digits."""
+    hashed = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        hashed.update(key.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.config.inference import Inference
+from src.config.parts import Node
 from src.inference import protocol
 from src.inference.windows import Outputs, Readable, Strip
 from src.optimization.averaging import MovingAverage
@@ -47,6 +48,15 @@ class Predicting(L.LightningModule):
     def takes_batches(self) -> bool:
         """Whether what is predicted for an image does not depend on those that are predicted with it."""
         return True
+
+    @property
+    def protocols(self) -> list[Inference]:
+        """How it predicts; of several segmenters that are one, how each does."""
+        return [self.inference]
+
+    def predict_by(self, keys: Node) -> None:
+        """Changes keys of the protocol; those that are None stay."""
+        self.inference = self.inference.with_keys(keys)
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """All of the network's outputs for raw images [B, C, H, W]; evaluation takes the averaged weights if there are any."""

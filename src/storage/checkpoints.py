@@ -32,7 +32,7 @@ from src.storage.trust import Trust, check_targets, options
 _log = logging.getLogger(__name__)
 _MOST_VALUES = 100_000  # of a description
 _MOST_CHANNELS = 4096
-_NOT_READ = ("encoder_weights", "judge")  # files that whoever draws or predicts has no need of
+_NOT_READ = ("encoder_weights", "judge", "teacher")  # files that whoever draws or predicts has no need of
 # What Lightning and this program write; of the rest, hyper_parameters say, Lightning would make something.
 _KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step",
          "pytorch-lightning_version", "SegmentationDataModule", "MixedPrecision", KEY)  # fmt: skip

@@ -39,7 +39,7 @@ _URL = re.compile(r"[A-Za-z][\w+.-]+:|.*(://|::)", re.DOTALL)  # s3:, local:, hf
 _WRITES = ("callbacks", "logger", "paths")  # groups whose parts write files
 _WEIGHTS = ("init_from", "network.encoder_weights")  # names or files
 _MOST_PROCESSES = 64  # that a stranger's config may start on a CPU: loaders' workers, or ranks
-_NO_PATHS = ("data.dataset.names.", "data.dataset.group", "monitor", "optimized_metric", "trust")
+_NO_PATHS = ("data.dataset.names.", "data.dataset.group", "data.folds.group", "monitor", "optimized_metric", "trust")
 _HUB = "src.data.formats.huggingface.HuggingFace"
 
 

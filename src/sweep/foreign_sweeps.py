@@ -31,7 +31,7 @@ _LAUNCHER = ("devices", "devices_per_job", "jobs", "grace_seconds", "timeout_min
 _SWEEPER = ("n", "direction", "seed")
 _OPTIONS = {
     "hydra/launcher": ("process", "joblib", "submitit"),
-    "hydra/sweeper": ("grid", "seeds", "optuna"),
+    "hydra/sweeper": ("grid", "seeds", "folds", "optuna"),
 }
 _MOST_JOBS = 10_000
 _LONGEST = 4_000  # characters of an override: its grammar takes seconds for thousands of brackets

@@ -12,6 +12,7 @@ from types import ModuleType
 
 from hydra.core.plugins import Plugins
 
+from src.sweep.folds import FoldsSweeper
 from src.sweep.launcher import NAMESPACE, ProcessLauncher
 from src.sweep.library_launchers import JoblibLauncher, SubmititLauncher
 from src.sweep.search import OptunaSweeper
@@ -27,5 +28,13 @@ def register() -> None:
         parent.__path__ = []
     sys.modules[NAMESPACE] = sys.modules[__name__]
     setattr(parent, name, sys.modules[__name__])
-    for plugin in (ProcessLauncher, JoblibLauncher, SubmititLauncher, GridSweeper, SeedsSweeper, OptunaSweeper):
+    for plugin in (
+        ProcessLauncher,
+        JoblibLauncher,
+        SubmititLauncher,
+        GridSweeper,
+        SeedsSweeper,
+        FoldsSweeper,
+        OptunaSweeper,
+    ):
         Plugins.instance().register(plugin)

@@ -52,12 +52,16 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Runs all jobs; ends with status 1 if one failed."""
         results = list(self.launcher.launch(combinations(self.parsed(self.written(arguments))), initial_job_idx=0))
+        self.finished()
         exit_unless_good(self.launcher)
         return results
 
     def written(self, arguments: list[str]) -> list[str]:
         """All overrides and sweeps of the jobs as on a command line; later ones replace earlier ones."""
         return [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+
+    def finished(self) -> None:
+        """What is made of the jobs once all have ended."""
 
     def parsed(self, arguments: list[str]) -> list[Override]:
         assert self.hydra_context is not None

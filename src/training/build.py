@@ -102,15 +102,18 @@ def build_data(
 
 def build_learner(
     settings: ModelSettings | Config, label_set: LabelSet, channels: int, intensity: tuple[float, float], *,
-    weights: torch.Tensor | None = None, judge: Segmenter | None = None, trust: Trust = STRANGER,
+    weights: torch.Tensor | None = None, others: Mapping[str, Segmenter] | None = None, trust: Trust = STRANGER,
 ) -> Learner:  # fmt: skip
     """The model that `settings` describe; one that predicts has no loss, and only one of a run's `Settings` an optimizer.
 
     Each part is initialised from its own stream, so changing one never shifts another's draws.
+
+    Args:
+        others: other runs' models that it works with, by the names that its class gives them.
     """
     if not isinstance(settings, ModelSettings):
         settings = (Settings if "optimizer" in settings else ModelSettings).of(settings)
-    seed, model_node = settings.seed, settings.model.keys_but("class_weights", "judge")
+    seed, model_node = settings.seed, settings.model.keys_but("class_weights", "judge", "teacher")
     build = functools.partial(make, trust=trust)
     tasks: MultiTask | None = None
     if settings.tasks is not None:
@@ -119,7 +122,7 @@ def build_learner(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "network"))
         network = build(settings.network.node, "network", num_classes=outputs, in_channels=channels)
-    given: dict[str, Any] = {"tasks": tasks} if tasks is not None else {}
+    given: dict[str, Any] = {**(others or {}), **({"tasks": tasks} if tasks is not None else {})}
     if isinstance(settings, Settings) and settings.model.has_partner:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(seed, "partner"))
@@ -128,8 +131,6 @@ def build_learner(
     if settings.loss is not None:
         loss = build_loss(settings.loss, trust=trust, ignore_index=label_set.ignore_index, class_weights=weights)
     optimization = build_optimization(settings, trust=trust) if isinstance(settings, Settings) else None
-    if judge is not None:
-        given["segmenter"] = judge
     if settings.metrics:
         given["metrics"] = build_metrics(settings, label_set, trust=trust)
     if settings.discriminator is not None and settings.model.has_adversary:

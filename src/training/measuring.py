@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Measuring:
 
     Args:
         asked: what is measured.
-        file: the checkpoint.
+        files: the checkpoint, or those of an ensemble.
         folder: where each split gets a folder.
         calibrated: the checkpoint that is written where a temperature is to be kept.
         about: what the files of per-image matrices say of the checkpoint and the protocol.
@@ -52,10 +52,10 @@ class Measuring:
     """
 
     def __init__(
-        self, model: Segmenter, datamodule: SegmentationDataModule, asked: Evaluation, file: Path, folder: Path,
-        calibrated: Path, about: Mapping[str, Any],
+        self, model: Segmenter, datamodule: SegmentationDataModule, asked: Evaluation, files: Sequence[Path],
+        folder: Path, calibrated: Path, about: Mapping[str, Any],
     ) -> None:  # fmt: skip
-        self.model, self.datamodule, self.asked, self.file = model, datamodule, asked, file
+        self.model, self.datamodule, self.asked, self.files = model, datamodule, asked, files
         self.folder, self.calibrated, self.about = folder, calibrated, about
         self.words = set(asked.measured.of)
         self.temperature, self.fitted_on = model.temperature, "the checkpoint"
@@ -104,7 +104,7 @@ class Measuring:
         images = of_cells(seen.ids, seen.wholes, labels.names, split, seen.matrices, self.about)
         said: dict[str, Any] = {
             "split": split, **self.about, "checkpoint_sha256": self.about["checkpoint"],
-            "checkpoint": str(self.file), **results.of_images(images, boot.samples, boot.group, boot.seed),
+            "checkpoint": ", ".join(map(str, self.files)), **results.of_images(images, boot.samples, boot.group, boot.seed),
         }  # fmt: skip
         if seen.boundaries is not None:
             said["boundary"] = results.of_boundaries(
@@ -120,7 +120,7 @@ class Measuring:
             figures.write(said, folder)
             self._write_pictures(folder / _PICTURES)
             if self.asked.calibrate and split == "val" and fitted is not None:
-                checkpoints.write_calibrated(self.file, fitted, self.calibrated)
+                checkpoints.write_calibrated(self.files[0], fitted, self.calibrated)
                 _log.info(
                     "temperature %.4g: %s gives the same classes, and probabilities by it", fitted, self.calibrated
                 )

@@ -42,7 +42,7 @@ from src.provenance.recorder import Recorder
 from src.storage import checkpoint_states, checkpoints, ownership, run_folder
 from src.storage.trust import STRANGER, Trust
 from src.sweep.trial import current_trial
-from src.training import build, helpers, machine
+from src.training import build, helpers, machine, out_of_fold
 from src.training.class_weights import class_weights
 from src.training.going_on import Start, logging_on
 from src.training.init_from import start_from
@@ -141,10 +141,10 @@ def _run(
     train_source = datamodule.source("train")
     weights = class_weights(settings.model.class_weights, train_source, run_dir / run_folder.CLASS_COUNTS)
     to_build = settings if from_checkpoint is None else settings.without_weights()  # they come from the checkpoint
-    judge = helpers.judge(settings.model.judge, train_source, trust.packages)
+    others = helpers.others(settings.model, train_source, trust.packages)
     with contextlib.nullcontext() if from_checkpoint is None else no_larger_than(from_checkpoint):
         model = build.build_learner(
-            to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, judge=judge,
+            to_build, datamodule.label_set, train_source.channels, train_source.intensity, weights=weights, others=others,
             trust=trust,
         )  # fmt: skip
     model.images = Images.of_source(train_source)
@@ -186,7 +186,8 @@ def _run(
         more[-1].record(trainer)  # where there was nothing left to train
     if status == "completed" and settings.test:
         try:
-            record.content["test"] = test_best(trainer, model, datamodule)
+            with out_of_fold.kept(settings, trainer, model, datamodule):
+                record.content["test"] = test_best(trainer, model, datamodule)
         except UserError as error:
             raise UserError(
                 f"{error}\nthe training itself is done; once that is mended, python -m src.train resume={run_dir} tests it"

@@ -74,11 +74,14 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def data_of(trained: Trained, chosen: ChosenData, file: Path, trust: Trust) -> Data:
+def data_of(trained: Trained, chosen: ChosenData, file: Path, trust: Trust, without_folds: bool = False) -> Data:
     """The data that a checkpoint was trained on, with the keys that were chosen on the command line.
 
     The checkpoint may be a stranger's: only this program's data sets, and what is trusted, are built, and no path or URL is
     taken out of it.
+
+    Args:
+        without_folds: of runs that held out other folds, score none: a fold that one held out the others learnt from.
 
     Raises:
         UserError: it names anything else, or the data's folder is needed and was not given.
@@ -99,6 +102,8 @@ def data_of(trained: Trained, chosen: ChosenData, file: Path, trust: Trust) -> D
         **said,
         "root": root,
     }
+    if without_folds and "folds" in data:
+        data["folds"] = None
     check_targets(data, trust, "data")
     refuse_places({key: value for key, value in data.items() if key not in said and key != "root"}, "data", file)
     if trained_in is not None and root is None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config.evaluation import ChosenData, Evaluation
 from src.config.parts import Trainer, filled
 from src.errors import UserError
-from src.evaluation.matrices import sha256
 from src.files.untrusted import shown
 from src.storage import run_folder
 from src.storage.trust import OWN, Trust, split_packages
@@ -32,13 +31,14 @@ class Opened:
     """A checkpoint with the data that it is scored on.
 
     Attributes:
-        file: the checkpoint.
+        files: the checkpoint, or those of an ensemble.
+        model: theirs.
         on: where it is scored, and in what precision.
         root: of the data.
         as_trained: whether data, protocol and precision are those of the run that made it.
     """
 
-    file: Path
+    files: tuple[Path, ...]
     model: Segmenter
     datamodule: SegmentationDataModule
     on: Trainer
@@ -69,12 +69,13 @@ def score(
 def _score(asked: Evaluation, opened: Opened, ranks: RankSupervisor, prints: bool) -> Results:
     from src.distributed.supervision import in_words
     from src.training import build, machine
+    from src.training.ensembles import said_of
     from src.training.score_table import score_table
 
-    model, datamodule, file, on = opened.model, opened.datamodule, opened.file, opened.on
+    model, datamodule, on = opened.model, opened.datamodule, opened.on
     machine.check_devices(on)
     run_dir = Path(asked.paths.output_dir)
-    written = {"checkpoint": str(file), "inference": asdict(model.inference)}
+    written = said_of(opened.files, model)
     measuring = _measuring(asked, opened) if asked.measured.of else None
     progress = {"progress": {"_target_": "src.callbacks.progress.Progress"}}
     more = [] if measuring is None else [measuring.callback]
@@ -100,7 +101,7 @@ def _score(asked: Evaluation, opened: Opened, ranks: RankSupervisor, prints: boo
             print(score_table(results[split], model.label_set, f"{split} (split: {datamodule.source(split).split})"))
             if told:
                 print(told[at])
-        _log.info("%s; written to %s", file, run_dir / run_folder.METRICS)
+        _log.info("%s; written to %s", ", ".join(map(str, opened.files)), run_dir / run_folder.METRICS)
     return results
 
 
@@ -113,24 +114,26 @@ def open_checkpoint(asked: Evaluation, typed: Collection[str] | None = None) -> 
     from src.data.trained_on import Images, check_classes, check_unseen
     from src.storage import checkpoints
     from src.training import build, machine
+    from src.training.ensembles import files_of, segmenter_of
     from src.training.library_messages import quiet
 
     quiet()
-    file = checkpoints.find(asked.ckpt)
-    packages = asked.trust or ()
-    model, trained = build.model_from_checkpoint(file, packages, scored=True)
-    own_protocol = model.inference
-    model.inference = model.inference.with_keys(asked.inference)
+    files = files_of(asked.ckpt)
+    file, packages = files[0], asked.trust or ()
+    model, trained = segmenter_of(files, packages, scored=True)
+    own_protocols = model.protocols
+    model.predict_by(asked.inference)
     chosen = asked.own_data
     trust = OWN if chosen is not None else Trust(f"ckpt: {file}", split_packages(packages))
     if chosen is not None:
         data = with_trained(chosen, trained.dataset.node, model.label_set.names, typed, file)
     else:
-        data = data_of(trained, filled(ChosenData, asked.data), file, trust)
+        data = data_of(trained, filled(ChosenData, asked.data), file, trust, len(files) > 1)
     datamodule = build.build_data(data, trained.seed, use_depth=trained.tasks.use_depth, trust=trust)
     if chosen is None:
-        for note in check_unseen(datamodule.source, asked.splits, checkpoints.samples_of(file), str(file)):
-            _log.warning("%s", note)
+        for one in files:
+            for note in check_unseen(datamodule.source, asked.splits, checkpoints.samples_of(one), str(one)):
+                _log.warning("%s", note)
     datamodule.prepare(tuple(asked.splits))
     for split in asked.splits:
         source = datamodule.source(split)
@@ -147,25 +150,27 @@ def open_checkpoint(asked: Evaluation, typed: Collection[str] | None = None) -> 
     trained_in = trained.trainer.precision
     if machine.is_main_process() and trained_in != on.precision:
         _log.info("trainer.precision=%s (trained with %s)", on.precision, shown(str(trained_in)))
-    as_trained = chosen is None and model.inference == own_protocol and trained_in == on.precision
-    return Opened(file, model, datamodule, on, data.root, as_trained)
+    as_trained = chosen is None and model.protocols == own_protocols and trained_in == on.precision
+    return Opened(files, model, datamodule, on, data.root, as_trained)
 
 
 def _measuring(asked: Evaluation, opened: Opened) -> Measuring:
+    from src.training.ensembles import digest, said_of
     from src.training.measuring import Measuring
 
-    file = opened.file
-    is_best = opened.as_trained and _is_best(file)
+    files = opened.files
+    file = files[0]
+    is_best = opened.as_trained and len(files) == 1 and _is_best(file)
     at_home = is_best and asked.output is None
     base = file.parent.parent if at_home else Path(asked.output or asked.paths.output_dir).expanduser()
     if base.is_dir():  # a run folder may be a stranger's
         run_folder.check_own(base, (run_folder.EVALUATION,))
     about = {
-        "checkpoint": sha256(file), "inference": asdict(opened.model.inference),
+        "checkpoint": digest(files), "inference": said_of(files, opened.model)["inference"],
         "precision": str(opened.on.precision), "as_trained": opened.as_trained,
     }  # fmt: skip
     calibrated = base / (run_folder.CALIBRATED if at_home else Path(run_folder.CALIBRATED).name)
-    return Measuring(opened.model, opened.datamodule, asked, file, base / run_folder.EVALUATION, calibrated, about)
+    return Measuring(opened.model, opened.datamodule, asked, files, base / run_folder.EVALUATION, calibrated, about)
 
 
 def _is_best(file: Path) -> bool:

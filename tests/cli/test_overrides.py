@@ -41,7 +41,7 @@ KEYS: list[tuple[str, str, list[str]]] = [
     ("output", "predict", ["ckpt=x", "input=x"]), ("output", "export", ["ckpt=x"]), ("output", "inspect", []),
     ("output", "optimize", []), ("output", "report", []), ("dir", "report", []), ("run", "verify", []), ("run", "pack", []),
     ("output", "pack", ["run=x"]), ("output", "evaluate", ["ckpt=x"]), ("data.synthetic", "train", []),
-    ("model.judge", "train", ["model=synthesis"]),
+    ("model.judge", "train", ["model=synthesis"]), ("model.teacher", "train", []),
     *((f"data.dataset.{key}", "train", ["data=folder", "data.root=x"]) for key in ("images", "masks", "depths", "lists")),
 ]  # fmt: skip
 
@@ -65,6 +65,15 @@ def test_each_key_takes_the_text_as_it_is(key: str, command: str, others: list[s
 
 def test_every_path_is_tried() -> None:
     assert {key for key, *_ in KEYS} == PATHS - {"hydra.run.dir", "hydra.sweep.dir", "resume", "like", "sweep.resume"}
+
+
+def test_several_checkpoints_are_a_list_and_a_file_in_brackets_is_one(tmp_path: Path) -> None:
+    for command, others in (("evaluate", []), ("predict", ["input=x", "output=y"])):
+        assert value_of(compose(command, ["ckpt=[a/b,'c d']", *others]), "ckpt") == ["a/b", "c d"]
+        file = tmp_path / "[1,2].ckpt"
+        file.touch()
+        assert value_of(compose(command, [f"ckpt={file}", *others]), "ckpt") == str(file)
+    assert with_paths_quoted(["ckpt=[a,b]"]) == ["ckpt='[a,b]'"]  # of a command that takes one
 
 
 @pytest.mark.parametrize("text", ["a b,c", "x=1 (2)", "it's", "C:\\x", "#", "$x"])

@@ -118,6 +118,7 @@ class GeoTiff(TiledScenes):
             read = "val" if split == "test" and not len(shares["test"]) else split
             pairs = [pairs[i] for i in shares[read]]
         self.groups = {known[pair.name]: pair.name for pair in pairs if pair.name in known}
+        self._subjects = known
         self._zeros = 0  # label rasters that declare 0 as nodata
         super().__init__(
             folder, read, self._values.label_set, pairs, bands or [1, 2, 3], intensity, tile, eval_window, eval_overlap
@@ -128,6 +129,10 @@ class GeoTiff(TiledScenes):
                 "as background, like every value that data.dataset.labels does not list (data.dataset.ignore=[0] ignores it)",
                 kind="label rasters declare 0",
             )
+
+    def subject(self, index: int) -> str | None:
+        """What its scene is of."""
+        return self._subjects.get(self.whole(index))
 
     def _check_truth(self, truth: Raster, image: Raster, file: Path) -> None:
         check_same_pixels(image, truth)

@@ -133,6 +133,7 @@ class VolumeSlices(ABC):
         self._names = [pair.name for pair in pairs]
         several = folders or (len(names) > 1 and len(set(known.values())) > 1)
         self.groups = {known[name]: name for name in self._names if name in known} if several else {}
+        self._subjects = known
         self._images = [self.open_image(folder / pair.image) for pair in pairs]
         self.modality = self._one_modality()
         self._say_doubts()
@@ -191,6 +192,10 @@ class VolumeSlices(ABC):
         """The volume that a sample is cut out of."""
         name: str = self._names[self._volume_of[index]]
         return name
+
+    def subject(self, index: int) -> str | None:
+        """Whom its volume is of."""
+        return self._subjects.get(self.whole(index))
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image [2 neighbors + 1, H, W] (int16 or float32 with a window, else uint16) and mask uint8 [H, W].

@@ -160,8 +160,11 @@ def check_apart(sources: Sequence[object]) -> None:
         _log.warning("%s%s: scores of %s say less than scores of subjects never seen", first, more, theirs)
 
 
-def grouped(names: Sequence[str], expression: str | None) -> list[str]:
+def grouped(names: Sequence[str], expression: str | None, key: str = "data.dataset.group") -> list[str]:
     """The group of each name: the first group (or whole match) of a regular expression; None takes each for itself.
+
+    Args:
+        key: what gave the expression, for messages.
 
     Raises:
         UserError: the expression is none, or does not fit a name.
@@ -171,13 +174,13 @@ def grouped(names: Sequence[str], expression: str | None) -> list[str]:
     try:
         pattern = re.compile(expression)
     except re.error as error:
-        raise UserError(f"data.dataset.group: {expression!r} is no regular expression ({error})") from None
+        raise UserError(f"{key}: {expression!r} is no regular expression ({error})") from None
     groups: list[str] = []
     for name in names:
         found = pattern.search(name)
         if found is None:
             raise UserError(
-                f"data.dataset.group: {expression!r} does not fit the name {name!r}; change it so that it fits every image's"
+                f"{key}: {expression!r} does not fit the name {name!r}; change it so that it fits every image's"
             )
         groups.append((found[1] if pattern.groups else found[0]) or "")
     return groups
