@@ -18,7 +18,9 @@ ROOMS = [
     "", "files", "metrics", "config", "distributed", "losses", "data", "tasks", "networks", "optimization", "inference",
     "models", "storage", "provenance", "evaluation", "callbacks", "cli", "sweep", "reporting", "training", "commands",
 ]  # fmt: skip
-COMMANDS = {"train", "evaluate", "compare", "predict", "export", "report", "inspect", "optimize", "verify", "pack"}
+COMMANDS = {
+    "train", "evaluate", "compare", "predict", "export", "report", "inspect", "optimize", "verify", "pack", "audit", "select",
+}  # fmt: skip
 DOORS = {"api"}  # what `src/__init__.py` opens to Python programs; it stands where the commands do
 GROUND = {"errors", "optional_packages", "seeding", "which_src"}
 

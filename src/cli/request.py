@@ -27,7 +27,9 @@ _SHORT = {"model.semi": "model.semi.method", "launcher": "hydra/launcher", "swee
           "sweep.subdir": "hydra.sweep.subdir", "sweep/sampler": "hydra/sweeper/sampler",
           "sweep/pruner": "hydra/sweeper/pruner"}  # fmt: skip
 # By command: keys that are a path or a list of paths; and what is a list there, while Hydra takes its name for a group's.
-_LISTED_PATHS = {"compare": ("a", "b"), "evaluate": ("ckpt",), "predict": ("ckpt",)}
+_LISTED_PATHS = {
+    "compare": ("a", "b"), "evaluate": ("ckpt",), "predict": ("ckpt",), "audit": ("ckpt",), "select": ("ckpt",),
+}  # fmt: skip
 _LISTS = {"evaluate": {"metrics": "metrics.of"}}
 # By command: the key that a plain argument, which is a folder, is the value of.
 _PLAIN = {"report": "dir", "verify": "run", "pack": "run"}

@@ -18,6 +18,7 @@ from src.training.scored_on import data_of, trainer_of, with_trained
 
 if TYPE_CHECKING:
     from src.data.datamodule import SegmentationDataModule
+    from src.data.samples import Split
     from src.distributed.supervision import RankSupervisor
     from src.models.base import Segmenter
     from src.training.measuring import Measuring
@@ -105,8 +106,13 @@ def _score(asked: Evaluation, opened: Opened, ranks: RankSupervisor, prints: boo
     return results
 
 
-def open_checkpoint(asked: Evaluation, typed: Collection[str] | None = None) -> Opened:
+def open_checkpoint(
+    asked: Evaluation, typed: Collection[str] | None = None, splits: tuple[Split, ...] | None = None
+) -> Opened:
     """Builds the model and opens the splits, and checks that they fit one another.
+
+    Args:
+        splits: in place of those that are asked for.
 
     Raises:
         UserError: they do not.
@@ -118,6 +124,7 @@ def open_checkpoint(asked: Evaluation, typed: Collection[str] | None = None) -> 
     from src.training.library_messages import quiet
 
     quiet()
+    opened_splits: tuple[Split, ...] = tuple(asked.splits) if splits is None else splits
     files = files_of(asked.ckpt)
     file, packages = files[0], asked.trust or ()
     model, trained = segmenter_of(files, packages, scored=True)
@@ -132,10 +139,10 @@ def open_checkpoint(asked: Evaluation, typed: Collection[str] | None = None) -> 
     datamodule = build.build_data(data, trained.seed, use_depth=trained.tasks.use_depth, trust=trust)
     if chosen is None:
         for one in files:
-            for note in check_unseen(datamodule.source, asked.splits, checkpoints.samples_of(one), str(one)):
+            for note in check_unseen(datamodule.source, opened_splits, checkpoints.samples_of(one), str(one)):
                 _log.warning("%s", note)
-    datamodule.prepare(tuple(asked.splits))
-    for split in asked.splits:
+    datamodule.prepare(opened_splits)
+    for split in opened_splits:
         source = datamodule.source(split)
         given = Images.of_source(source)
         if reason := model.images.contradiction(given):
