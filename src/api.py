@@ -25,7 +25,7 @@ from src.inference.devices import MIXED, autocast, usable_device
 from src.inference.drawing import as_picture, overlay
 from src.inference.photos import Cut, Put, predict_maps
 from src.models.base import Segmenter
-from src.storage import checkpoints
+from src.storage import checkpoints, published
 from src.training.build import model_from_checkpoint
 
 __all__ = ["Segmentation", "TrainedSegmenter", "load"]
@@ -41,23 +41,32 @@ def load(
     precision: str | None = None,
     trust: Sequence[str] = (),
     batch_size: int = 4,
+    revision: str | None = None,
 ) -> TrainedSegmenter:
-    """A segmenter from a run folder (its best checkpoint) or a checkpoint file, ready to predict.
+    """A segmenter from a run folder (its best checkpoint), a checkpoint file, or what `src.publish` made, ready to predict.
 
     Args:
-        place: the folder or file.
+        place: the folder or file, or `hf:OWNER/NAME` of the hub.
         device: in torch's words: "cpu", "cuda:1"; "auto" takes the machine's accelerator.
         precision: "bf16-mixed" or "16-mixed"; None and "32-true" compute in float32.
         trust: your packages of which the checkpoint's config may build too.
         batch_size: the most images of one size that go through the network together.
+        revision: of the hub's model: a branch, a tag or a commit.
 
     Raises:
         UserError: there is no such checkpoint, it cannot be trusted, or the device or the precision is none.
     """
-    if isinstance(place, str) and (scheme := _SCHEME.match(place)) is not None and not Path(place).exists():
+    on_hub = isinstance(place, str) and place.startswith(published.SCHEME)
+    scheme = None if on_hub or not isinstance(place, str) or Path(place).exists() else _SCHEME.match(place)
+    if scheme is not None:
         raise UserError(
-            f"load: {shown(place)}: {scheme[0]} is no place that is read; give a run folder or a checkpoint file"
+            f"load: {shown(str(place))}: {scheme[0]} is no place that is read; give a run folder, a checkpoint file or "
+            "hf:OWNER/NAME"
         )
+    if revision is not None:
+        if not on_hub:
+            raise UserError("revision: is of a model of the hub, hf:OWNER/NAME; leave it out")
+        place = f"{place}@{revision}"
     if precision not in (None, "32-true", "32", *MIXED):
         raise UserError(
             f"precision: predicting in {shown(str(precision))} is not possible; take 32-true, {', '.join(MIXED)}"
