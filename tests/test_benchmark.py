@@ -57,7 +57,7 @@ def test_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_what_cannot_be_run_is_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxscript", None)  # not installed
+    monkeypatch.setitem(sys.modules, "onnx", None)  # not installed
     found = run(tmp_path, "network=tiny", "ways=[onnx,eager]", "sizes=[[32,32]]")
     onnx, eager = found["rows"]
     assert onnx["milliseconds"] is None and 'pip install -e ".[onnx]"' in onnx["failed"] and "\n" not in onnx["failed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import gc
 import statistics
@@ -80,7 +81,8 @@ class Runners:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             needs(package, "onnx")
         if self._onnx is None:
-            program = graph.traced(self._model.cpu(), self._size, own_pooling=self._size is None)
+            on_cpu = copy.deepcopy(self._model).cpu()
+            program = graph.traced(on_cpu, self._size, own_pooling=self._size is None)
             self._onnx = formats.as_onnx(program)
         graphs = self._onnx
         if way == "int8":
@@ -99,10 +101,12 @@ class Runners:
 
     @property
     def _providers(self) -> list[str]:
-        import onnxruntime
+        found: list[str] = []
+        if self.device.type == "cuda":
+            with contextlib.suppress(ImportError):
+                import onnxruntime
 
-        own = {"cuda": "CUDAExecutionProvider"}.get(self.device.type)
-        found = [own] if own is not None and own in onnxruntime.get_available_providers() else []
+                found = [one for one in onnxruntime.get_available_providers() if one == "CUDAExecutionProvider"]
         return [*found, "CPUExecutionProvider"]
 
 
@@ -144,7 +148,8 @@ def _fill(
                     runs[row.way](images[row.way])
                 with peak(torch.device(row.device)) as used:
                     runs[row.way](images[row.way])
-                row.memory = used()
+                told = torch.device(row.device).type == images[row.way].device.type  # not of ONNX Runtime on a GPU
+                row.memory = used() if told else None
             except Exception as error:
                 row.failed = reason_of(error)
                 tell(f"{row.way}, {row.height}x{row.width}, batch {row.batch}: {row.failed}")
