@@ -101,7 +101,7 @@ def test_the_ways_give_the_same() -> None:
     runners = Runners(model, torch.device("cpu"), (32, 48), 1)
     image = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
     with torch.inference_mode():
-        eager, onnx = (runners.make(way)(image) for way in ("eager", "onnx"))  # type: ignore[arg-type]
+        eager, onnx = (runners.make(way)(image) for way in ("eager", "onnx"))
     assert torch.allclose(eager, onnx, atol=1e-4)
 
 

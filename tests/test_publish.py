@@ -145,13 +145,13 @@ def test_to_the_hub_and_back(server: Hub, run_dir: Path, tmp_path: Path, monkeyp
 
 def test_what_the_hub_has_not(server: Hub) -> None:
     server.repos["me/other"] = [{"pytorch_model.bin": b"x"}]
-    for words, place, options in (
-        ("no such model, or none that you may see", "hf:me/none", {}), ("it has no revision v9", "hf:me/other@v9", {}),
-        ("no config.json and model.safetensors", "hf:me/other", {}), ("is no model of the hub", "hf:me", {}),
-        ("revision: is of a model of the hub", "somewhere", {"revision": "v1"}),
+    for words, place, revision in (
+        ("no such model, or none that you may see", "hf:me/none", None), ("it has no revision v9", "hf:me/other@v9", None),
+        ("no config.json and model.safetensors", "hf:me/other", None), ("is no model of the hub", "hf:me", None),
+        ("revision: is of a model of the hub", "somewhere", "v1"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
-            load(place, device="cpu", **options)
+            load(place, device="cpu", revision=revision)
 
 
 def test_without_network_it_is_said_at_once(
