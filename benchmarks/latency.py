@@ -1,11 +1,12 @@
-"""What networks cost: parameters, multiplications, time of one image on one thread of this CPU, and, of runs, their mIoU.
+"""Networks beside one another: parameters, multiplications, time of an image on one thread of this CPU, mIoU of runs.
 
 python benchmarks/latency.py NETWORK … [--size 512 1024] [--runs NETWORK=RUN_DIR …] [--json FILE] [--plot FILE]
 
 A NETWORK is the name of an option of `network=`, and what is changed of it: `pidnet`, "deeplabv3plus network.encoder=resnet18".
 Weights are random. Rounds are interleaved, one image of each network in each, so that what slows the machine slows all; the
 time is that of the CPU, and the ratio is the median of the rounds' ratios to the first network's. The plot is mIoU against
-time where there are runs, and time against multiplications where there are none.
+time where there are runs, and time against multiplications where there are none. What one network costs by
+size, batch and runtime says `python -m src.benchmark`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from src.cli.command import compose
+from src.sharing.cost import counted
 from src.training.build import make
 
 
@@ -55,27 +56,15 @@ def built(network: str, classes: int) -> nn.Module:
     return module.eval().to(memory_format=torch.channels_last)
 
 
-def predicting(network: str, classes: int, image: Tensor) -> Cost:
-    """Counted on the meta device; heads that only train are left out."""
-    module = built(network, classes).to("meta")
-    reached: set[int] = set()
-    hooks = [
-        part.register_forward_hook(lambda part, _, __: reached.update(map(id, part.parameters(recurse=False))))
-        for part in module.modules()
-    ]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(image.to("meta"))
-    for hook in hooks:
-        hook.remove()
-    parameters = sum(p.numel() for p in module.parameters() if id(p) in reached)
-    return Cost(network, parameters / 1e6, counter.get_total_flops() / 2e9)
-
-
 def measure(networks: list[str], classes: int, size: tuple[int, int], rounds: int) -> list[Cost]:
     torch.set_num_threads(1)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    costs = [predicting(network, classes, image) for network in networks]
     modules = [built(network, classes) for network in networks]
+    counts = [counted(module, 3, size) for module in modules]
+    costs = [
+        Cost(network, found.parameters / 1e6, found.multiplications / 1e9)
+        for network, found in zip(networks, counts, strict=True)
+    ]
     image = image.contiguous(memory_format=torch.channels_last)
     times: list[list[float]] = [[] for _ in modules]
     with torch.inference_mode():

@@ -25,6 +25,7 @@ from src.inference.devices import MIXED, autocast, usable_device
 from src.inference.drawing import as_picture, overlay
 from src.inference.photos import Cut, Put, predict_maps
 from src.models.base import Segmenter
+from src.storage import published
 from src.training.ensembles import files_of, segmenter_of
 
 __all__ = ["Segmentation", "TrainedSegmenter", "load"]
@@ -40,15 +41,17 @@ def load(
     precision: str | None = None,
     trust: Sequence[str] = (),
     batch_size: int = 4,
+    revision: str | None = None,
 ) -> TrainedSegmenter:
-    """A segmenter from a run folder (its best checkpoint) or a checkpoint file, ready to predict.
+    """A segmenter from a run folder (its best checkpoint), a checkpoint file, or what `src.publish` made, ready to predict.
 
     Args:
-        place: the folder or file; of a list the mean of their probabilities is predicted.
+        place: the folder or file, or `hf:OWNER/NAME` of the hub; of a list the mean of their probabilities is predicted.
         device: in torch's words: "cpu", "cuda:1"; "auto" takes the machine's accelerator.
         precision: "bf16-mixed" or "16-mixed"; None and "32-true" compute in float32.
         trust: your packages of which the checkpoint's config may build too.
         batch_size: the most images of one size that go through the network together.
+        revision: of the hub's model: a branch, a tag or a commit.
 
     Raises:
         UserError: there is no such checkpoint, it cannot be trusted, or the device or the precision is none.
@@ -57,10 +60,16 @@ def load(
     if not places:
         raise UserError("load: an empty list; give a run folder or a checkpoint file")
     for one in places:
-        if (scheme := _SCHEME.match(one)) is not None and not Path(one).exists():
+        on_hub = one.startswith(published.SCHEME)
+        if not on_hub and (scheme := _SCHEME.match(one)) is not None and not Path(one).exists():
             raise UserError(
-                f"load: {shown(one)}: {scheme[0]} is no place that is read; give a run folder or a checkpoint file"
+                f"load: {shown(one)}: {scheme[0]} is no place that is read; give a run folder, a checkpoint file or "
+                "hf:OWNER/NAME"
             )
+        if revision is not None and not (on_hub and len(places) == 1):
+            raise UserError("revision: is of one model of the hub, hf:OWNER/NAME; leave it out")
+    if revision is not None:
+        places = [f"{places[0]}@{revision}"]
     if precision not in (None, "32-true", "32", *MIXED):
         raise UserError(
             f"precision: predicting in {shown(str(precision))} is not possible; take 32-true, {', '.join(MIXED)}"

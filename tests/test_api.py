@@ -86,7 +86,7 @@ def test_what_is_wrong_is_said(run_dir: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words):
             segmenter.predict(image)  # type: ignore[call-overload]
     for words, place, options in (
-        ("hf: is no place that is read", "hf:me/name", {}), ("s3: is no place", "s3://a/b", {}),
+        ("s3: is no place", "s3://a/b", {}),
         ("there is no file", "none", {}), ("cannot be used", str(run_dir), {"device": "cuda:77"}),
         ("precision: predicting in 64", str(run_dir), {"precision": "64"}),
     ):  # fmt: skip

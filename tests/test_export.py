@@ -1,21 +1,30 @@
-"""Exported files give the checkpoint's logits for images of any size, and know their classes."""
+"""Exported files give the checkpoint's logits or labels for images of any size, and know their classes."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
+from src import load
 from src.cli.command import compose
 from src.errors import UserError
 from src.export import export
+from src.sharing.graph import largest_difference, pooled, traced
 from src.storage.checkpoints import find
 from src.train import train
 from src.training.build import model_from_checkpoint
-from tests.conftest import settings
+from tests.conftest import ROOT, settings
+
+PAGE = ROOT / "docs/sharing.md"
 
 
 def trained(folder: Path, *overrides: str) -> Path:
@@ -38,10 +47,16 @@ def expected(run_dir: Path, image: torch.Tensor) -> torch.Tensor:
         return model.logits(image)
 
 
-def test_onnx(run_dir: Path, tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    file = tmp_path / "ü/model.onnx"
+@pytest.fixture(scope="module")
+def onnx_file(run_dir: Path) -> Path:
+    pytest.importorskip("onnxruntime")
+    file = run_dir / "ü/model.onnx"
     assert export(exporting(f"ckpt={run_dir}", f"output='{file}'")) < 1e-4
+    return file
+
+
+def test_onnx(run_dir: Path, onnx_file: Path) -> None:
+    onnxruntime, file = pytest.importorskip("onnxruntime"), onnx_file
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     image = torch.randint(0, 256, (3, 3, 45, 87), dtype=torch.uint8)
     (logits,) = session.run(None, {"image": image.numpy()})
@@ -95,16 +110,140 @@ def test_a_network_whose_further_heads_only_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_size_where_any_does_not_go(tmp_path: Path) -> None:
-    """UPerNet pools to fixed grids, which ONNX cannot for sizes unknown."""
+@pytest.mark.parametrize("network", ["upernet", "pspnet"])
+def test_networks_that_pool_to_grids(tmp_path: Path, network: str) -> None:
+    """Torch's exporter freezes adaptive pooling to the cells of the traced size, which another size has not."""
     pytest.importorskip("onnxruntime")
-    run_dir = trained(tmp_path / "run", "network=upernet", "data.dataset.width=64", "data.crop=null")
-    file = tmp_path / "model.onnx"
+    options = ["network.encoder=resnet18", "data.dataset.width=64", "data.crop=null"]
+    run_dir = trained(tmp_path / "run", f"network={network}", *options)
+    assert export(exporting(f"ckpt={run_dir}", f"output={tmp_path}/model.onnx")) < 1e-3
+    assert (tmp_path / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (6, 6), (5, 2)])
+def test_pooling_as_products(size: tuple[int, int]) -> None:
+    image = torch.rand(2, 3, 11, 24, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(pooled(image, size), F.adaptive_avg_pool2d(image, size), atol=1e-6)
+
+
+def test_one_size_where_any_does_not_go(run_dir: Path) -> None:
+    """What cannot be traced for any size says so."""
+
+    class OfOneSize(torch.nn.Module):
+        def __init__(self, height: int, width: int) -> None:
+            super().__init__()
+            self.positions = torch.nn.Parameter(torch.zeros(1, 3, height, width))
+
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": image + self.positions}
+
+    model, _ = model_from_checkpoint(find(str(run_dir)))
+    model.ema = None
+    model.network = OfOneSize(70, 133)
     with pytest.raises(UserError, match=r"cannot be exported .*; try it for one size, e\.g\. size=\[512,512\]"):
-        export(exporting(f"ckpt={run_dir}", f"output={file}"))
-    assert not file.exists()
-    assert export(exporting(f"ckpt={run_dir}", f"output={file}", "size=[64,96]")) < 1
-    assert file.is_file()
+        traced(model, None)
+    model.network = OfOneSize(64, 96)
+    assert traced(model, (64, 96)) is not None
+
+
+def test_the_lines_of_the_page(run_dir: Path, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are run as they stand; the classes are those of `load`, on 99.9 % of pixels or more."""
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+               if "import onnxruntime" in block)  # fmt: skip
+    assert len([line for line in code.splitlines() if line.strip()]) <= 13
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(onnx_file, "model.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (75, 110, 3), np.uint8)
+    Image.fromarray(pixels).resize((220, 150)).save("photo.jpg")
+    found: dict[str, Any] = {}
+    exec(code, found)
+    expected = load(run_dir, device="cpu").predict("photo.jpg")
+    assert (found["mask"] == expected.mask).mean() >= 0.999
+    assert tuple(found["names"]) == expected.names
+    assert np.array_equal(np.asarray(Image.open("mask.png")), found["colors"][found["mask"]])
+    about = {key: json.loads(value) for key, value in found["about"].items()}
+    assert about["input"] == {
+        "name": "image", "layout": "NCHW", "dtype": "uint8", "channels": 3, "range": [0.0, 255.0], "size": None,
+    }  # fmt: skip
+    assert about["output"]["name"] == "logits" and about["inference"]["mode"] == "whole"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [
+    ["argmax=true"], ["argmax=true", "opset=20"], ["precision=fp16"], ["precision=fp16", "argmax=true"],
+    ["precision=int8", "calibration_images=4"], ["precision=int8", "argmax=true", "size=[64,96]"],
+], ids=" ".join)  # fmt: skip
+def test_ways_of_onnx(run_dir: Path, tmp_path: Path, given: list[str]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = tmp_path / "model.onnx"
+    sizes = ["data.root=null"] if "precision=int8" in given else []
+    export(exporting(f"ckpt={run_dir}", f"output={file}", *given, *sizes))
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    image = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    (answer,) = session.run(None, {"image": image.numpy()})
+    labels = answer if "argmax=true" in given else answer.argmax(1)
+    told = json.loads(session.get_modelmeta().custom_metadata_map["output"])
+    assert (str(answer.dtype), session.get_outputs()[0].name) == (told["dtype"], told["name"])
+    wanted = expected(run_dir, image).argmax(1).numpy()
+    least = 0.9 if "precision=int8" in given else 0.99 if "precision=fp16" in given else 0.999
+    assert labels.shape == wanted.shape and (labels == wanted).mean() >= least
+    if "opset=20" in given:
+        import onnx
+
+        assert onnx.load(file).opset_import[0].version == 20
+    if "precision=int8" in given:
+        cost = json.loads((tmp_path / "model.onnx.json").read_text("utf-8"))
+        assert cost["miou_lost"] == pytest.approx(cost["checkpoint"]["miou"] - cost["file"]["miou"])
+        assert abs(cost["miou_lost"]) < 0.05
+        assert any(node.op_type == "QuantizeLinear" for node in __import__("onnx").load(file).graph.node)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_openvino(run_dir: Path, tmp_path: Path, precision: str) -> None:
+    openvino = pytest.importorskip("openvino")
+    file = tmp_path / "model.xml"
+    export(exporting(f"ckpt={run_dir}", f"output={file}", "format=openvino", "argmax=true", f"precision={precision}"))
+    read = openvino.Core().read_model(file)
+    image = torch.randint(0, 256, (1, 3, 45, 87), dtype=torch.uint8)
+    labels = openvino.compile_model(read, "CPU")({"image": image.numpy()})["labels"]
+    wanted = expected(run_dir, image).argmax(1).numpy()
+    assert labels.dtype == np.uint8 and (labels == wanted).mean() >= (0.9 if precision == "int8" else 0.999)
+    assert json.loads(read.get_rt_info(["pixelwise", "names"]).value)[:2] == ["background", "disk"]
+    assert sorted(one.suffix for one in tmp_path.iterdir() if one.suffix != ".json") == [".bin", ".xml"]
+
+
+def test_labels_of_pt2_in_half_precision(run_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.pt2"
+    export(exporting(f"ckpt={run_dir}", f"output={file}", "format=pt2", "argmax=true", "precision=fp16"))
+    program = torch.export.load(file)
+    assert {value.dtype for key, value in program.state_dict.items() if "network" in key and "weight" in key} == {
+        torch.float16
+    }
+    image = torch.randint(0, 256, (1, 3, 45, 87), dtype=torch.uint8)
+    labels = program.module(check_guards=False)(image)
+    assert labels.dtype == torch.uint8
+    assert (labels == expected(run_dir, image).argmax(1)).float().mean() >= 0.99
+
+
+def test_a_file_that_gives_something_else_is_not_kept() -> None:
+    image, logits = torch.zeros(1, 3, 4, 4), torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 4, 4)
+    assert largest_difference(lambda _: logits + 1e-5, [(image, logits)], "fp32", argmax=False) < 2e-5
+    assert largest_difference(lambda _: torch.zeros(1, 4, 4), [(image, logits)], "fp32", argmax=True) == 0
+    for given, precision, argmax in (
+        (logits + 0.01, "fp32", False), (torch.ones(1, 4, 4), "fp32", True), (logits[..., :2], "int8", False),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match="gives other logits for 4x4"):
+            largest_difference(lambda _, given=given: given, [(image, logits)], precision, argmax)  # type: ignore[misc]
+
+
+def test_what_does_not_go_together() -> None:
+    for words, given in (
+        ("opset: is ONNX's", ["format=pt2", "opset=20"]), ("precision: int8 is made by ONNX", ["format=pt2", "precision=int8"]),
+        ("data: only precision=int8 reads images", ["data.root=x"]), ("end the name in .xml", ["format=openvino"]),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            export(exporting("ckpt=x", "output=y", *given))
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
@@ -112,5 +251,5 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="predicts by drawing noise"):
         export(exporting(f"ckpt={run_dir}", f"output={tmp_path}/model.pt2", "format=pt2"))
     assert not (tmp_path / "model.pt2").exists()
-    with pytest.raises(UserError, match="format: should be 'onnx' or 'pt2'"):
+    with pytest.raises(UserError, match="format: should be 'onnx', 'pt2' or 'openvino'"):
         export(exporting("ckpt=x", "output=y", "format=tflite"))

@@ -222,7 +222,7 @@ def _not_taken(group: str, config_name: str) -> str:
     """What is said of a group that a command has no use for."""
     if not (CONFIG_DIR / group).is_dir():
         return f"{group}: no such key (python -m src.{config_name} --help lists them)"
-    of_checkpoint = config_name in ("evaluate", "predict", "export", "audit", "select")
+    of_checkpoint = config_name in ("evaluate", "predict", "export", "publish", "audit", "select")
     if group == "trainer":
         why = "what it does it does on the CPU"
     elif of_checkpoint and group in ("model", "network", "discriminator", "loss", "tasks", "data"):

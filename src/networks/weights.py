@@ -270,7 +270,7 @@ def downloaded(
         UserError: `what` could not be loaded, with the reason and the `mend`.
     """
     try:
-        with _offline_at_once():
+        with offline_at_once():
             return load()
     except Exception as error:  # each library and each network fails with errors of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
@@ -278,7 +278,7 @@ def downloaded(
 
 
 @contextmanager
-def _offline_at_once() -> Iterator[None]:
+def offline_at_once() -> Iterator[None]:
     """The hub's client tries again for half a minute where there is no network: then it is told so beforehand."""
     import huggingface_hub.constants as hub
 

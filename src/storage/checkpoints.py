@@ -24,7 +24,7 @@ from src.data.trained_on import CHECKPOINT_KEY as KEY
 from src.errors import UserError
 from src.files.atomic import write_atomically
 from src.files.untrusted import check_plain, inside, shown
-from src.storage import run_folder, torch_files
+from src.storage import published, run_folder, torch_files
 from src.storage.checkpoint_states import StateCheck, check_states
 from src.storage.run_config import refuse_places
 from src.storage.trust import Trust, check_targets, options
@@ -137,17 +137,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def find(given: str, prefer: tuple[str, ...] = (run_folder.BEST, run_folder.LAST)) -> Path:
-    """The checkpoint file that `ckpt=` names: a file, or a run folder whose best one is taken.
+    """The checkpoint file that `ckpt=` names: a file, a run folder whose best one is taken, or what `src.publish` made, in a
+    folder or on the hub (`hf:OWNER/NAME`), whose weights are taken.
 
     Raises:
         UserError: there is none.
     """
     path = Path(given).expanduser()
+    if given.startswith(published.SCHEME) and not path.exists():
+        return published.of_hub(given)
     if path.is_dir():
-        run_folder.check_own(path, (run_folder.CHECKPOINTS,))
+        run_folder.check_own(path, (run_folder.CHECKPOINTS, published.WEIGHTS, published.DESCRIPTION))
         for name in prefer:
             if inside(path, name).is_file():
                 return path / name
+        if (path / published.WEIGHTS).is_file() and (path / published.DESCRIPTION).is_file():
+            return path / published.WEIGHTS
         raise UserError(f"ckpt: {path} has no {' or '.join(prefer)}; give a run folder or a checkpoint file")
     if not path.is_file():
         raise UserError(f"ckpt: there is no file {path}; give a run folder or a checkpoint file")
@@ -163,7 +168,8 @@ def read(file: Path) -> dict[str, Any]:
         UserError: the file is no checkpoint, is truncated, or wants to run code.
     """
     try:
-        content = torch_files.load(file, f"ckpt: {file}")
+        is_published = file.name == published.WEIGHTS
+        content = published.read(file) if is_published else torch_files.load(file, f"ckpt: {file}")
     except FileNotFoundError:
         raise UserError(f"ckpt: there is no file {file}") from None
     if not isinstance(content, dict) or not isinstance(content.get(KEY), dict) or "state_dict" not in content:

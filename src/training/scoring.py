@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from src.config.evaluation import ChosenData, Evaluation
 from src.config.parts import Trainer, filled
+from src.config.settings import Trained
 from src.errors import UserError
 from src.files.untrusted import shown
 from src.storage import run_folder
@@ -37,6 +38,7 @@ class Opened:
         on: where it is scored, and in what precision.
         root: of the data.
         as_trained: whether data, protocol and precision are those of the run that made it.
+        trained: what that run was trained with.
     """
 
     files: tuple[Path, ...]
@@ -45,6 +47,7 @@ class Opened:
     on: Trainer
     root: str | None
     as_trained: bool
+    trained: Trained
 
 
 def score(
@@ -158,7 +161,7 @@ def open_checkpoint(
     if machine.is_main_process() and trained_in != on.precision:
         _log.info("trainer.precision=%s (trained with %s)", on.precision, shown(str(trained_in)))
     as_trained = chosen is None and model.protocols == own_protocols and trained_in == on.precision
-    return Opened(files, model, datamodule, on, data.root, as_trained)
+    return Opened(files, model, datamodule, on, data.root, as_trained, trained)
 
 
 def _measuring(asked: Evaluation, opened: Opened) -> Measuring:
