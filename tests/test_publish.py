@@ -148,7 +148,7 @@ def test_what_the_hub_has_not(server: Hub) -> None:
     for words, place, revision in (
         ("no such model, or none that you may see", "hf:me/none", None), ("it has no revision v9", "hf:me/other@v9", None),
         ("no config.json and model.safetensors", "hf:me/other", None), ("is no model of the hub", "hf:me", None),
-        ("revision: is of a model of the hub", "somewhere", "v1"),
+        ("revision: is of one model of the hub", "somewhere", "v1"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             load(place, device="cpu", revision=revision)
