@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from src.errors import UserError
@@ -17,8 +18,25 @@ def needs(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise UserError(
-            f"{package} is needed for this and cannot be imported ({error}); in the project's folder: "
-            f'pip install -e ".[{extra}]"'
-        ) from None
+        raise _absent(module, extra, str(error), "this") from None
+
+
+def check_installed(module: str, extra: str, what: str) -> None:
+    """Checks that a package is there without importing it.
+
+    Args:
+        what: the key that needs it.
+
+    Raises:
+        UserError: it is not; names the extra that brings it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise _absent(module, extra, "it is not installed", what)
+
+
+def _absent(module: str, extra: str, why: str, what: str) -> UserError:
+    package = module.partition(".")[0]
+    return UserError(
+        f"{package} is needed for {what} and cannot be imported ({why}); in the project's folder: "
+        f'pip install -e ".[{extra}]"'
+    )
