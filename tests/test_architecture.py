@@ -16,9 +16,22 @@ from tests.conftest import ROOT, environment
 # no commands are the ground. `sweep` starts runs as processes, so it lies below `training`, which asks it for its trial.
 ROOMS = [
     "", "files", "metrics", "config", "distributed", "losses", "data", "tasks", "networks", "optimization", "inference",
-    "models", "storage", "provenance", "evaluation", "loggers", "callbacks", "cli", "sweep", "reporting", "training", "commands",
+    "models", "storage", "provenance", "evaluation", "loggers", "callbacks", "cli", "sweep", "reporting", "training",
+    "commands",
 ]  # fmt: skip
-COMMANDS = {"train", "evaluate", "compare", "predict", "export", "report", "inspect", "optimize", "verify", "pack"}
+COMMANDS = {
+    "train",
+    "evaluate",
+    "compare",
+    "predict",
+    "export",
+    "report",
+    "inspect",
+    "optimize",
+    "verify",
+    "pack",
+    "demo",
+}
 DOORS = {"api"}  # what `src/__init__.py` opens to Python programs; it stands where the commands do
 GROUND = {"errors", "optional_packages", "seeding", "which_src"}
 
