@@ -184,7 +184,7 @@ class TrainedSegmenter:
         """The entropy of each pixel of a raw image [1, C, H, W], as `Segmentation.uncertainty` has it."""
         with autocast(self.device, self._precision):
             (maps,) = predict_maps(self.model, self.device, image, Cut(), uncertainty=True)
-        return maps["entropy"].astype(np.float32) / 255
+        return maps["entropy"].astype(np.float32) / np.float32(255)
 
     def _predicted(self, raw: list[Tensor]) -> list[Segmentation]:
         masks = self.masks(torch.stack(raw) if len(raw) > 1 else raw[0][None])

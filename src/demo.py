@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # a config error must not wait for torch
     import numpy as np
     import numpy.typing as npt
 
-    from src.api import Segmentation, TrainedSegmenter
+    from src import Segmentation, TrainedSegmenter
 
     Picture = npt.NDArray[np.uint8]
 

@@ -18,7 +18,11 @@ def needs(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise _absent(module, extra, str(error), "this") from None
+        package = module.partition(".")[0]
+        raise UserError(
+            f"{package} is needed for this and cannot be imported ({error}); in the project's folder: "
+            f'pip install -e ".[{extra}]"'
+        ) from None
 
 
 def check_installed(module: str, extra: str, what: str) -> None:
@@ -31,12 +35,6 @@ def check_installed(module: str, extra: str, what: str) -> None:
         UserError: it is not; names the extra that brings it.
     """
     if importlib.util.find_spec(module) is None:
-        raise _absent(module, extra, "it is not installed", what)
-
-
-def _absent(module: str, extra: str, why: str, what: str) -> UserError:
-    package = module.partition(".")[0]
-    return UserError(
-        f"{package} is needed for {what} and cannot be imported ({why}); in the project's folder: "
-        f'pip install -e ".[{extra}]"'
-    )
+        raise UserError(
+            f'{module} is needed for {what} and is not installed; in the project\'s folder: pip install -e ".[{extra}]"'
+        )

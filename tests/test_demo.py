@@ -121,7 +121,9 @@ def test_the_package_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "gradio" else find(name, *more)
     )
-    with pytest.raises(UserError, match=r'gradio is needed for src.demo .*: pip install -e "\.\[demo\]"'):
+    with pytest.raises(
+        UserError, match=r'gradio is needed for src.demo and is not installed; .*: pip install -e "\.\[demo\]"'
+    ):
         Demo.of(compose("demo", ["ckpt=x"]))
 
 

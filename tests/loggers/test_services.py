@@ -128,6 +128,6 @@ def test_a_package_that_is_not_there_is_named_at_once(
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == logger else find(name, *more))
-    said = rf'{logger} is needed for logger\.{logger} and cannot be imported .*: pip install -e "\.\[{logger}\]"'
+    said = rf'{logger} is needed for logger\.{logger} and is not installed; .*: pip install -e "\.\[{logger}\]"'
     with pytest.raises(UserError, match=said):
         check(settings(tmp_path, f"logger={logger}"))

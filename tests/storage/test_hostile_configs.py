@@ -125,7 +125,7 @@ HOSTILE: dict[str, tuple[Callable[[Config], str | None], str]] = {
     "our logger, online": (
         put(logger__x={"_target_": "src.loggers.wandb.WandB", "mode": "online"} | HERE), "would send the run away"),
     "our logger at a server": (
-        put(logger__x={"_target_": "src.loggers.mlflow.MLflow", "server": "http://x"} | HERE), "no URL is taken"),
+        put(logger__x={"_target_": "src.loggers.mlflow.MLflow", "server": "http://x"} | HERE), "would write to"),
     "a trainer that uploads": (put(trainer__model_registry="x/y"), "the key trainer.model_registry"),
     "a trainer with plugins": (put(trainer__plugins=["x"]), "the key trainer.plugins"),
     "a logger elsewhere": (put(logger__tensorboard__save_dir="/x"), "would write to '/x'"),
