@@ -2,6 +2,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from src.api import Segmentation as Segmentation
+    from src.api import TrainedSegmenter as TrainedSegmenter
     from src.api import load as load
 
 # Whatever library opens a file for us, in this process or its workers: tensors and plain data only, no pickled code.
@@ -14,9 +16,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 
 def __getattr__(name: str) -> object:
-    """`from src import load` (see `src.api`), which imports torch only then."""
-    if name == "load":
-        from src.api import load
+    """`from src import load`, or a class of what it gives (see `src.api`), which imports torch only then."""
+    if name in ("load", "Segmentation", "TrainedSegmenter"):
+        from src import api
 
-        return load
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

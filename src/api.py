@@ -108,12 +108,22 @@ class Segmentation:
         self._segmenter.masks(self._image[None], [put])
         return found
 
+    @property
+    def uncertainty(self) -> npt.NDArray[np.float32]:
+        """The entropy of each pixel's probabilities as a share of the largest one, log K: float32 [H, W] in 0 … 1, in steps of
+        1/255; predicted when it is asked for and not kept."""
+        return self._segmenter.entropy(self._image[None])
+
+    @property
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """The image itself, RGB uint8 [H, W, 3]."""
+        return as_picture(self._image.numpy(), self._segmenter.model.intensity)
+
     def overlay(self, opacity: float = 0.5) -> npt.NDArray[np.uint8]:
         """The classes' colours over the image, RGB uint8 [H, W, 3]."""
         if not 0 <= opacity <= 1:
             raise UserError(f"opacity: {opacity} is not between 0 and 1")
-        picture = as_picture(self._image.numpy(), self._segmenter.model.intensity)
-        return overlay(picture, self.mask, self._segmenter.labels, opacity)
+        return overlay(self.picture, self.mask, self._segmenter.labels, opacity)
 
 
 class TrainedSegmenter:
@@ -181,6 +191,12 @@ class TrainedSegmenter:
         with autocast(self.device, self._precision):
             found = predict_maps(self.model, self.device, images, Cut(), puts=puts)
         return [maps["mask"].astype(np.uint8, copy=False) for maps in found]
+
+    def entropy(self, image: Tensor) -> npt.NDArray[np.float32]:
+        """The entropy of each pixel of a raw image [1, C, H, W], as `Segmentation.uncertainty` has it."""
+        with autocast(self.device, self._precision):
+            (maps,) = predict_maps(self.model, self.device, image, Cut(), uncertainty=True)
+        return maps["entropy"].astype(np.float32) / np.float32(255)
 
     def _predicted(self, raw: list[Tensor]) -> list[Segmentation]:
         masks = self.masks(torch.stack(raw) if len(raw) > 1 else raw[0][None])

@@ -32,7 +32,7 @@ def settings(run_dir: Path, *overrides: str, small: bool = True) -> dict[str, An
     """The checked-out config of a run whose folder is `run_dir`, as plain containers."""
     composed = copy.deepcopy(_composed(Path.cwd(), (*(SMALL if small else []), *overrides)))
     composed["paths"]["output_dir"] = str(run_dir)
-    for node in (composed["callbacks"].get("checkpoint"), *(composed.get("logger") or {}).values()):
+    for node in (*composed["callbacks"].values(), *(composed.get("logger") or {}).values()):
         for key in ("run_dir", "save_dir"):
             if node and key in node:
                 node[key] = f"{run_dir}{node[key]}"

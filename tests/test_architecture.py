@@ -16,12 +16,12 @@ from tests.conftest import ROOT, environment
 # no commands are the ground. `sweep` starts runs as processes, so it lies below `training`, which asks it for its trial.
 ROOMS = [
     "", "files", "metrics", "config", "distributed", "losses", "data", "tasks", "networks", "optimization", "inference",
-    "models", "storage", "provenance", "evaluation", "callbacks", "cli", "sweep", "reporting", "training", "sharing",
+    "models", "storage", "provenance", "evaluation", "loggers", "callbacks", "cli", "sweep", "reporting", "training", "sharing",
     "commands",
 ]  # fmt: skip
 COMMANDS = {
     "train", "evaluate", "compare", "predict", "export", "report", "inspect", "optimize", "verify", "pack", "audit", "select",
-    "benchmark", "publish",
+    "benchmark", "publish", "demo",
 }  # fmt: skip
 DOORS = {"api"}  # what `src/__init__.py` opens to Python programs; it stands where the commands do
 GROUND = {"errors", "optional_packages", "seeding", "which_src"}

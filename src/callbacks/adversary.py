@@ -7,12 +7,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import NonNegativeFloat
 
 from src.callbacks.dashboard import newest_batch
 from src.callbacks.learner import learner
+from src.loggers.boards import tensorboards
 from src.models.base import Segmenter
 from src.models.gan import GANSegmenter
 
@@ -52,9 +52,9 @@ class Adversary(L.Callback):
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if isinstance(trainer.logger, TensorBoardLogger):
+        for logger in tensorboards(trainer):
             for name, scores in learner(pl_module).judged.items():
-                trainer.logger.experiment.add_histogram(
+                logger.experiment.add_histogram(
                     f"train/scores_{name}", scores.flatten().float().cpu(), global_step=newest_batch(trainer)
                 )
         if self._losses and float(torch.stack(self._losses).mean()) < self.won_below:

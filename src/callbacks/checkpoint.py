@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveFloat, PositiveInt
 
 from src.callbacks.learner import learner
 from src.distributed.library_internals import uncount_cut_epoch, uncount_started_batch
 from src.distributed.stop_signals import STOP_SIGNALS
 from src.errors import Interrupted, UserError
-from src.metrics.names import cannot_be, falls
+from src.loggers.boards import tensorboards
+from src.metrics.names import better, cannot_be, direction
+from src.models.learner import Learner
 from src.storage import run_folder
 
 _BATCHES_BETWEEN_LOOKS = 10  # at the clock, where ranks have to agree
@@ -49,7 +50,7 @@ class RunCheckpoint(Checkpoint):
     ) -> None:
         self.run_dir = Path(run_dir)
         self.monitor = monitor
-        self.mode = mode or ("min" if falls(monitor.removeprefix("val/")) else "max")
+        self.mode = direction(monitor, mode)
         self.every_n_steps, self.every_minutes = every_n_steps, every_minutes
         self.best_score: float | None = None
         self.best_results: dict[str, float] = {}
@@ -152,15 +153,18 @@ class RunCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        model = learner(pl_module)
+        self.offer(trainer, learner(pl_module))
+
+    def offer(self, trainer: L.Trainer, model: Learner) -> bool:
+        """Keeps the model as it is as `best.ckpt` if its newest validation is the best so far, and says so."""
         results = model.results["val"]
         score = results.get(self.monitor.removeprefix("val/"))
-        if score is None:
-            return  # a class that this validation has not seen
-        if self.best_score is None or (score > self.best_score if self.mode == "max" else score < self.best_score):
-            model.divergence.check()
-            self.best_score, self.best_results = score, dict(results)
-            trainer.save_checkpoint(self.best, weights_only=False)
+        if score is None or not better(score, self.best_score, self.mode):  # None: a class that it has not seen
+            return False
+        model.divergence.check()
+        self.best_score, self.best_results = score, dict(results)
+        trainer.save_checkpoint(self.best, weights_only=False)
+        return True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save_last(trainer, pl_module)
@@ -173,8 +177,8 @@ class RunCheckpoint(Checkpoint):
         last = self.run_dir / run_folder.LAST
         for logger in trainer.loggers:
             logger.save()  # what was logged before a checkpoint must outlive a kill too
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                logger.experiment.flush()
+        for tensorboard in tensorboards(trainer) if trainer.is_global_zero else ():
+            tensorboard.experiment.flush()
         learner(pl_module).divergence.check()
         if trainer.is_global_zero:
             run_folder.keep_previous(last, self.run_dir / run_folder.PREVIOUS)

@@ -1,4 +1,4 @@
-"""TensorBoard beyond scalars: charts that belong together, the config, the confusion matrix, HPARAMS."""
+"""What loggers show beyond scalars: charts that belong together, the config, the confusion matrix, HPARAMS."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Mapping
 
 import lightning as L
-import yaml
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from src.callbacks.learner import learner
-from src.inference.drawing import confusion_figure
+from src.inference.drawing import as_pixels, confusion_figure
+from src.loggers.base import Status
+from src.loggers.boards import boards, tensorboards
 from src.metrics.names import DICE_FOREGROUND, SCORES, TASK_SCORES, background
 from src.models.base import Segmenter
 
@@ -26,20 +26,19 @@ def newest_batch(trainer: L.Trainer) -> int:
 
 
 class Dashboard(L.Callback):
-    """Lays out TensorBoard's custom scalars (training and validation loss in one chart), and writes the resolved config
-    as text and the confusion matrix as a figure after each validation and test."""
+    """Lays out TensorBoard's custom scalars (training and validation loss in one chart), and gives every logger the
+    resolved config, and the confusion matrix as a picture after each validation and test."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not isinstance(trainer.logger, TensorBoardLogger):
-            return
         model = learner(pl_module)
-        writer = trainer.logger.experiment
         tasks = tuple(model.tasks.by_name) if isinstance(model, Segmenter) and model.tasks is not None else ()
         own = tuple(model.config.get("metrics") or {})
-        writer.add_custom_scalars(_layout(model.label_set.names, len(model.optimized_parts()) > 1, tasks, own))
-        config = yaml.safe_dump(model.config, sort_keys=False)
-        writer.add_text("config", "    " + config.replace("\n", "\n    "))
+        layout = _layout(model.label_set.names, len(model.optimized_parts()) > 1, tasks, own)
+        for logger in tensorboards(trainer):
+            logger.experiment.add_custom_scalars(layout)
+        for board in boards(trainer):
+            board.describe(model.config)
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -52,18 +51,26 @@ class Dashboard(L.Callback):
 
     def _matrix(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         model = learner(pl_module)
-        if isinstance(trainer.logger, TensorBoardLogger) and stage in model.matrices:
-            figure = confusion_figure(model.matrices[stage].numpy(), model.label_set.names)
-            trainer.logger.experiment.add_figure(f"{stage}/confusion", figure, global_step=newest_batch(trainer))
+        if stage not in model.matrices or not (shown := boards(trainer)):
+            return
+        picture = as_pixels(confusion_figure(model.matrices[stage].numpy(), model.label_set.names))
+        for board in shown:
+            board.show(f"{stage}/confusion", picture, newest_batch(trainer))
 
 
 @rank_zero_only
 def log_hparams(trainer: L.Trainer, settings: Mapping[str, object], metrics: Mapping[str, float]) -> None:
-    """Fills the HPARAMS tab: what was chosen, and the best checkpoint's scores under `best/…`."""
-    if isinstance(trainer.logger, TensorBoardLogger):
-        shown = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in settings.items()}
-        trainer.logger.log_hyperparams(shown, {f"best/{k}": v for k, v in metrics.items()}, step=newest_batch(trainer))
-        trainer.logger.save()
+    """Fills the HPARAMS tab, and the like of other loggers: what was chosen, and the best checkpoint's scores under
+    `best/…`."""
+    for board in boards(trainer):
+        board.conclude(settings, metrics, newest_batch(trainer))
+
+
+@rank_zero_only
+def close_loggers(trainer: L.Trainer, status: Status) -> None:
+    """Tells the loggers how the run ended."""
+    for board in boards(trainer):
+        board.close(status)
 
 
 def _layout(

@@ -52,7 +52,7 @@ class Monitor(L.Callback):
             self._epoch_seconds += now - self._began
         self._began = now
         self._losses.append(trainer.callback_metrics["train/loss"].detach())
-        if trainer.logger is not None and (newest_batch(trainer) + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if trainer.loggers and (newest_batch(trainer) + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             rates = {
                 f"learning_rate/{prefix}{group['name']}": group["lr"]
                 for (prefix, _, _), optimizer in zip(
@@ -60,7 +60,8 @@ class Monitor(L.Callback):
                 )
                 for group in optimizer.param_groups
             }
-            trainer.logger.log_metrics(rates, step=newest_batch(trainer))
+            for logger in trainer.loggers:
+                logger.log_metrics(rates, step=newest_batch(trainer))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = None
@@ -78,7 +79,7 @@ class Monitor(L.Callback):
         if torch.cuda.is_available():
             shown["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
         pl_module.log_dict(shown, logger=False)
-        if (
-            trainer.logger is not None
-        ):  # at once: Lightning would log them after the epoch's checkpoint, too late for a kill
-            trainer.logger.log_metrics(shown, step=newest_batch(trainer))
+        for (
+            logger
+        ) in trainer.loggers:  # at once: Lightning would log them after the epoch's checkpoint, too late for a kill
+            logger.log_metrics(shown, step=newest_batch(trainer))

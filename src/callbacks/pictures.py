@@ -5,7 +5,6 @@ from __future__ import annotations
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveInt
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from src.data.datamodule import SegmentationDataModule
 from src.inference.drawing import Picture, as_picture, colored, comparison, side_by_side
 from src.inference.protocol import joined
 from src.inference.sizes import sized
+from src.loggers.boards import boards
 from src.models.base import Segmenter
 from src.models.learner import Learner
 from src.models.synthesis import Synthesizer
@@ -22,8 +22,9 @@ from src.seeding import derive
 
 
 class Pictures(L.Callback):
-    """Writes image, truth, prediction and errors of the same validation samples to TensorBoard, and a GAN segmenter's
-    uncertainty and its discriminator's confidence; of a synthesiser label map, what it draws, and the image.
+    """Writes image, truth, prediction and errors of the same validation samples to every logger that holds pictures,
+    and a GAN segmenter's uncertainty and its discriminator's confidence; of a synthesiser label map, what it draws, and the
+    image.
 
     Args:
         samples: how many, evenly spread over the split.
@@ -35,7 +36,7 @@ class Pictures(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if trainer.state.fn != "fit" or not isinstance(trainer.logger, TensorBoardLogger):
+        if trainer.state.fn != "fit" or not boards(trainer):
             return
         if epoch % self.every_n_epochs and epoch != trainer.max_epochs:
             return
@@ -54,9 +55,8 @@ class Pictures(L.Callback):
                     picture = _predicted(model, image, mask)
             if not trainer.is_global_zero:
                 continue  # it predicts with the others, since each may hold a part of the weights
-            trainer.logger.experiment.add_image(
-                f"val/{source.name(index)}", picture, global_step=newest_batch(trainer), dataformats="HWC"
-            )
+            for board in boards(trainer):
+                board.show(f"val/{source.name(index)}", picture, newest_batch(trainer))
 
 
 def _predicted(model: Segmenter, image: Tensor, mask: Tensor) -> Picture:

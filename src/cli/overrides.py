@@ -21,7 +21,7 @@ from src.files.untrusted import shown
 # Every key of every command that names files or folders, in its long form.
 READ = frozenset({
     "data.root", "data.cache_dir", "data.labeled_list",
-    "data.dataset.cache_dir", "ckpt", "input", "init_from", "network.encoder_weights", "dir", "run", "data.synthetic",
+    "data.dataset.cache_dir", "ckpt", "ckpt_b", "input", "init_from", "network.encoder_weights", "dir", "run", "data.synthetic",
     "model.judge", "model.teacher",
 })  # fmt: skip
 WRITTEN = frozenset(

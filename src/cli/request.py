@@ -10,7 +10,7 @@ from typing import Self
 
 from src.cli.job_overrides import in_order, own_configs, split
 from src.cli.overrides import literal, path_text, with_paths_quoted
-from src.config.class_values import classes_by_name
+from src.config.class_values import classes_by_name, parts_by_name
 from src.config.moved import recipes_renamed
 from src.errors import UserError
 from src.storage.trust import split_packages
@@ -175,6 +175,7 @@ def written_out(overrides: Sequence[str], command: str = "train") -> list[str]:
     lists = _LISTS.get(command, {})
     parts = [(lists.get(key, key), equals, value) for key, equals, value in parts]
     long = [classes_by_name(f"{long_key(key)}{equals}{_long_value(key, value)}") for key, equals, value in parts]
+    long = parts_by_name(long)
     return with_paths_quoted(long, _LISTED_PATHS.get(command, ()))
 
 

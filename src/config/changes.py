@@ -60,7 +60,7 @@ NEVER = (
     MayNot(("monitor", "monitor_mode", "callbacks.checkpoint.monitor", "callbacks.checkpoint.mode",
             "trainer.limit_val_batches", "inference", "inference.*"), "the best score so far would be another's"),
     MayNot(("callbacks.checkpoint", "callbacks.checkpoint.run_dir", "callbacks.checkpoint._target_", "paths", "paths.*",
-            "logger.*.save_dir"), "a run stays in its folder"),
+            "logger.*.save_dir", "logger.*.run_dir"), "a run stays in its folder"),
 )  # fmt: skip
 # Unless they may.
 MAY_NOT = (

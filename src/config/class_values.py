@@ -1,10 +1,16 @@
-"""Mask values on the command line: `{0: background, 255: crack}` is what people write; a config's keys are text."""
+"""What people write on the command line, as a config has it: mask values, `{0: background, 255: crack}`, and
+`callbacks.swa=true`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from src.files.untrusted import read_yaml
+from src.which_src import CONFIG_DIR
 
 _VALUES = re.compile(r"(\+{0,2}data\.dataset\.)(values|names)=\{(.*)\}", re.DOTALL)
+_PART = re.compile(r"\+{0,2}(callbacks|logger)\.([a-z_]+)=true")
 _ENTRY = re.compile(r"\s*(\d{1,5})\s*:\s*(.+?)\s*", re.DOTALL)
 
 
@@ -29,3 +35,36 @@ def classes_by_name(override: str) -> str:
 
 def _one_or_list(values: list[str]) -> str:
     return values[0] if len(values) == 1 else f"[{','.join(values)}]"
+
+
+def parts_by_name(overrides: Sequence[str]) -> list[str]:
+    """Overrides with `callbacks.swa=true` as the node that the group's option of this name has, before all that is said of its
+    keys; the others as they are."""
+    found: list[str] = []
+    for override in overrides:
+        named = _PART.fullmatch(override)
+        node = None if named is None else _node_of(named[1], named[2])
+        if named is None or node is None:
+            found.append(override)
+        else:
+            key = f"{named[1]}.{named[2]}"
+            at = next((i for i, one in enumerate(found) if one.lstrip("+").startswith(f"{key}.")), len(found))
+            found.insert(at, f"++{key}={_written(node)}")
+    return found
+
+
+def _node_of(group: str, name: str) -> object:
+    file = CONFIG_DIR / group / f"{name}.yaml"
+    content = read_yaml(file) if file.is_file() else None
+    return content.get(name) if isinstance(content, dict) else None
+
+
+def _written(value: object) -> str:
+    """A plain value in the grammar of overrides, interpolations alive."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}: {_written(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"'{value}'" if isinstance(value, str) else str(value)

@@ -11,6 +11,7 @@ from src.config.rules import check_bounds, check_one_each, check_precision, chec
 from src.config.settings import Settings
 from src.config.synthesis import check_synthesis, trains_on
 from src.config.unlabeled import check_unlabeled, has_judge
+from src.config.watching import check_watching
 from src.errors import UserError
 from src.metrics.names import cannot_be
 
@@ -35,6 +36,7 @@ def check_together(settings: Settings) -> None:
     _check_outputs(settings)
     _check_boundary(settings)
     check_direction(settings)
+    check_watching(settings)
     if settings.optimizer.nesterov and not settings.optimizer.momentum:
         raise UserError("optimizer.nesterov: needs momentum; take e.g. optimizer.momentum=0.9")
     if settings.optimizer.layer_decay not in (None, 1) and settings.network.node.get("freeze") == "encoder":

@@ -31,10 +31,10 @@ def check_metrics(settings: Settings) -> None:
     Raises:
         UserError: it has not, with those that it has.
     """
-    _check_metric("monitor", settings.monitor, settings, ("val",))
+    check_metric("monitor", settings.monitor, settings, ("val",))
     optimized = settings.optimized_metric
     if optimized != TRAIN_LOSS:
-        _check_metric("optimized_metric", optimized, settings, ("val", "test"))
+        check_metric("optimized_metric", optimized, settings, ("val", "test"))
     if optimized.startswith("test/") and not settings.test:
         raise UserError(f"optimized_metric: {optimized} needs test=true")
 
@@ -45,18 +45,26 @@ def check_direction(settings: ModelSettings) -> None:
     Raises:
         UserError: it would be, or nobody says which is best of a metric of the user's own.
     """
-    key, mode = settings.monitor.removeprefix("val/"), settings.monitor_mode
-    if find(key) is None:
+    check_one_direction("monitor_mode", settings.monitor, settings.monitor_mode)
+
+
+def check_one_direction(key: str, monitor: str, mode: str | None) -> None:
+    """Checks that what is best by a metric is not the worst.
+
+    Args:
+        key: that says the direction.
+
+    Raises:
+        UserError: it would be, or nobody says which is best of a metric of the user's own.
+    """
+    score = monitor.removeprefix("val/")
+    if find(score) is None:
         if mode is None:
-            raise UserError(
-                f"monitor_mode: {settings.monitor} is a metric of your own; say which is best, monitor_mode=max or min"
-            )
+            raise UserError(f"{key}: {monitor} is a metric of your own; say which is best, {key}=max or min")
         return
-    right = "min" if falls(key) else "max"
+    right = "min" if falls(score) else "max"
     if mode not in (None, right):
-        raise UserError(
-            f"monitor_mode: {mode} would keep the worst checkpoint by {settings.monitor}; take monitor_mode={right}"
-        )
+        raise UserError(f"{key}: {mode} would keep the worst checkpoint by {monitor}; take {key}={right}")
 
 
 def check_own_direction(settings: ModelSettings, name: str, higher_is_better: bool | None) -> None:
@@ -73,7 +81,12 @@ def check_own_direction(settings: ModelSettings, name: str, higher_is_better: bo
         )
 
 
-def _check_metric(key: str, given: str, settings: Settings, stages: tuple[str, ...]) -> None:
+def check_metric(key: str, given: str, settings: Settings, stages: tuple[str, ...]) -> None:
+    """Checks that a run has a metric that a key names.
+
+    Raises:
+        UserError: it has not, with those that it has.
+    """
     stage, _, name = given.partition("/")
     tasks = settings.tasks.learnt if settings.tasks is not None else []
     of_ours = {score.task for score in TASK_SCORES.values()}

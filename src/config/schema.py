@@ -35,6 +35,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "reload_dataloaders_every_n_epochs": "the order of the data is the program's; leave it out",
     },
 }
+RESUMED = "resumed_at"  # what a logger takes that is told where a run goes on
 # Names that code gives, never the YAML.
 _GIVEN_BY_CODE: dict[str, frozenset[str]] = {
     "network": frozenset({"num_classes", "in_channels"}),
@@ -65,6 +66,7 @@ _GIVEN_BY_CODE: dict[str, frozenset[str]] = {
     ),
     "tasks": frozenset({"label_set"}),
     "metrics.*": frozenset({"num_classes", "ignore_index"}),
+    "logger.*": frozenset({RESUMED}),
 }
 # The loss whose terms are losses, each built with what the sum is given.
 SUM = "src.losses.sum.Sum"
@@ -75,4 +77,5 @@ def given_by_code(path: str) -> frozenset[str]:
     """Names of the target at this place in a config that code gives, never the YAML."""
     if path.startswith("loss.terms."):
         return _GIVEN_BY_CODE["loss"]
-    return _GIVEN_BY_CODE.get("metrics.*" if path.startswith("metrics.") else path, frozenset())
+    group, dot, _ = path.partition(".")
+    return _GIVEN_BY_CODE.get(f"{group}.*" if dot and group in ("metrics", "logger") else path, frozenset())

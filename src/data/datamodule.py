@@ -231,6 +231,13 @@ class SegmentationDataModule(L.LightningDataModule):
         return self._samples // (batch_size or self.batch_size)
 
     def train_dataloader(self) -> DataLoader[Sample]:
+        return self._training(**self._position)
+
+    def first_epoch(self) -> DataLoader[Sample]:
+        """The training batches of the first epoch, wherever the run stands."""
+        return self._training(epoch=0, consumed=0)
+
+    def _training(self, epoch: int, consumed: int) -> DataLoader[Sample]:
         source = self.source("train")
         _, world_size = self._rank()
         for key, size in (("batch_size", self.batch_size), ("unlabeled_batch_size", self.unlabeled_batch_size)):
@@ -241,7 +248,7 @@ class SegmentationDataModule(L.LightningDataModule):
                 )
         unlabeled = self.unlabeled
         batches = TrainingBatches(
-            len(source), self.batch_size, self.seed, *self._rank(), **self._position,
+            len(source), self.batch_size, self.seed, *self._rank(), epoch=epoch, consumed=consumed,
             batches=self.batches_per_epoch() if self._is_partly_labelled else None,
             unlabeled=len(unlabeled) if unlabeled else 0, unlabeled_batch_size=self.unlabeled_batch_size,
             rare=self._rare, crop=self.crop, sizes=self.crop_sizes, order=order_of(source, self.batch_size),

@@ -140,6 +140,15 @@ def confusion_figure(matrix: npt.NDArray[np.integer], names: Sequence[str]) -> F
     return figure
 
 
+def as_pixels(figure: Figure) -> Picture:
+    """A matplotlib figure as pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
 def _titled(picture: Picture, title: str) -> Picture:
     canvas = Image.new("RGB", (picture.shape[1] + 4, picture.shape[0] + 22), "white")
     canvas.paste(Image.fromarray(picture), (2, 20))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 DICE_FOREGROUND = "dice_foreground"
 TRAIN_LOSS = "train/loss"  # the one score of training that a sweep may be told
@@ -94,6 +95,16 @@ def falls(key: str, own_mode: str | None = None) -> bool:
     """
     score = find(key)
     return own_mode == "min" if score is None else not score.higher_is_better
+
+
+def direction(monitor: str, mode: Literal["min", "max"] | None = None) -> Literal["min", "max"]:
+    """Which value of a metric of validation, "val/miou" say, is the best: as said, or else as the metric says."""
+    return mode or ("min" if falls(monitor.removeprefix("val/")) else "max")
+
+
+def better(score: float, best: float | None, mode: Literal["min", "max"]) -> bool:
+    """Whether a score beats the best so far, None where there is none."""
+    return best is None or (score > best if mode == "max" else score < best)
 
 
 def background(names: Sequence[str]) -> int | None:

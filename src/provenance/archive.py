@@ -25,8 +25,8 @@ _PLAIN = frozenset({".json", ".yaml", ".yml"})
 _FREE_TEXT = frozenset({".log", ".txt"})  # where any absolute path is taken out
 _LARGEST_TEXT = 256 << 20
 # What is of this machine alone, or of other programs.
-_LEFT = (run_folder.ROOT, ".lock", "optuna.log.lock")
-_FOLDERS_LEFT = ("wandb", "mlruns")
+_LEFT = (run_folder.ROOT, run_folder.LOGGERS, ".lock", "optuna.log.lock")
+_FOLDERS_LEFT = ("wandb", "mlruns", "mlflow", ".aim")
 _EVENTS = "events.out.tfevents."
 _HOST, _ANY_HOST = re.compile(rf"({re.escape(_EVENTS)}\d+)\..*(\.\d+\.\d+)$"), r"\1.host\2"  # in a file's name
 _PNG = b"\x89PNG\r\n"

@@ -40,6 +40,7 @@ _WRITES = ("callbacks", "logger", "paths")  # groups whose parts write files
 _WEIGHTS = ("init_from", "network.encoder_weights")  # names or files
 _MOST_PROCESSES = 64  # that a stranger's config may start on a CPU: loaders' workers, or ranks
 _NO_PATHS = ("data.dataset.names.", "data.dataset.group", "data.folds.group", "monitor", "optimized_metric", "trust")
+_OFFLINE = "offline"  # of a logger that else sends
 _HUB = "src.data.formats.huggingface.HuggingFace"
 
 
@@ -154,6 +155,11 @@ def check_places(settings: Mapping[str, Any], trust: Trust, run_dir: Path, anew:
         UserError: the first text that leads elsewhere, with the way to say it oneself.
     """
     check_writes(settings, trust, run_dir)
+    for path, text in texts(settings.get("logger")):
+        if (path := f"logger.{path}").endswith(".mode") and text != _OFFLINE and not is_said(path, trust):
+            raise UserError(
+                f"{trust.of} would send the run away ({path}); if that is right, say so: {path}={shown(text)}"
+            )
     for path, text in _places(settings, trust):
         group = path.partition(".")[0]
         if path in _WEIGHTS and not anew:  # nor read
@@ -203,9 +209,14 @@ def _not_in_folder(trust: Trust, path: str, text: str) -> UserError:
 def _places(settings: Mapping[str, object], trust: Trust) -> Iterator[tuple[str, str]]:
     """Texts of a config that could be taken for places, those left out that the user's own command line has."""
     for path, text in texts(settings):
-        is_said = any(path == key or path.startswith(f"{key}.") for key in trust.said)
-        if not is_said and not path.startswith(_NO_PATHS) and path.rpartition(".")[2] not in ("_target_", "monitor"):
+        no_path = path.startswith(_NO_PATHS) or path.rpartition(".")[2] in ("_target_", "monitor")
+        if not no_path and not is_said(path, trust):
             yield path, text
+
+
+def is_said(path: str, trust: Trust) -> bool:
+    """Whether the user's own command line has a key."""
+    return any(path == key or path.startswith(f"{key}.") for key in trust.said)
 
 
 def without_own_interpolations(raw: object, resolved: Any) -> object:

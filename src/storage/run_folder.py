@@ -26,6 +26,9 @@ BEST = f"{CHECKPOINTS}/best.ckpt"
 LAST = f"{CHECKPOINTS}/last.ckpt"
 PREVIOUS = f"{CHECKPOINTS}/previous.ckpt"  # the last one before the last: used if that is damaged
 CALIBRATED = f"{CHECKPOINTS}/calibrated.ckpt"  # the best one with a temperature, by `src.evaluate calibrate=true`
+SWA = f"{CHECKPOINTS}/swa.ckpt"  # the mean of the last epochs, by `callbacks.swa`
+TOP = f"{CHECKPOINTS}/top"  # the best few, by `callbacks.top_k`
+LR_CURVE, LR_PICTURE = "lr_finder.csv", "lr_finder.png"  # by `callbacks.lr_finder`
 METRICS = "metrics.json"
 TENSORBOARD = "tensorboard"
 CONFIG = ".hydra/config.yaml"
@@ -38,8 +41,10 @@ CLASS_COUNTS = "class_counts.txt"  # of the training masks, by `model.class_weig
 PIXELS_BY_CLASS = "pixels_by_class.npz"  # of each training mask, by `data.rare_classes`
 EVALUATION = "evaluation"  # a folder for each split, by `src.evaluate metrics=…`
 PROVENANCE = "provenance.json"  # with what it was made; of a run that was gone on with also provenance.1.json …
+LOGGERS = "loggers.json"  # under which ids loggers know the run
 PATCH = "code.patch"  # what of the code was in no commit
-OWN = (".hydra", CHECKPOINTS, TENSORBOARD, METRICS, LOG, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS, PROVENANCE, PATCH)
+OWN = (".hydra", CHECKPOINTS, TENSORBOARD, METRICS, LOG, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS, PROVENANCE, PATCH,
+       LOGGERS, LR_CURVE, LR_PICTURE)  # fmt: skip
 _LOCK = f"{CHECKPOINTS}/.lock"
 _SECONDS_TO_END = 10  # for a killed process to be gone
 # What has links by its nature, and nothing here opens: a logger's folder, and the lock of Optuna's file, which it removes.
@@ -153,7 +158,7 @@ def clear(run_dir: Path, resume: bool) -> None:
     if not resume:
         untrusted.inside(run_dir, TENSORBOARD)
         shutil.rmtree(run_dir / TENSORBOARD, ignore_errors=True)
-        for file in (BEST, CALIBRATED, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS, PROVENANCE, PATCH):
+        for file in (BEST, CALIBRATED, SWA, CHANGES, CLASS_COUNTS, PIXELS_BY_CLASS, PROVENANCE, PATCH, LOGGERS):
             (run_dir / file).unlink(missing_ok=True)
 
 

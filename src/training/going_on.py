@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from src.config import signatures
 from src.config.changes import changed, check_place
 from src.config.parts import Node
+from src.config.schema import RESUMED
 from src.config.settings import Settings
 from src.data.trained_on import CHECKPOINT_KEY
 from src.errors import UserError
@@ -49,8 +51,12 @@ def last_good(run_dir: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def logging_on(loggers: Mapping[str, Node | None], done: int) -> dict[str, Node | None]:
-    """Loggers of which TensorBoard's drops what was logged after so many batches: those are run again."""
-    return {
-        name: {**node, "purge_step": done} if node and str(node["_target_"]).endswith("TensorBoardLogger") else node
-        for name, node in loggers.items()
-    }
+    """Loggers that are told after how many batches the run goes on: what they have of later ones is run again."""
+    return {name: node and {**node, **_told(str(node["_target_"]), done)} for name, node in loggers.items()}
+
+
+def _told(target: str, done: int) -> dict[str, int]:
+    if target.endswith("TensorBoardLogger"):
+        return {"purge_step": done}
+    signature = signatures.read(target)
+    return {} if signature is None or RESUMED not in signature.parameters else {RESUMED: done}

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 
 from src.callbacks.checkpoint import RunCheckpoint
+from src.callbacks.early_stopping import EarlyStopping
 from src.callbacks.monitor import Monitor
 from src.models.learner import Learner
 from src.storage import run_folder
@@ -85,6 +86,8 @@ class RunRecord:
         trainer, model = self._trained
         checkpoint = trainer.checkpoint_callback
         monitor = next((c for c in trainer.callbacks if isinstance(c, Monitor)), None)  # type: ignore[attr-defined]
+        stopping = [c.reason for c in trainer.callbacks if isinstance(c, EarlyStopping) and c.reason]  # type: ignore[attr-defined]
+        stopped = {"stopped_early": "; ".join(stopping)} if stopping else {}
         best = checkpoint.best_results if isinstance(checkpoint, RunCheckpoint) else model.results.get("val", {})
         return {
             "epochs": trainer.current_epoch,
@@ -92,7 +95,7 @@ class RunRecord:
             "train": {"images_per_second": monitor and monitor.images_per_second, "loss": monitor and monitor.loss},
             "val": dict(best),
             "memory": peak_memory(),
-        }
+        } | stopped
 
 
 def peak_memory() -> dict[str, float]:

@@ -14,8 +14,9 @@ import torch
 
 from src.callbacks.changes import Changed
 from src.callbacks.checkpoint import RunCheckpoint
-from src.callbacks.dashboard import log_hparams
+from src.callbacks.dashboard import close_loggers, log_hparams
 from src.callbacks.pruning import Pruning
+from src.callbacks.swa import SWA
 from src.cli.command import task_overrides
 from src.config.changes import Said
 from src.config.settings import Settings
@@ -184,6 +185,11 @@ def _run(
         ) from None
     if status == "completed" and isinstance(more[-1], Changed):
         more[-1].record(trainer)  # where there was nothing left to train
+    if status == "completed":
+        for swa in (one for one in trainer.callbacks if isinstance(one, SWA)):  # type: ignore[attr-defined]
+            assert isinstance(model, Segmenter)
+            if scores := swa.finish(trainer, model, datamodule):
+                record.content["swa"] = scores
     if status == "completed" and settings.test:
         try:
             with out_of_fold.kept(settings, trainer, model, datamodule):
@@ -252,7 +258,8 @@ def _finish(
         "epochs": settings.trainer.max_epochs,
         "seed": settings.seed,
     }
-    changed = {o.partition("=")[0].lstrip("+"): o.partition("=")[2] for o in task_overrides()}
+    overrides = ((o.partition("=")[0].lstrip("+"), o.partition("=")[2]) for o in task_overrides())
+    changed = {key: "true" if value.startswith("{_target_:") else value for key, value in overrides}
     scores = {
         f"{stage}/{k}": record[stage][k]
         for stage in ("val", "test")
@@ -260,8 +267,10 @@ def _finish(
         if k in record.get(stage, {})
     }
     if record["status"] != "interrupted":  # one point for a run, also for one that was resumed
-        with _afterwards("TensorBoard's HPARAMS"):
+        with _afterwards("the loggers' table of hyper-parameters"):
             log_hparams(trainer, chosen | changed, scores)
+    with _afterwards("the end of the loggers"):
+        close_loggers(trainer, record["status"])
     if "test" in record:
         with _afterwards("the table of scores"):
             split = datamodule.source("test").split

@@ -37,6 +37,7 @@ KEYS: list[tuple[str, str, list[str]]] = [
     ("init_from", "train", []),
     ("data.dataset.cache_dir", "train", ["data=streaming", "data.root=x"]),
     ("network.encoder_weights", "train", ["network=unet"]), ("ckpt", "evaluate", []), ("ckpt", "export", ["output=x"]),
+    ("ckpt", "demo", []), ("ckpt_b", "demo", ["ckpt=x"]), ("input", "demo", ["ckpt=x"]),
     ("ckpt", "predict", ["input=x", "output=x"]), ("input", "predict", ["ckpt=x", "output=x"]),
     ("output", "predict", ["ckpt=x", "input=x"]), ("output", "export", ["ckpt=x"]), ("output", "inspect", []),
     ("output", "optimize", []), ("output", "report", []), ("dir", "report", []), ("run", "verify", []), ("run", "pack", []),

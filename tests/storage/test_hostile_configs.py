@@ -76,6 +76,7 @@ def text(added: str) -> Callable[[Config], str]:
 
 
 # What a run folder's config may not do, and what is said. A change of a good config, or the text that it becomes.
+HERE = {"run_dir": "x", "save_dir": "x"}
 HOSTILE: dict[str, tuple[Callable[[Config], str | None], str]] = {
     "a defaults list": (text("defaults: [other]\n"), "the key defaults"),
     "a hydra node": (text("hydra: {job: {env_set: {LD_PRELOAD: /x}}}\n"), "the key hydra"),
@@ -121,6 +122,10 @@ HOSTILE: dict[str, tuple[Callable[[Config], str | None], str]] = {
     "a callback of functions": (
         put(callbacks__x={"_target_": "lightning.pytorch.callbacks.LambdaCallback", "on_fit_start": "x"}), "callbacks.x"),
     "a logger that sends": (put(logger__x={"_target_": "lightning.pytorch.loggers.WandbLogger"}), "logger.x"),
+    "our logger, online": (
+        put(logger__x={"_target_": "src.loggers.wandb.WandB", "mode": "online"} | HERE), "would send the run away"),
+    "our logger at a server": (
+        put(logger__x={"_target_": "src.loggers.mlflow.MLflow", "server": "http://x"} | HERE), "would write to"),
     "a trainer that uploads": (put(trainer__model_registry="x/y"), "the key trainer.model_registry"),
     "a trainer with plugins": (put(trainer__plugins=["x"]), "the key trainer.plugins"),
     "a logger elsewhere": (put(logger__tensorboard__save_dir="/x"), "would write to '/x'"),
