@@ -56,8 +56,7 @@ def records(file: Path) -> Iterator[bytes]:
 
 @pytest.mark.slow
 def test_wandb_offline(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
-    from wandb.proto.wandb_internal_pb2 import Record
+    Record = pytest.importorskip("wandb.proto.wandb_internal_pb2").Record  # made when it is imported
 
     run_dir = gone_on_with(run, tmp_path, "logger=wandb", "logger.wandb.mode=offline", "logger.wandb.tags=[a]")
     parts = sorted((run_dir / "wandb").glob("offline-run-*"))
