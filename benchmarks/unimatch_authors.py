@@ -70,7 +70,7 @@ def their_loss(file: Path, values: dict[str, Any]) -> float:
     lines = file.read_text(encoding="utf-8").splitlines()
     first = next(i for i, line in enumerate(lines) if line.strip() == "with torch.no_grad():")
     last = next(i for i, line in enumerate(lines) if line.strip().startswith("loss = (loss_x"))
-    exec(textwrap.dedent("\n".join(lines[first:last])), values)
+    exec(textwrap.dedent("\n".join(lines[first:last])), {"__builtins__": {}}, values)
     return float(values["loss_u_s"].detach())
 
 

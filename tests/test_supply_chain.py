@@ -18,14 +18,17 @@ LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 # Licences as packages name them: permissive ones, weak copyleft that asks nothing of who imports it, NVIDIA's for CUDA.
 KNOWN = re.compile(
     r"\b(MIT|MIT-CMU|BSD|0BSD|FreeBSD|ISC|ISCL|HPND|Zlib|BSL-1\.0|CC0-1\.0|Unlicense|Apache|Apache-2\.0|"
-    r"GNU Lesser General Public License v3|"
+    r"GNU Lesser General Public License v3|ZPL-2\.1|"
     r"Python Software Foundation|PSF|PSF-2\.0|MPL-2\.0|Mozilla Public License 2\.0|NVIDIA[- ]Proprietary)(?![A-Za-z])"
 )
 FORBIDDEN = re.compile(
     r"\bA?GPL|GNU (Affero )?General Public|SSPL|Commons Clause|Non-?Commercial|CC-BY-NC", re.IGNORECASE
 )
 # Packages whose metadata says nothing, and what was read elsewhere.
-LOOKED_UP = {"cuda-toolkit": "NVIDIA Proprietary: names NVIDIA's own packages and holds no file"}
+LOOKED_UP = {
+    "cuda-toolkit": "NVIDIA Proprietary: names NVIDIA's own packages and holds no file",
+    "aim-ui": "Apache-2.0: the pages of aim, built from its repository",
+}
 TEXTS = {"Apache License, Version 2.0": "Apache-2.0"}  # of licence files, for packages whose metadata says nothing
 
 
