@@ -43,7 +43,8 @@ def test_a_good_data_set_gets_a_table_and_a_contact_sheet(tmp_path: Path, run: R
     assert not (tmp_path / "logs").exists()
 
 
-@pytest.mark.parametrize("damage", [pytest.param("truncated", marks=pytest.mark.slow), "label"])
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["truncated", "label"])
 def test_what_is_wrong_is_listed_with_status_1(tmp_path: Path, run: Run, damage: str) -> None:
     for split in ("train", "val"):
         write(tmp_path / "data", split, 3)

@@ -82,7 +82,16 @@ RECIPES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# Of the same data and the same kind of network as one that is always tested.
+LIKE_OTHERS = {
+    "voc_fcn_r50", "voc_deeplabv3plus_r50_aug", "voc_deeplabv3plus_r101_aug", "cocostuff_segformer_b0", "ade20k_segformer_b0",
+    "ade20k_dinov3_linear", "ade20k_unimatch_v2", "cityscapes_unimatch_v2", "ade20k_eomt_l_dinov2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LIKE_OTHERS else ()) for name in RECIPES]
+)
 def test_recipe(name: str, tmp_path: Path) -> None:
     make, own = RECIPES[name]
     root = make(tmp_path / "data")

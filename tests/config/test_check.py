@@ -489,6 +489,7 @@ def test_a_discriminator_deeper_than_the_image_ends_before_training(run: Run, tm
     assert list(tmp_path.rglob("*.ckpt")) == []
 
 
+@pytest.mark.slow
 def test_help_and_a_config_error_import_no_torch(run: Run) -> None:
     for arguments in (["--help"], ["--cfg", "job"], ["optimizer.lr=abc"]):
         result = subprocess.run(

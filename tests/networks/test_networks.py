@@ -69,7 +69,15 @@ def test_every_network_is_tested() -> None:
     assert {file.stem for file in (ROOT / "conf/network").glob("*.yaml")} == LIGHT.keys() | of_images
 
 
-@pytest.mark.parametrize("name", LIGHT)
+# Built like one that is always tested: smp's decoders, a real-time network of the same parts, a head on the same ViT.
+LIKE_OTHERS = {
+    "unetplusplus", "manet", "linknet", "pan", "pspnet", "fcn", "deeplabv3", "ddrnet", "bisenetv2", "dpt", "segmenter", "unet",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LIKE_OTHERS else ()) for name in LIGHT]
+)
 class TestNetwork:
     def test_logits_have_the_size_of_any_image(self, name: str) -> None:
         network = build(name).eval()

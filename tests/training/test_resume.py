@@ -146,6 +146,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_is_used(
     assert_same_end(run_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_config(undisturbed: Path, run: Run) -> None:
     refused = run("src.train", f"resume={undisturbed}", "network.width=8")
     assert refused.returncode == 2
