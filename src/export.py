@@ -136,6 +136,7 @@ def _opened(asked: Export) -> tuple[Segmenter, Trained, Source | None]:
         model, trained = build.model_from_checkpoint(file, asked.trust or ())
         source = None
     else:
+        from src.sharing import quantization
         from src.training.comparing import evaluation_of
         from src.training.scoring import open_checkpoint
 
@@ -143,6 +144,7 @@ def _opened(asked: Export) -> tuple[Segmenter, Trained, Source | None]:
         given = {"data": dict(asked.data), "trainer": where, "trust": asked.trust}
         opened = open_checkpoint(evaluation_of(file, "val", given))
         model, trained, source = opened.model, opened.trained, opened.datamodule.source("val")
+        quantization.check_size(model, source, asked.calibration_images, asked.size)
     noise = getattr(model, "noise", None)
     if noise is not None and noise.active:
         raise UserError(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from src.data.dataset import Source
+from src.errors import UserError
 from src.metrics.confusion import ConfusionMatrix, scores
 from src.models.base import Segmenter
 from src.sharing.formats import quiet
@@ -81,6 +82,23 @@ def seen_by(model: Segmenter, source: Source, count: int) -> list[Array]:
             for _ in model.predicted(source.read(int(index))[0][None]):
                 pass
     return seen
+
+
+def check_size(model: Segmenter, source: Source, count: int, size: Sequence[int] | None) -> None:
+    """Checks that a graph of one size takes what it is calibrated on.
+
+    Raises:
+        UserError: the network is given other sizes of the split.
+    """
+    if size is None:
+        return
+    other = next((image for image in seen_by(model, source, count) if tuple(image.shape[-2:]) != tuple(size)), None)
+    if other is not None:
+        height, width = other.shape[-2:]
+        raise UserError(
+            f"size: {list(size)} is none that the network is given of val, on which int8 is calibrated and scored; leave size "
+            f"out, or take size=[{height},{width}]"
+        )
 
 
 @torch.no_grad()
