@@ -24,4 +24,4 @@ def test_runs(file: Path, tmp_path: Path) -> None:
     pictures = sum(
         "image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])
     )
-    assert pictures >= 5
+    assert pictures >= {"01_first_run": 5, "02_your_own_data": 3, "03_cnn_against_gan": 4}.get(file.stem, 1)
