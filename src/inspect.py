@@ -14,6 +14,7 @@ from pydantic import PositiveInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
+from src.cli.user_errors import end_with
 from src.config.asked import Asked
 from src.config.check import check_node
 from src.config.parts import Config, Data
@@ -237,13 +238,7 @@ def _range(values: list[int]) -> str:
 
 
 def _task(asked: Inspection, _: DictConfig) -> None:
-    problems = inspect(asked, trust=OWN)
-    for line in problems[:_LISTED]:
-        print(f"error: {line}", file=sys.stderr)
-    if len(problems) > _LISTED:
-        print(f"error: and {len(problems) - _LISTED} more", file=sys.stderr)
-    if problems:
-        sys.exit(1)
+    end_with(inspect(asked, trust=OWN), _LISTED)
 
 
 if __name__ == "__main__":

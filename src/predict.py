@@ -16,6 +16,7 @@ from pydantic import Field
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
+from src.cli.user_errors import end_with
 from src.config.asked import Asked
 from src.config.check import check_inference, check_keys, check_node
 from src.config.evaluation import Checkpoints
@@ -209,11 +210,7 @@ def _stop(number: int, _: object) -> None:
 
 def _task(asked: Prediction, _: DictConfig) -> None:
     signal.signal(signal.SIGTERM, _stop)  # what is half-written goes, as on Ctrl-C
-    failed = predict(asked)
-    for line in failed:
-        print(f"error: {line}", file=sys.stderr)
-    if failed:
-        sys.exit(1)
+    end_with(predict(asked))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +14,7 @@ from pydantic import Field, PositiveInt
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
+from src.cli.user_errors import end_with
 from src.config.asked import Asked
 from src.config.check import check_inference
 from src.config.evaluation import Checkpoints
@@ -105,11 +105,7 @@ def select(settings: Config | Selection) -> list[str]:
 
 
 def _task(asked: Selection, _: DictConfig) -> None:
-    failed = select(asked)
-    for line in failed:
-        print(f"error: {line}", file=sys.stderr)
-    if failed:
-        sys.exit(1)
+    end_with(select(asked))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from src.data import windows
 from src.errors import UserError
 from src.inference import photos
 from src.predict import predict
+from src.storage.checkpoints import write_calibrated
 from src.storage.run_folder import BEST
 from src.train import train
 from tests.conftest import environment, settings
@@ -54,6 +55,23 @@ def test_the_same_pixels_as_predict(
         assert np.array_equal(found.overlay(), expected["overlays"])
     assert (found.names, found.colors) == (segmenter.labels.names, segmenter.labels.colors)
     assert windows.WHOLE == 4096 * 4096
+
+
+def test_probabilities_are_at_the_fitted_temperature(run_dir: Path, tmp_path: Path) -> None:
+    """What `calibrate=true` writes moves no class, and every probability that is written or given."""
+    file = picture(tmp_path / "a.png", 64, 96)
+    plain = load(run_dir, device="cpu").predict(file)
+    calibrated = tmp_path / "calibrated.ckpt"
+    write_calibrated(run_dir / BEST, 2.0, calibrated)
+    found = load(calibrated, device="cpu").predict(file)
+    root = plain.probabilities.astype(np.float32) ** 0.5
+    assert np.allclose(found.probabilities, root / root.sum(axis=0), atol=2e-3)
+    assert np.array_equal(found.mask, plain.mask)
+    output = tmp_path / "out"
+    predict(compose("predict", [
+        f"ckpt={calibrated}", f"input={file}", f"output={output}", "device=cpu", "probabilities=true",
+    ]))  # fmt: skip
+    assert np.array_equal(np.load(output / "probabilities/a.npy"), found.probabilities)
 
 
 def test_a_list_is_a_batch(run_dir: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -75,3 +75,17 @@ def _say_if_lost(out: Steady, only_prints: bool) -> None:
         )
         if only_prints:
             sys.exit(1)
+
+
+def end_with(failed: Sequence[str], listed: int | None = None) -> None:
+    """Prints what went wrong with single inputs, a line each, and ends with status 1 if anything did.
+
+    Args:
+        listed: the most lines; None prints all.
+    """
+    for line in failed[:listed]:
+        print(f"error: {line}", file=sys.stderr)
+    if listed is not None and len(failed) > listed:
+        print(f"error: and {len(failed) - listed} more", file=sys.stderr)
+    if failed:
+        sys.exit(1)

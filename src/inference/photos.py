@@ -95,7 +95,7 @@ def _maps(model: Predictor, device: torch.device, images: Tensor, uncertainty: b
                     whole = of_image.setdefault(kind, np.empty(tuple(images.shape[-2:]), values.dtype))
                     whole[top : top + len(values)] = values
         if puts:
-            for put, chances in zip(puts, half_probabilities(outputs), strict=True):
+            for put, chances in zip(puts, half_probabilities(model, outputs), strict=True):
                 put(Window(top, 0, *chances.shape[1:]), chances)
     return found
 

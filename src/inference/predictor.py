@@ -43,5 +43,8 @@ class Predictor(Protocol):
     def uncertainty(self, outputs: Outputs) -> dict[str, Tensor]:
         """Maps float [B, H, W] by name, of what was predicted."""
 
+    def shares(self, logits: Tensor) -> Tensor:
+        """What logits [B, K, ...] say as probabilities, at the model's temperature: float32 [B, K, ...]."""
+
     def task_maps(self, outputs: Outputs) -> dict[str, Tensor]:
         """What is predicted beside the classes, by task: maps float [B, H, W]."""

@@ -116,7 +116,7 @@ def segment_raster(
             if ids is not None:
                 written["mask"] = ids.of(maps["mask"])
             if writing.probabilities:
-                written["probability"] = gray_probabilities(outputs)[0]
+                written["probability"] = gray_probabilities(model, outputs)[0]
             for kind, values in written.items():
                 if kind not in sinks:  # the mask's is made first, so it is closed, and gets its name, last
                     count = len(values) if kind == "probability" else 1
@@ -231,15 +231,15 @@ def gray_maps(model: Predictor, outputs: Outputs, uncertainty: bool) -> list[dic
     return [{"mask": mask} | {kind: values[at] for kind, values in maps.items()} for at, mask in enumerate(masks)]
 
 
-def half_probabilities(outputs: Outputs) -> npt.NDArray[np.float16]:
-    """The probabilities of what was predicted, float16 [B, K, H, W]."""
-    halves: npt.NDArray[np.float16] = outputs["logits"].float().softmax(dim=1).half().cpu().numpy()
+def half_probabilities(model: Predictor, outputs: Outputs) -> npt.NDArray[np.float16]:
+    """The probabilities of what was predicted, at the model's temperature, float16 [B, K, H, W]."""
+    halves: npt.NDArray[np.float16] = model.shares(outputs["logits"]).half().cpu().numpy()
     return halves
 
 
-def gray_probabilities(outputs: Outputs) -> npt.NDArray[np.uint8]:
+def gray_probabilities(model: Predictor, outputs: Outputs) -> npt.NDArray[np.uint8]:
     """The same as uint8 [B, K, H, W], 255 is 1."""
-    return _as_gray(outputs["logits"].float().softmax(dim=1))
+    return _as_gray(model.shares(outputs["logits"]))
 
 
 def _as_gray(values: torch.Tensor) -> npt.NDArray[np.uint8]:

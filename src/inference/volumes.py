@@ -72,7 +72,7 @@ def segment_volume(
         width, height = volume.plane_shape(slicing.axis)
         outputs = joined(model.predicted(image[None].to(device), (height, width)))
         planes = gray_maps(model, outputs, writing.uncertainty)[0]
-        chances = gray_probabilities(outputs)[0] if writing.probabilities else ()
+        chances = gray_probabilities(model, outputs)[0] if writing.probabilities else ()
         for kind, plane in planes.items():
             whole = results.setdefault(kind, np.zeros(volume.shape, np.uint8))
             volume.view(whole, slicing.axis, index)[...] = plane
