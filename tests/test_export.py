@@ -13,12 +13,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from timm.layers.conv2d_same import Conv2dSame
 
 from src import load
 from src.cli.command import compose
 from src.errors import UserError
 from src.export import export
-from src.sharing.graph import largest_difference, pooled, traced
+from src.sharing.graph import largest_difference, pooled, random_images, traced
 from src.storage.checkpoints import find
 from src.train import train
 from src.training.build import model_from_checkpoint
@@ -92,10 +93,14 @@ def test_networks_over_a_plain_vit(tmp_path: Path, network: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["small", "fpn", "segformer", "fcn", "deeplabv3plus", "ddrnet"])
+@pytest.mark.parametrize(
+    "network",
+    ["small", "fpn", "fpn network.encoder=tu-tf_efficientnet_lite0", "segformer", "fcn", "deeplabv3plus", "ddrnet"],
+)
 def test_networks_with_a_stride(tmp_path: Path, network: str) -> None:
     pytest.importorskip("onnxruntime")
-    run_dir = trained(tmp_path / "run", f"network={network}", "data.dataset.width=64", "data.crop=null")
+    options = f"network={network} data.dataset.width=64 data.crop=null".split()
+    run_dir = trained(tmp_path / "run", *options)
     export(exporting(f"ckpt={run_dir}", f"output={tmp_path}/model.onnx"))  # tries the file against the checkpoint
     assert (tmp_path / "model.onnx").is_file()
 
@@ -124,6 +129,33 @@ def test_networks_that_pool_to_grids(tmp_path: Path, network: str) -> None:
 def test_pooling_as_products(size: tuple[int, int]) -> None:
     image = torch.rand(2, 3, 11, 24, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(pooled(image, size), F.adaptive_avg_pool2d(image, size), atol=1e-6)
+
+
+class Halved(torch.nn.Module):
+    """Pads to even sizes, convolves as TensorFlow does at a stride of 2, and resizes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size_divisor = 2
+        self.halve = Conv2dSame(3, 6, 5, stride=2)
+        self.mix = Conv2dSame(6, 6, 3, dilation=2)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        size = image.shape[-2:]
+        image = F.pad(image, (0, size[1] % 2, 0, size[0] % 2))
+        return {"logits": F.interpolate(self.mix(self.halve(image)), size)}
+
+
+def test_padding_as_tensorflow_has_it_is_constant(run_dir: Path) -> None:
+    """As a formula of the size it costs minutes of tracing in a deep encoder."""
+    model, _ = model_from_checkpoint(find(str(run_dir)))
+    model.ema, model.network = None, Halved()
+    program = traced(model, None)
+    pads = [node.args[1] for node in program.graph.nodes if node.target == torch.ops.aten.pad.default]
+    assert [1, 2, 1, 2] in pads and [2, 2, 2, 2] in pads
+    image = random_images(model, 3, 33, 102)
+    with torch.no_grad():
+        assert torch.allclose(program.module()(image), model.logits(image), atol=1e-5)
 
 
 def test_one_size_where_any_does_not_go(run_dir: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from src.errors import UserError
 
@@ -54,7 +57,7 @@ def traced(
     of_any = dict.fromkeys((0, 2, 3) if size is None else (0,), torch.export.Dim.DYNAMIC)
     batch, height, width = _TRACED if size is None else (2, *size)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), _same_padding_known(model):
             warnings.simplefilter("ignore")
             image = random_images(model, batch, height, width)
             program = torch.export.export(Answer().eval(), (image,), dynamic_shapes=(of_any,), strict=False)
@@ -69,6 +72,30 @@ def not_exported(error: Exception, size: Size) -> UserError:
     reason = " ".join(str(error).split())[:160]
     mend = "" if size is not None else "; try it for one size, e.g. size=[512,512]"
     return UserError(f"ckpt: this network cannot be exported ({reason}){mend}")
+
+
+@contextlib.contextmanager
+def _same_padding_known(model: Segmenter) -> Iterator[None]:
+    """Within it TensorFlow's "same" padding (timm's `Conv2dSame`) is a constant, as wherever a stride divides the size: in any
+    image that is padded to the network's stride. As a formula of the size it costs minutes of tracing."""
+    padded = getattr(model.network, "size_divisor", 1) > 1
+    layers = [layer for layer in model.modules() if padded and type(layer).__name__ == "Conv2dSame"]
+    for layer in layers:
+        layer.forward = functools.partial(_same_convolution, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _same_convolution(layer: Any, image: Tensor) -> Tensor:
+    sides: list[int] = []
+    for kernel, stride, dilation in zip(layer.kernel_size[::-1], layer.stride[::-1], layer.dilation[::-1], strict=True):
+        whole = max((kernel - 1) * dilation + 1 - stride, 0)
+        sides += [whole // 2, whole - whole // 2]
+    image = functional.pad(image, sides)
+    return functional.conv2d(image, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
 
 
 def _is_grid(node: torch.fx.Node) -> bool:
