@@ -121,8 +121,8 @@ class Semi:
 class Distill:
     """How a teacher teaches."""
 
-    kl_weight: float = 1.0
-    channel_weight: float = 0.0
+    kl_weight: float = 0.0
+    channel_weight: float = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)

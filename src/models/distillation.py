@@ -24,9 +24,9 @@ class Distillation:
 
     def __init__(
         self,
-        kl_weight: NonNegativeFloat = 1.0,
+        kl_weight: NonNegativeFloat = 0.0,
         kl_temperature: PositiveFloat = 2.0,
-        channel_weight: NonNegativeFloat = 0.0,
+        channel_weight: NonNegativeFloat = 3.0,
         channel_temperature: PositiveFloat = 4.0,
     ) -> None:
         self.kl_weight, self.kl_temperature = kl_weight, kl_temperature

@@ -43,8 +43,8 @@ def test_weights_weigh_and_what_has_none_is_not_computed() -> None:
     losses = both.losses(student, teacher)
     assert set(losses) == {"kl", "channel"}
     assert torch.allclose(both.total(losses), 0.5 * losses["kl"] + 3 * losses["channel"])
-    assert set(Distillation().losses(student, teacher)) == {"kl"}
-    assert set(Distillation(kl_weight=0, channel_weight=3).losses(student, teacher)) == {"channel"}
+    assert set(Distillation().losses(student, teacher)) == {"channel"}
+    assert set(Distillation(kl_weight=1, channel_weight=0).losses(student, teacher)) == {"kl"}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_teacher_teaches_and_stays_as_it_is(teacher: Path, tmp_path: Path, model: str) -> None:
     before = (teacher / run_folder.BEST).read_bytes()
     small = [*SHORT, f"model={model}", "network.width=8"]
-    taught = train(settings(tmp_path / "taught", *small, f"model.teacher={teacher}", "model.distill.channel_weight=1"))
+    taught = train(settings(tmp_path / "taught", *small, f"model.teacher={teacher}", "model.distill.kl_weight=1"))
     alone = train(settings(tmp_path / "alone", *small))
     logged = taught.trainer.callback_metrics
     assert float(logged["train/distill_kl_loss"]) > 0 and float(logged["train/distill_channel_loss"]) > 0
@@ -80,7 +80,7 @@ def test_with_nothing_but_a_teacher_the_student_comes_to_predict_as_it(teacher: 
     guide, _ = model_from_checkpoint(teacher / run_folder.BEST)
     outcome = train(settings(tmp_path, *SHORT, f"model.teacher={teacher}", "network.width=8", "loss=sum",
                              "loss.terms=[{_target_: src.losses.ce.CrossEntropy, weight: 0.0}]",
-                             "model.distill.kl_weight=5", "trainer.max_epochs=12"))  # fmt: skip
+                             "model.distill.kl_weight=5", "model.distill.channel_weight=0", "trainer.max_epochs=12"))  # fmt: skip
     image = outcome.datamodule.source("val").read(0)[0][None]
     with torch.no_grad():
         aim = guide.probabilities(image)
@@ -114,7 +114,7 @@ def test_another_ones_classes_and_images_are_refused(teacher: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("overrides", "words"), [
-    (["model.distill.kl_weight=0"], "model.distill: a teacher teaches nothing with both weights 0"),
+    (["model.distill.channel_weight=0"], "model.distill: a teacher teaches nothing with both weights 0"),
     (["model.distill.kl_temperature=0"], "model.distill.kl_temperature"),
     (["model=synthesis", "+model.teacher=RUN"], "model.teacher: a teacher tells classes and model=synthesis draws images"),
 ])  # fmt: skip
