@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from omegaconf import DictConfig
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -52,10 +52,9 @@ class Audit(Asked):
 
     def evaluation_of(self, ckpt: Checkpoints) -> Evaluation:
         """The evaluation whose images are looked at."""
-        unmeasured: dict[str, Any] = {"of": [], "boundary_ratio": 0.02, "widths": [1], "bins": 15, "pictures": 1}
         return Evaluation(
             ckpt=ckpt, splits=["val"], data=self.data, trainer=self.trainer, inference=self.inference, trust=self.trust,
-            metrics=unmeasured, bootstrap={"samples": 0, "group": None, "seed": 0}, calibrate=False, output=None,
+            metrics={"of": []}, bootstrap={"samples": 0, "group": None, "seed": 0}, calibrate=False, output=None,
             paths=Paths(output_dir=self.output),
         )  # fmt: skip
 

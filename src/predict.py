@@ -191,7 +191,7 @@ def predict(settings: Config | Prediction) -> list[str]:
     left_out = f", {inputs.skipped.total()} skipped" if inputs.skipped else ""
     kept = f", {job.kept} there already (overwrite=true does them anew)" if job.kept else ""
     wrong = f", {len(failed)} failed" if failed else ""
-    _log.info("%d done%s%s%s: masks and overlays are in %s", job.done, kept, left_out, wrong, shown(str(output)))
+    _log.info("%d done%s%s%s: see %s", job.done, kept, left_out, wrong, shown(str(output)))
     return failed
 
 

@@ -88,6 +88,7 @@ def test_every_way(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     found = run(tmp_path, "network=tiny", "sizes=[[32,48],[64,64]]", "batches=[2]")
     assert [row["way"] for row in found["rows"]] == ["eager", "compiled", "onnx", "int8"] * 2
+    assert [row["failed"] for row in found["rows"]] == [None] * 8
     assert all(row["milliseconds"] > 0 for row in found["rows"])
 
 

@@ -62,9 +62,13 @@ def test_the_same_figures_to_the_last_digit(trained: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_two_ranks_give_the_same_counts_on_an_odd_split(trained: Path, run: Run, tmp_path: Path) -> None:
     """The split has 5 images, evaluated 2 at a time: one rank gets 3, the other 2."""
-    arguments = ["trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={tmp_path}/two"]
-    result = run("src.evaluate", f"ckpt={trained}", *arguments)
+    measured = ["metrics=[classes,cases]", "bootstrap.samples=0"]
+    arguments = ["trainer.devices=2", "trainer.strategy=ddp", f"hydra.run.dir={tmp_path}/two", f"output={tmp_path}/two"]
+    result = run("src.evaluate", f"ckpt={trained}", *arguments, *measured)
     assert result.returncode == 0, result.stderr
+    evaluate(evaluation(tmp_path / "one", f"ckpt={trained}", *measured, f"output={tmp_path}/one"))
+    for file in (f"evaluation/{split}/cases.csv" for split in ("val", "test")):
+        assert (tmp_path / "two" / file).read_text() == (tmp_path / "one" / file).read_text()
     alone, both = run_folder.read_metrics(trained), run_folder.read_metrics(tmp_path / "two")
     assert alone is not None
     assert both is not None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from src.config.asked import Asked
 from src.config.check import check_inference, check_keys, check_node
@@ -13,7 +13,7 @@ from src.config.parts import Accelerator, Data, Devices, Node, Paths, Precision,
 from src.errors import UserError
 
 Checkpoints = str | Annotated[list[str], Field(min_length=1)]
-Word = Literal["classes", "boundary", "calibration", "images"]
+Word = Literal["classes", "boundary", "calibration", "cases", "images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +42,22 @@ class Measured:
     """What is measured beside the scores of metrics.json.
 
     Attributes:
-        of: "classes" (precision, recall, both means, their intervals), "boundary", "calibration", "images" (pictures of the
-            worst and the most typical ones). Any of them writes the file of per-image matrices.
+        of: "classes" (precision, recall, both means, their intervals), "boundary", "calibration", "cases" (overlaps and
+            distances of each volume or image), "images" (pictures of the worst and the most typical ones). Any of them writes
+            the file of per-image matrices.
         boundary_ratio: thickness of boundary IoU's boundary, of an image's diagonal.
         widths: of the bands of trimap curves, in pixels to each side.
         bins: of reliability diagrams.
+        tolerance: of surface Dice, in mm, or pixels of an image.
         pictures: so many of the worst and so many of the most typical images.
     """
 
     of: list[Word]
-    boundary_ratio: Annotated[float, Field(gt=0, le=0.5)]
-    widths: Annotated[list[PositiveInt], Field(min_length=1, max_length=64)]
-    bins: Annotated[int, Field(ge=2, le=1000)]
-    pictures: PositiveInt
+    boundary_ratio: Annotated[float, Field(gt=0, le=0.5)] = 0.02
+    widths: Annotated[list[PositiveInt], Field(min_length=1, max_length=64)] = field(default_factory=lambda: [1])
+    bins: Annotated[int, Field(ge=2, le=1000)] = 15
+    tolerance: PositiveFloat = 2.0
+    pictures: PositiveInt = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,15 @@ class CutOut(Protocol):
 
 
 @runtime_checkable
+class Stacked(Protocol):
+    """What a source also has whose samples are slices of volumes."""
+
+    def place(self, index: int) -> tuple[int, tuple[float, float, float]]:
+        """The number of a slice in its volume; and mm to the next slice, to the next row and to the next column."""
+        ...
+
+
+@runtime_checkable
 class Overlapping(Protocol):
     """What a source also has whose samples share pixels, which count in one of them and are ignored in others."""
 
@@ -296,6 +305,15 @@ def whole_of(source: Source, index: int) -> str | None:
     if isinstance(source, DerivedSource):
         return whole_of(source.source, index)
     return source.whole(index) if isinstance(source, CutOut) else None
+
+
+def place_in_stack(source: Source, index: int) -> tuple[int, tuple[float, float, float]] | None:
+    """The number of a slice in its volume and the sides of its voxels; None of a source whose samples are no slices."""
+    if isinstance(source, Subset):
+        return place_in_stack(source.source, int(source.indices[index]))
+    if isinstance(source, DerivedSource):
+        return place_in_stack(source.source, index)
+    return source.place(index) if isinstance(source, Stacked) else None
 
 
 def class_counts(source: Source) -> npt.NDArray[np.int64]:

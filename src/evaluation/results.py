@@ -111,6 +111,8 @@ def tables(said: Mapping[str, Any], title: str) -> str:
     console = Console(file=io.StringIO(), width=110)
     console.print(_means(said, title))
     console.print(_classes(said))
+    if (cases := said.get("cases")) is not None:
+        console.print(_cases(cases))
     if (probabilities := said.get("calibration")) is not None:
         console.print(_calibration(probabilities))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -151,6 +153,29 @@ def _classes(said: Mapping[str, Any]) -> Table:
         cells += [_shown(part[kind]) for kind in ("dice", "precision", "recall", "per_image_iou")]
         table.add_row(name, *cells, str(part["images_with_it"]), *([_shown(boundary[name])] if boundary else []))
     return table
+
+
+def _cases(said: Mapping[str, Any]) -> Table:
+    unit = said["unit"]
+    title = f"cases: {said['cases']}; mean ± standard deviation over those that have the class"
+    table = Table(title=title, title_justify="left")
+    heads = {"dice": "Dice", "iou": "IoU", "surface_dice": f"surface Dice {said['tolerance']:g} {unit}",
+             "hd95": f"HD95 {unit}", "assd": f"ASSD {unit}", "lesion_f1": "lesion F1",
+             "volume_error": "volume error " + ("ml" if unit == "mm" else "px")}  # fmt: skip
+    for name in ("class", *heads.values(), "missed, invented"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for name, part in said["classes"].items():
+        cells = [_with_spread(part[kind]) for kind in heads]
+        table.add_row(name, *cells, f"{part['missed']}, {part['invented']}")
+    table.add_section()
+    means = said["foreground"]
+    table.add_row("mean of the classes", *(_shown(means.get(kind)) for kind in heads), "")
+    return table
+
+
+def _with_spread(of: Mapping[str, float | None]) -> str:
+    mean, std = of["mean"], of["std"]
+    return "–" if mean is None else f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")
 
 
 def _calibration(said: Mapping[str, Any]) -> Table:

@@ -12,24 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from src.files.spreadsheets import cell
 from src.metrics.names import falls
 from src.reporting.compare import SeedGroup
 from src.reporting.read import Run, number
 
 _STYLES = {"completed": "green", "running": "cyan", "interrupted": "yellow", "stopped": "yellow", "failed": "red"}
-_FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-    "＝",
-    "＋",
-    "－",
-    "＠",
-)  # what a spreadsheet takes a cell's text for one by
 _VAST = 1e12
 
 
@@ -135,9 +123,7 @@ def seed_table(shown: Sequence[Column]) -> Table:
 def as_csv(
     runs: Sequence[Run], different: Mapping[str, Sequence[str]], groups: Sequence[SeedGroup], metric: str
 ) -> str:
-    """One line a run: its differences, every score, and the mean and deviation over its seeds. No text of a run's is a formula
-    to a spreadsheet: one that would be stands behind an apostrophe.
-    """
+    """One line a run: its differences, every score, and the mean and deviation over its seeds."""
     scores = sorted({f"{s}/{k}" for run in runs for s in ("val", "test") for k in _of(run, s)})
     group_of = {run.folder: group for group in groups for run in group.runs}
     stream = io.StringIO()
@@ -147,7 +133,7 @@ def as_csv(
         "run", "status", *different, "best_val", "best_test", "completed_seeds", *over, "epochs", "seconds",
         "images_per_second", "memory_gib", "error", *scores,
     ]  # fmt: skip
-    writer.writerow([_cell(title) for title in head])
+    writer.writerow([cell(title) for title in head])
     for i, run in enumerate(runs):
         group = group_of[run.folder]
         found = [group.score("val", metric), group.score("test", metric)]
@@ -156,14 +142,8 @@ def as_csv(
         cells += [value for score in found for value in (score[:2] if score else (None, None))]
         cells += [run.epochs, run.seconds, run.images_per_second, run.memory, run.error]
         cells += [number(_of(run, s).get(k)) for s, _, k in (name.partition("/") for name in scores)]
-        writer.writerow([_cell(cell) for cell in cells])
+        writer.writerow([cell(value) for value in cells])
     return stream.getvalue()
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA) and _as_number(value) is None:
-        return f"'{value}"
-    return value
 
 
 def console() -> Console:

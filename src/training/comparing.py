@@ -35,8 +35,7 @@ def evaluation_of(folder: Path, split: Stage, given: Mapping[str, Any]) -> Evalu
     """
     asked = Evaluation(
         ckpt=str(folder), splits=[split], inference={},
-        metrics={"of": ["classes"], "boundary_ratio": 0.02, "widths": [1], "bins": 15, "pictures": 1},
-        bootstrap={"samples": 0, "group": None, "seed": 0}, calibrate=False, output=str(folder),
+        metrics={"of": ["classes"]}, bootstrap={"samples": 0, "group": None, "seed": 0}, calibrate=False, output=str(folder),
         paths=Paths(output_dir=str(folder / run_folder.EVALUATION)), **given,
     )  # fmt: skip
     asked.check()

@@ -17,7 +17,7 @@ from src.config.evaluation import Evaluation
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import whole_of
 from src.errors import UserError, of_a_file
-from src.evaluation import calibration, figures, matrices, results
+from src.evaluation import calibration, cases, figures, matrices, results
 from src.evaluation.boundary import Boundaries
 from src.evaluation.calibration import Calibration
 from src.evaluation.matrices import of_cells
@@ -27,6 +27,7 @@ from src.files.pictures import save_picture
 from src.inference.drawing import comparison
 from src.models.base import Segmenter
 from src.models.evaluation import Stage
+from src.optional_packages import needs
 from src.storage import checkpoints
 from src.storage.run_folder import METRICS, write_text
 
@@ -60,6 +61,8 @@ class Measuring:
         self.words = set(asked.measured.of)
         self.temperature, self.fitted_on = model.temperature, "the checkpoint"
         self.callback = Observing(asked.measured.pictures if "images" in self.words else 0)
+        if "cases" in self.words:
+            needs("scipy.ndimage", "medical")
         for split in asked.splits:  # before the minutes that predicting takes
             _writable(folder / split)
             source = datamodule.source(split)
@@ -80,6 +83,7 @@ class Measuring:
             labels, source,
             boundaries if "boundary" in self.words else None,
             probabilities if "calibration" in self.words else None,
+            cases="cases" in self.words,
         )  # fmt: skip
 
     def end(self, split: Stage, writes: bool) -> str:
@@ -114,7 +118,12 @@ class Measuring:
             said["calibration"] = results.of_probabilities(seen.calibrated, measured.bins, fitted, given_by)
         said["by_image"] = results.summary(images)
         folder = self.folder / split
+        found = None if seen.slices is None else list(cases.cases_of(seen.slices, labels, measured.tolerance))
+        if found is not None:
+            said["cases"] = cases.summary(found, measured.tolerance)
         try:
+            if found is not None:
+                write_text(folder / cases.FILE, cases.as_csv(found))
             matrices.write(folder / matrices.FILE, images, seen.matrices)
             write_text(folder / METRICS, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
             figures.write(said, folder)

@@ -84,8 +84,7 @@ def _evaluation(
 ) -> Evaluation:  # fmt: skip
     asked = Evaluation(
         ckpt=str(run_dir), splits=splits, data=data, trainer={**trainer, "devices": 1, "strategy": "auto"}, inference={},
-        metrics={"of": [], "boundary_ratio": 0.02, "widths": [1], "bins": 15, "pictures": 1},
-        bootstrap={"samples": 0, "group": None, "seed": 0}, calibrate=False, output=None,
+        metrics={"of": []}, bootstrap={"samples": 0, "group": None, "seed": 0}, calibrate=False, output=None,
         paths=Paths(output_dir=output), trust=None if trust is None else list(trust),
     )  # fmt: skip
     asked.check()

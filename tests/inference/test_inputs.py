@@ -185,7 +185,7 @@ def test_a_phone_folder(on_photos: Path, tmp_path: Path, caplog: pytest.LogCaptu
     assert masks == ["masks/IMG_1_jpg.png", "masks/IMG_1_png.png", "masks/c/IMG_1.png"]
     assert (tmp_path / "out/overlays/c/IMG_1.png").is_file()
     assert "skipped: 1 .txt, 1 hidden" in caplog.text
-    assert f"3 done, 2 skipped, 1 failed: masks and overlays are in {tmp_path / 'out'}" in caplog.text
+    assert f"3 done, 2 skipped, 1 failed: see {tmp_path / 'out'}" in caplog.text
 
 
 def test_photos_in_windows(on_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,8 @@ def test_with_nothing_but_a_teacher_the_student_comes_to_predict_as_it(teacher: 
     guide, _ = model_from_checkpoint(teacher / run_folder.BEST)
     outcome = train(settings(tmp_path, *SHORT, f"model.teacher={teacher}", "network.width=8", "loss=sum",
                              "loss.terms=[{_target_: src.losses.ce.CrossEntropy, weight: 0.0}]",
-                             "model.distill.kl_weight=5", "model.distill.channel_weight=0", "trainer.max_epochs=12"))  # fmt: skip
+                             "model.distill.kl_weight=5", "model.distill.channel_weight=0",
+                             "trainer.max_epochs=12"))  # fmt: skip
     image = outcome.datamodule.source("val").read(0)[0][None]
     with torch.no_grad():
         aim = guide.probabilities(image)

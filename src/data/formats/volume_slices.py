@@ -193,6 +193,12 @@ class VolumeSlices(ABC):
         name: str = self._names[self._volume_of[index]]
         return name
 
+    def place(self, index: int) -> tuple[int, tuple[float, float, float]]:
+        """The number of a slice in its volume; and mm to the next slice, row and column of the volume's own voxels."""
+        volume = self._images[self._volume_of[index]]
+        axis = self._slicing.axis
+        return int(self._slice_of[index]), (volume.slice_distance(axis), *volume.pixel_size(axis))
+
     def subject(self, index: int) -> str | None:
         """Whom its volume is of."""
         return self._subjects.get(self.whole(index))

@@ -93,6 +93,10 @@ class Volume:
         column, row = (float(np.linalg.norm(self.canonical_affine[:3, a])) for a in range(3) if a != _CANONICAL[axis])
         return row, column
 
+    def slice_distance(self, axis: Axis) -> float:
+        """From slice to slice in mm."""
+        return float(np.linalg.norm(self.canonical_affine[:3, _CANONICAL[axis]]))
+
     def view(self, array: Array, axis: Axis, index: int) -> Array:
         """A slice [h, w] of an array in the file's order, as a view of it.
 
