@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start, task_overrides
+from src.cli.imports import importing_torch
 from src.config.evaluation import Evaluation
 from src.config.parts import Config
 
@@ -20,15 +21,18 @@ def evaluate(settings: Config | Evaluation, typed: Collection[str] | None = None
         typed: the keys that the user typed.
     """
     asked = settings if isinstance(settings, Evaluation) else Evaluation.of(settings)
-    from src.training.scoring import score
+    with importing_torch():
+        from src.training.scoring import score
 
     return score(asked, typed)
 
 
 def _task(asked: Evaluation, _: DictConfig) -> None:
-    from src.data.trained_on import typed_keys
+    with importing_torch():
+        from src.data.trained_on import typed_keys
+        from src.training.scoring import score
 
-    evaluate(asked, typed_keys(task_overrides()))
+    score(asked, typed_keys(task_overrides()))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pydantic import Field
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import start
+from src.cli.imports import importing_torch
 from src.cli.user_errors import end_with
 from src.config.asked import Asked
 from src.config.check import check_inference, check_keys, check_node
@@ -140,7 +141,9 @@ def predict(settings: Config | Prediction) -> list[str]:
         Interrupted: Ctrl-C, or SIGTERM where `_task` turned it into that.
     """
     asked = settings if isinstance(settings, Prediction) else Prediction.of(settings)
-    from src.inference.inputs import find
+    with importing_torch():
+        from src.inference.inputs import find
+        from src.training.ensembles import digest, files_of, said_of, segmenter_of
 
     output = Path(os.path.expanduser(asked.output))  # noqa: PTH111 (a Path's raises for no user)
     inputs = find(asked.input, output, asked.recursive)
@@ -153,7 +156,6 @@ def predict(settings: Config | Prediction) -> list[str]:
     from src.inference.photos import Cut
     from src.inference.same_predictions import same_predictions
     from src.inference.writing import Writing
-    from src.training.ensembles import digest, files_of, said_of, segmenter_of
 
     files = files_of(asked.ckpt)
     model, trained = segmenter_of(files, asked.trust or ())

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import src.which_src  # noqa: F401  first: it ends where another src is in the way
 from src.cli.command import CONFIG_DIR, start
+from src.cli.imports import importing_torch
 from src.cli.request import Request
 from src.cli.user_errors import report_user_errors
 from src.config.changes import LIMITS, PLACE, Said, changed, check_values, key_of, may_change, refusal
@@ -58,7 +59,8 @@ def train(
     """
     check_targets(settings.plain if isinstance(settings, Settings) else settings, trust)
     asked = checked(settings)
-    from src.training.run import run
+    with importing_torch():
+        from src.training.run import run
 
     return run(asked, resume=resume, trust=trust, said=said)
 

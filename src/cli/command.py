@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +25,7 @@ from src.cli.overrides import parsed_as_text
 from src.cli.request import Request, as_typed, written_out
 from src.cli.user_errors import as_mistake, report_user_errors, shows_tracebacks
 from src.config.explain import explain
-from src.config.hydra_internals import run_composed, run_main
+from src.config.hydra_internals import apply_overrides, run_composed, run_main
 from src.config.monitored import fill_monitor_mode
 from src.config.moved import with_new_names
 from src.config.parts import Config
@@ -33,6 +36,7 @@ from src.storage import run_folder
 CONFIG_DIR = src.which_src.CONFIG_DIR
 LIKE = "like"  # the name, among Hydra's configs, of one that was taken from a run folder
 _COMPLETION = Path(__file__).with_name("completion.bash")
+_CHOICE = re.compile(r"\+?\w+=\w+")
 T = TypeVar("T")
 
 
@@ -178,7 +182,43 @@ def _folder(config_name: str, arguments: Sequence[str], composed: DictConfig) ->
 
 def compose(config_name: str, overrides: list[str]) -> dict[str, Any]:
     """The config as plain containers, interpolations resolved, without starting a job (so without a run folder)."""
-    return plain(_composed(config_name, overrides), output_dir="")
+    return plain(_from_known(config_name, overrides) or _composed(config_name, overrides), output_dir="")
+
+
+def _from_known(config_name: str, overrides: Sequence[str]) -> DictConfig | None:
+    """The config that Hydra would compose, from one that it composed before of the same choices of groups: it changes values
+    last, and they cost it little. None where it must be asked, also for its words of what is wrong."""
+    options, given = split(overrides)
+    given = written_out(given, config_name)
+    changes = [override for override in given if _changes_value(override)]
+    choices = tuple(override for override in given if not _changes_value(override))
+    if options or not all(_CHOICE.fullmatch(choice) for choice in choices):
+        return None
+    try:
+        parsed = OverridesParser.create().parse_overrides(changes)
+        if any(override.is_sweep_override() for override in parsed):
+            return None
+        config = copy.deepcopy(_chosen(config_name, choices, _state()))
+        apply_overrides(config, parsed)
+    except (HydraException, OmegaConfBaseException, UserError):
+        return None
+    return config
+
+
+def _changes_value(override: str) -> bool:
+    key = override.partition("=")[0].lstrip("+~")
+    return re.fullmatch(r"(?!hydra\.)\w+(\.\w+)*", key) is not None and not (CONFIG_DIR / key).is_dir()
+
+
+@functools.lru_cache(maxsize=64)
+def _chosen(config_name: str, choices: Sequence[str], state: object) -> DictConfig:
+    return _composed(config_name, choices)
+
+
+def _state() -> tuple[tuple[str, int, int], ...]:
+    """What tells whether a file of `conf/` has changed."""
+    files = sorted(CONFIG_DIR.rglob("*.yaml"))
+    return tuple((str(file), (at := file.stat()).st_mtime_ns, at.st_size) for file in files)
 
 
 def _composed(config_name: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:

@@ -14,7 +14,6 @@ import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import UnionType
 from typing import Any
 
@@ -22,7 +21,7 @@ import pydantic
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import TypeAdapter, ValidationError
 
-from src.config.sources import DEEPEST, find, module_file, parse
+from src.config.sources import DEEPEST, Module, find, parse
 
 
 class _NeverGiven:
@@ -57,8 +56,16 @@ _KNOWN: dict[str, object] = {
 
 
 class _Names(dict[str, object]):
+    """What the names in the annotations of a module stand for, found as they are asked for."""
+
+    def __init__(self, module: Module | None) -> None:
+        super().__init__()
+        self._module = module
+
     def __missing__(self, key: str) -> object:
-        return _Unknown
+        own = None if self._module is None else _type_named(key, self._module)
+        self[key] = _KNOWN.get(key, _Unknown) if own is None else own
+        return self[key]
 
 
 @dataclass(frozen=True)
@@ -91,15 +98,15 @@ def read(target: str) -> Signature | None:
     found = find(target, 0)
     if found is None:
         return None
-    tree, node, _ = found
+    module, node, _ = found
     constants = {
         t.id: _literal(n.value)
-        for n in tree.body
+        for n in module.body
         if isinstance(n, ast.Assign | ast.AnnAssign) and n.value is not None
         for t in (n.targets if isinstance(n, ast.Assign) else [n.target])
         if isinstance(t, ast.Name)
     }
-    taken = _of_class(tree, node, target) if isinstance(node, ast.ClassDef) else _of_function(tree, node, target)
+    taken = _of_class(module, node, target) if isinstance(node, ast.ClassDef) else _of_function(module, node, target)
     parameters, built, takes_any = taken or ({}, set(), False)
     return Signature(parameters, takes_any, frozenset(built), constants)
 
@@ -107,13 +114,13 @@ def read(target: str) -> Signature | None:
 _Taken = tuple[dict[str, Parameter], set[str], bool]  # parameters, those built of a node, whether any others are taken
 
 
-def _of_class(tree: ast.Module, node: ast.ClassDef, target: str) -> _Taken | None:
+def _of_class(module: Module, node: ast.ClassDef, target: str) -> _Taken | None:
     """What a class takes: its constructor's parameters and, where that hands `**rest` on to the base's as it is, those of
     the base's too; without a constructor the base's alone. None where none is found."""
     own = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
     if own is None:
         return _of_bases(node, target)
-    parameters, built, takes_any = _of_function(tree, own, target)
+    parameters, built, takes_any = _of_function(module, own, target)
     parameters.pop(own.args.args[0].arg)  # self
     call = _hands_rest_on(own)
     if call is not None and (inherited := _of_bases(node, target)) is not None:
@@ -136,29 +143,28 @@ def _of_bases(node: ast.ClassDef, target: str) -> _Taken | None:
     return None
 
 
-def _of_function(tree: ast.Module, node: ast.FunctionDef, target: str) -> _Taken:
+def _of_function(module: Module, node: ast.FunctionDef, target: str) -> _Taken:
     """A function's parameters, those of them that are built of a node, and whether it takes any others."""
-    aliases, arguments, module = _aliases(tree), node.args, target.rpartition(".")[0]
+    names, arguments, place = _Names(module), node.args, target.rpartition(".")[0]
     named = [*arguments.posonlyargs, *arguments.args]
     optional = len(arguments.defaults)
     pairs: list[tuple[ast.arg, bool]] = [(a, i < len(named) - optional) for i, a in enumerate(named)]
     pairs += [(a, d is None) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    parameters = {a.arg: Parameter(_evaluate(a.annotation, aliases), required) for a, required in pairs}
-    built = {a.arg for a, _ in pairs if target.startswith("src.") and _is_built(a.annotation, module)}
+    parameters = {a.arg: Parameter(_evaluate(a.annotation, names), required) for a, required in pairs}
+    built = {a.arg for a, _ in pairs if target.startswith("src.") and _is_built(a.annotation, place)}
     return parameters, built, arguments.kwarg is not None
 
 
-def _aliases(tree: ast.Module, depth: int = 0) -> dict[str, object]:
-    """The names of types, `Share = Annotated[…]` say, that a module defines, or imports from another one of `src`."""
-    found: dict[str, object] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
-            found |= {t.id: _evaluate(node.value, {}) for t in node.targets if isinstance(t, ast.Name)}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("src.") and depth < DEEPEST:
-            file, rest = module_file([Path(__file__).parents[1]], (node.module or "").split(".")[1:])
-            there = _aliases(parse(file), depth + 1) if file is not None and not rest else {}
-            found |= {n.asname or n.name: there[n.name] for n in node.names if n.name in there}
-    return found
+def _type_named(name: str, module: Module, depth: int = 0) -> object:
+    """The type, `Share = Annotated[…]` say, that a module defines by a name or imports from another one of `src`; None where
+    it does not."""
+    for value in reversed(module.types.get(name, [])):
+        if isinstance(value, ast.Subscript):
+            return _evaluate(value, _Names(None))
+        file, there = value
+        if depth < DEEPEST and (found := _type_named(there, parse(file), depth + 1)) is not None:
+            return found
+    return None
 
 
 def _hands_rest_on(constructor: ast.FunctionDef) -> ast.Call | None:
@@ -186,7 +192,7 @@ def own_signature(target: str) -> Signature | None:
 
 def mismatch(annotation: Any, value: object) -> str | None:
     """Why `value` (plain YAML data) does not fit `annotation`, in words; None where it fits or cannot be judged."""
-    if annotation is _Unknown or annotation is object or _is_open(annotation):
+    if annotation is _Unknown or annotation is object or _is_plainly(annotation, value) or _is_open(annotation):
         return None
     config = pydantic.ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
@@ -200,6 +206,15 @@ def mismatch(annotation: Any, value: object) -> str | None:
     except Exception:  # an annotation that pydantic cannot turn into a check
         return None
     return None
+
+
+def _is_plainly(annotation: object, value: object) -> bool:
+    """Whether a value is of the very type, or of one of a union's, with nothing more to ask: pydantic's check of most takes
+    longer to build than all else."""
+    if isinstance(value, str) and not value.isascii():  # it may not be text
+        return False
+    union = typing.get_origin(annotation) in (typing.Union, UnionType)
+    return any(type(value) is kind for kind in (typing.get_args(annotation) if union else [annotation]))
 
 
 def _in_words(message: str) -> str:
@@ -231,6 +246,8 @@ def _is_built(annotation: ast.expr | None, module: str) -> bool:
 def _is_class(kind: ast.expr | None, module: str) -> bool:
     if isinstance(kind, ast.Subscript) and isinstance(kind.value, ast.Name):
         return kind.value.id == "Callable"
+    if isinstance(kind, ast.Name) and kind.id in _KNOWN:
+        return kind.id == "Tensor"
     try:
         found = find(f"{module}.{kind.id}", 0) if isinstance(kind, ast.Name) else None
     except LookupError:
@@ -245,7 +262,7 @@ def _literal(node: ast.expr) -> object:
         return None
 
 
-def _evaluate(node: ast.expr | None, aliases: Mapping[str, object]) -> object:
+def _evaluate(node: ast.expr | None, names: _Names) -> object:
     if node is None:
         return _Unknown
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -253,10 +270,12 @@ def _evaluate(node: ast.expr | None, aliases: Mapping[str, object]) -> object:
             node = ast.parse(node.value, mode="eval").body
         except SyntaxError:
             return _Unknown
+    if isinstance(node, ast.Name):
+        return names[node.id]
     try:  # only names from the table above can be reached: attributes and foreign calls fail or give _Unknown
         if any(isinstance(n, ast.Attribute | ast.Lambda | ast.NamedExpr) for n in ast.walk(node)):
             return _Unknown
         code = compile(ast.Expression(node), "<annotation>", "eval")
-        return eval(code, {"__builtins__": {}}, _Names({**_KNOWN, **aliases}))
+        return eval(code, {"__builtins__": {}}, names)
     except Exception:
         return _Unknown

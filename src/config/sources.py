@@ -5,13 +5,70 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DEEPEST = 5  # imports that are followed to find a name
+_OWN = Path(__file__).parents[1]
 
 
-def find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.ClassDef, str] | None:
+class Module:
+    """One source file.
+
+    Attributes:
+        body: its statements.
+        definitions: the functions and classes at its top, by name.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.body = ast.parse(file.read_text(encoding="utf-8")).body
+        self.definitions: dict[str, ast.FunctionDef | ast.ClassDef] = {}
+        for item in self.body:
+            if isinstance(item, ast.FunctionDef | ast.ClassDef):
+                self.definitions.setdefault(item.name, item)
+
+    @functools.cached_property
+    def imports(self) -> dict[str, tuple[ast.ImportFrom, str]]:
+        """By a name that is imported from another module, anywhere in this one: the statement, and the name there."""
+        found: dict[str, tuple[ast.ImportFrom, str]] = {}
+        for node in _statements(self.body):
+            if isinstance(node, ast.ImportFrom):
+                for name in node.names:
+                    found.setdefault(name.asname or name.name, (node, name.name))
+        return found
+
+    @functools.cached_property
+    def types(self) -> dict[str, list[ast.Subscript | tuple[Path, str]]]:
+        """By a name that may be a type's, `Share = Annotated[…]` say: what the module's top makes of it in turn, its value or
+        the file of the module of `src` that it is imported from, and its name there."""
+        found: dict[str, list[ast.Subscript | tuple[Path, str]]] = {}
+        for node in self.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
+                for target in node.targets:
+                    if isinstance(target, ast.Name):
+                        found.setdefault(target.id, []).append(node.value)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("src."):
+                file, rest = module_file([_OWN], (node.module or "").split(".")[1:])
+                if file is not None and not rest:
+                    for name in node.names:
+                        found.setdefault(name.asname or name.name, []).append((file, name.name))
+        return found
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """All statements, those at the top first."""
+    level = list(body)
+    while level:
+        yield from level
+        blocks = [
+            block for node in level for block in (node, *getattr(node, "handlers", ()), *getattr(node, "cases", ()))
+        ]
+        level = [
+            inner for block in blocks for part in ("body", "orelse", "finalbody") for inner in getattr(block, part, ())
+        ]
+
+
+def find(target: str, depth: int) -> tuple[Module, ast.FunctionDef | ast.ClassDef, str] | None:
     """A function's or class's module and source, and the dotted path where these are, imports followed."""
     parts = target.split(".")
     if len(parts) < 2 or not all(p.isidentifier() for p in parts):
@@ -35,26 +92,22 @@ def find(target: str, depth: int) -> tuple[ast.Module, ast.FunctionDef | ast.Cla
         if rest and parts[0] == "src":
             raise LookupError(f"there is no module '{'.'.join(parts[:-1])}'")
         return None
-    tree = parse(file)
-    for item in tree.body:
-        if isinstance(item, ast.FunctionDef | ast.ClassDef) and item.name == rest[0]:
-            return tree, item, target
-    if depth < DEEPEST:
+    module = parse(file)
+    if rest[0] in module.definitions:
+        return module, module.definitions[rest[0]], target
+    if depth < DEEPEST and rest[0] in module.imports:
+        node, name = module.imports[rest[0]]
         package = parts[: -1 if file.name == "__init__.py" else -2]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                for name in node.names:
-                    if (name.asname or name.name) == rest[0]:
-                        head = package[: len(package) - node.level + 1] if node.level else []
-                        return find(".".join([*head, *filter(None, [node.module]), name.name]), depth + 1)
+        head = package[: len(package) - node.level + 1] if node.level else []
+        return find(".".join([*head, *filter(None, [node.module]), name]), depth + 1)
     if parts[0] == "src":
         raise LookupError(f"'{rest[0]}' is not in {file.name}")
     return None
 
 
 @functools.cache
-def parse(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
+def parse(file: Path) -> Module:
+    return Module(file)
 
 
 def module_file(places: Sequence[Path], parts: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -145,7 +145,7 @@ class SegmentationDataModule(L.LightningDataModule):
                 if self.limit is not None:
                     source = Subset(source, range(min(self.limit, len(source))))
                 if self.folds.active:
-                    whole = keep(source, self.cache, self.cache_dir, self._options)
+                    whole = keep(source, self.cache, self.cache_dir, self._options, self.num_workers > 0)
                     source, self._sources["test"] = self.folds.split(whole, self._group)
                 self._samples = len(source)
                 if self._is_partly_labelled:
@@ -223,7 +223,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def _cached(self, source: Source, split: Split | None = None) -> Source:
         cache = None if self.folds.active and split != "val" else self.cache  # all folds have one
-        return cached(source, split, cache, self.cache_dir, self._options)
+        return cached(source, split, cache, self.cache_dir, self._options, self.num_workers > 0)
 
     def batches_per_epoch(self, batch_size: int | None = None) -> int:
         """Global training batches of an epoch, of labelled samples if only some are; or how many others would be."""

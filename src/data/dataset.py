@@ -115,6 +115,22 @@ class Chunked(Protocol):
     window: int
 
 
+@runtime_checkable
+class Computed(Protocol):
+    """What a source also has whose samples are computed, not read: none can be broken, and any can be had at any time.
+
+    Attributes:
+        computed: whether they are.
+    """
+
+    computed: bool
+
+
+def is_computed(source: Source) -> bool:
+    inner = innermost(source)
+    return isinstance(inner, Computed) and inner.computed
+
+
 def digest(source: Source) -> str:
     """Tells a split from one of other samples or in another order: by the sizes of its chunks, else by names evenly spread
     over it, so also by what was put in or taken out between them."""
@@ -252,17 +268,26 @@ def innermost(source: Source) -> Source:
 
 
 class InMemory(DerivedSource):
-    """A source whose decoded samples are kept in memory. Everything is read at once, in threads."""
+    """A source whose decoded samples are kept in memory.
 
-    def __init__(self, source: Source) -> None:
+    Args:
+        at_once: everything is read now, in threads; else each sample when it is asked for first.
+    """
+
+    def __init__(self, source: Source, at_once: bool = True) -> None:
         super().__init__(source)
-        self._samples = list(in_order(source.read, range(len(source))))
+        self._samples: list[tuple[Tensor, Tensor] | None] = [None] * len(source)
+        if at_once:
+            self._samples = list(in_order(source.read, range(len(source))))
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._samples[index]
+        sample = self._samples[index]
+        if sample is None:
+            sample = self._samples[index] = self.source.read(index)
+        return sample
 
 
 class Subset(DerivedSource):

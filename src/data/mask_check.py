@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from src.data.dataset import Chunked, Source
+from src.data.dataset import Chunked, Source, is_computed
 from src.data.labels import LabelSet
 from src.data.threads import in_order
 
 _DECODED_AT_MOST = 512  # samples of a split that are decoded before a run, evenly spread; all of a smaller split
+_COMPUTED_AT_MOST = 8
 
 
 @dataclasses.dataclass
@@ -59,7 +60,8 @@ def nothing_to_score(split: str) -> str:
 def decode_some(source: Source) -> MasksSeen:
     """Decodes samples of a split, all of a small one, so that a bad file ends the run before it is paid for.
 
-    Of one in chunks it decodes the first: they have been checked when they were written, and may lie far away.
+    Of one in chunks it decodes the first: they have been checked when they were written, and may lie far away. Of one whose
+    samples are computed it takes a few, none of which can be bad.
 
     Returns:
         What their masks have.
@@ -67,7 +69,8 @@ def decode_some(source: Source) -> MasksSeen:
     Raises:
         UserError: of the first bad sample.
     """
-    count = min(len(source), 1 if isinstance(source, Chunked) else _DECODED_AT_MOST)
+    most = _COMPUTED_AT_MOST if is_computed(source) else _DECODED_AT_MOST
+    count = min(len(source), 1 if isinstance(source, Chunked) else most)
 
     def values(index: int) -> npt.NDArray[np.int64]:
         return np.bincount(source.read(index)[1].numpy().ravel(), minlength=256)

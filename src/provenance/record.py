@@ -19,7 +19,7 @@ _Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
 
 
 class _Plain(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
 
 class Code(_Plain):

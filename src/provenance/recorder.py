@@ -9,6 +9,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
 from src.data.dataset import Source
 from src.data.fingerprint import How, Stopped, fingerprint
 from src.files.atomic import write_atomically
@@ -19,17 +21,19 @@ from src.storage import run_folder
 
 _log = logging.getLogger(__name__)
 _SECONDS = 5  # that a stopped recorder may take to notice
+_FIRST_STEP = 5  # seconds that the recorder waits for the run's first step, which it would slow down
 
 
-def made_with(config: Mapping[str, object], trusted: Collection[str] = ()) -> Record:
+def made_with(config: Mapping[str, object], trusted: Collection[str] = (), began: datetime | None = None) -> Record:
     """What is there now, all but the device and the data.
 
     Args:
         config: plain containers; the user's own packages that it names are looked at too.
         trusted: packages that the user trusts.
+        began: when the run did; None for now.
     """
     return Record(
-        time=datetime.now(UTC).isoformat(timespec="seconds"), command=surroundings.command(),
+        time=(began or datetime.now(UTC)).isoformat(timespec="seconds"), command=surroundings.command(),
         program=surroundings.program_version(), python=surroundings.python(),
         code={package.name: code_of(package) for package in packages_of(config, trusted)},
         packages=surroundings.packages(), hardware=surroundings.hardware(), environment=surroundings.environment(),
@@ -50,7 +54,8 @@ def fingerprints(
 
 
 class Recorder:
-    """Makes provenance.json and code.patch in a thread of its own: first all that is told at once, then with the data.
+    """Makes provenance.json and code.patch in a thread of its own, after the run's first step: first all that is told at once,
+    then with the data.
 
     Args:
         run_dir: the run's folder.
@@ -69,7 +74,9 @@ class Recorder:
     ) -> None:  # fmt: skip
         self._run_dir, self._config, self._trusted, self._complete = run_dir, config, trusted, complete
         self._sources, self._root, self._how, self._resume = sources, root, how, resume
-        self._stopped = threading.Event()
+        self._began = datetime.now(UTC)
+        self._stopped, self._stepped = threading.Event(), threading.Event()
+        self._hook = register_optimizer_step_post_hook(lambda *_: self._stepped.set())
         self._thread = threading.Thread(target=self._work, name="provenance", daemon=True)
         self._thread.start()
 
@@ -77,11 +84,14 @@ class Recorder:
         """Ends it: once all is written, or soon, without the data, where the run may not wait."""
         if not wait:
             self._stopped.set()
+        self._hook.remove()
+        self._stepped.set()
         self._thread.join(None if wait else _SECONDS)
 
     def _work(self) -> None:
         try:
-            made = self._complete(made_with(self._config, self._trusted))
+            self._stepped.wait(_FIRST_STEP)
+            made = self._complete(made_with(self._config, self._trusted, self._began))
             text, patch = patch_of(packages_of(self._config, self._trusted))
             made = made.model_copy(update={"patch": patch})
             if self._resume:

@@ -42,7 +42,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**53)]
 class _About(BaseModel):
     """What a checkpoint says of its model."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore", defer_build=True)
     config: dict[str, object]
     label_set: dict[str, object]
     channels: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)]
@@ -68,7 +68,7 @@ class _About(BaseModel):
 class _Place(BaseModel):
     """Where its data stood, and which these were: of each part how many samples, and a digest."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore", defer_build=True)
     epoch: _Count
     consumed: _Count
     samples: dict[str, Annotated[list[int | str], Field(min_length=2, max_length=2)]] = {}
@@ -77,7 +77,7 @@ class _Place(BaseModel):
 class _Progress(BaseModel):
     """What Lightning goes on with, as far as its own reading would not name what is wrong."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", arbitrary_types_allowed=True)
+    model_config = ConfigDict(strict=True, extra="ignore", arbitrary_types_allowed=True, defer_build=True)
     epoch: _Count = 0
     global_step: _Count = 0
     version: Annotated[str, Field(alias="pytorch-lightning_version", pattern=r"^\d+\.\d+(\.\w+)*(\+\w+)?$")] = "2.0"

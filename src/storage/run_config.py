@@ -231,8 +231,9 @@ def without_own_interpolations(raw: object, resolved: Any) -> object:
         return {key: without_own_interpolations(value, resolved[key]) for key, value in raw.items()}
     if isinstance(raw, list):
         return [without_own_interpolations(*both) for both in zip(raw, resolved, strict=True)]
-    is_known = isinstance(raw, str) and (raw in own_interpolations() or _BELOW.fullmatch(raw) is not None)
-    return raw if is_known or not isinstance(raw, str) or "${" not in raw else resolved
+    if not isinstance(raw, str) or "${" not in raw:
+        return raw
+    return raw if raw in own_interpolations() or _BELOW.fullmatch(raw) is not None else resolved
 
 
 def find_path(node: object, path: str = "") -> tuple[str, str] | None:

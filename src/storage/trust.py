@@ -21,7 +21,7 @@ from pathlib import Path
 
 from src.config.schema import GROUPS, TYPES
 from src.errors import UserError
-from src.files.untrusted import read_yaml, shown
+from src.files.untrusted import plain_yaml, read_text, read_yaml, shown
 from src.which_src import CONFIG_DIR
 
 _CONF = CONFIG_DIR
@@ -251,7 +251,9 @@ def own_interpolations() -> frozenset[str]:
     for group in (*GROUPS, *_GLOBAL):
         for file in _files_of(group):
             try:
-                found.update(text for _, text in texts(read_yaml(file)) if "${" in text)
+                written = read_text(file)
+                if "${" in written:
+                    found.update(text for _, text in texts(plain_yaml(written, str(file))) if "${" in text)
             except UserError:
                 continue
     return frozenset(found)

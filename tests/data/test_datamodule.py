@@ -11,6 +11,7 @@ import torch
 
 from src.data.datamodule import SegmentationDataModule
 from src.data.dataset import DerivedSource, Samples, Subset
+from src.data.formats.shapes import Shapes
 from src.errors import UserError
 from src.training.build import build_data
 from src.training.class_weights import class_weights
@@ -50,6 +51,25 @@ def test_samples_in_memory_are_the_same(tmp_path: Path) -> None:
         datamodule.prepare()
     for a, b in zip(first.train_dataloader(), second.train_dataloader(), strict=True):
         assert torch.equal(a["image"], b["image"])
+
+
+@pytest.mark.parametrize(("workers", "drawn"), [(0, 3 * 8), (1, 3 * 20)])
+def test_samples_that_are_computed_wait_for_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, drawn: int
+) -> None:
+    scenes: list[str] = []
+    read = Shapes.read
+    monkeypatch.setattr(Shapes, "read", lambda self, index: scenes.append(self.name(index)) or read(self, index))  # type: ignore[func-returns-value]
+    lengths = [f"data.dataset.{split}_length=20" for split in ("train", "val", "test")]
+    node = settings(tmp_path, *lengths, f"data.num_workers={workers}", small=False)["data"]
+    datamodule = build_data(node, seed=0)
+    datamodule.prepare()
+    assert len(scenes) == len(set(scenes)) == drawn
+    for _ in range(2):
+        source = datamodule.source("train")
+        first = [source.read(index)[0] for index in range(20)]
+        assert all(torch.equal(a, read(Shapes("train"), index)[0]) for index, a in enumerate(first))
+    assert len(scenes) == len(set(scenes))
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ class Shapes:
     label_set = LabelSet(_NAMES, tuple(_COLORS.values()))
     channels = 3
     intensity = (0.0, 255.0)
+    computed = True
 
     def __init__(
         self,
