@@ -61,7 +61,7 @@ def log(folder: Path, curves: Curves, first: int = 0, restart: bool = False, col
     begun = time.time()
 
     def add(step: int, **content: Any) -> None:
-        writer.add_event(Event(step=step, wall_time=begun + step, **content))
+        writer.add_event(Event(step=step, wall_time=begun + 60 * step, **content))
 
     if restart:
         add(first, session_log=SessionLog(status=SessionLog.START))
