@@ -6,11 +6,11 @@ import logging
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import NonNegativeFloat
 
 from src.callbacks.dashboard import newest_batch
+from src.callbacks.epoch_losses import EpochLosses
 from src.callbacks.learner import learner
 from src.loggers.boards import tensorboards
 from src.models.base import Segmenter
@@ -31,24 +31,24 @@ class Adversary(L.Callback):
 
     def __init__(self, won_below: NonNegativeFloat = 0.05) -> None:
         self.won_below = won_below
-        self._losses: list[torch.Tensor] = []
+        self._losses = EpochLosses()
         self._said: list[str] = []
         self._in_a_row = 0  # validations in which one class was all that was predicted
 
     def state_dict(self) -> dict[str, object]:
-        return {"losses": [float(loss) for loss in self._losses], "said": list(self._said), "in_a_row": self._in_a_row}
+        return {"losses": self._losses.floats(), "said": list(self._said), "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._losses = [torch.tensor(loss) for loss in state_dict["losses"]]
+        self._losses = EpochLosses(state_dict["losses"])
         self._said, self._in_a_row = list(state_dict["said"]), state_dict["in_a_row"]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._losses = []
+        self._losses = EpochLosses()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
-        loss = trainer.callback_metrics.get("train/discriminator_loss")
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        loss = learner(pl_module).figures.get("discriminator_loss")
         if loss is not None:
-            self._losses.append(loss.detach())
+            self._losses.add(loss)
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -57,7 +57,7 @@ class Adversary(L.Callback):
                 logger.experiment.add_histogram(
                     f"train/scores_{name}", scores.flatten().float().cpu(), global_step=newest_batch(trainer)
                 )
-        if self._losses and float(torch.stack(self._losses).mean()) < self.won_below:
+        if (mean := self._losses.mean()) is not None and float(mean) < self.won_below:
             self._say(
                 "won",
                 f"the discriminator wins outright: its loss was below {self.won_below} for an epoch, so the generator learns "

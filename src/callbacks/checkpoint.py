@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveFloat, PositiveInt
 
 from src.callbacks.learner import learner
-from src.distributed.library_internals import uncount_cut_epoch, uncount_started_batch
+from src.distributed.library_internals import ask_no_rank_for_sigterm, uncount_cut_epoch, uncount_started_batch
 from src.distributed.stop_signals import STOP_SIGNALS
 from src.errors import Interrupted, UserError
 from src.loggers.boards import tensorboards
@@ -112,6 +112,7 @@ class RunCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
         for number in STOP_SIGNALS:  # in place of Lightning's own, which stop without saving, or save within a batch
             signal.signal(number, self._on_signal)
+        ask_no_rank_for_sigterm(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 
 from src.callbacks.dashboard import newest_batch
+from src.callbacks.epoch_losses import EpochLosses
 from src.callbacks.learner import learner
 from src.data.samples import Batch
 
@@ -26,7 +27,7 @@ class Monitor(L.Callback):
         self._images, self._seconds = 0, 0.0
         self._began: float | None = None
         self._epoch_images, self._epoch_seconds = 0, 0.0
-        self._losses: list[torch.Tensor] = []
+        self._losses = EpochLosses()
         self.loss: float | None = None
 
     @property
@@ -34,14 +35,15 @@ class Monitor(L.Callback):
         return self._images / self._seconds if self._seconds else None
 
     def state_dict(self) -> dict[str, object]:
-        return {"images": self._images, "seconds": self._seconds, "losses": [float(x) for x in self._losses]}
+        return {"images": self._images, "seconds": self._seconds, "losses": self._losses.floats()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._images, self._seconds = state_dict["images"], state_dict["seconds"]
-        self._losses = [torch.tensor(x) for x in state_dict["losses"]]
+        self._losses = EpochLosses(state_dict["losses"])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._began, self._epoch_images, self._epoch_seconds, self._losses = None, 0, 0.0, []
+        self._began, self._epoch_images, self._epoch_seconds = None, 0, 0.0
+        self._losses = EpochLosses()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Batch, batch_idx: int
@@ -51,7 +53,7 @@ class Monitor(L.Callback):
             self._epoch_images += len(batch["image"]) * trainer.world_size
             self._epoch_seconds += now - self._began
         self._began = now
-        self._losses.append(trainer.callback_metrics["train/loss"].detach())
+        self._losses.add(learner(pl_module).figures["loss"])
         if trainer.loggers and (newest_batch(trainer) + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             rates = {
                 f"learning_rate/{prefix}{group['name']}": group["lr"]
@@ -72,9 +74,8 @@ class Monitor(L.Callback):
         shown: dict[str, float] = {}
         if self._epoch_seconds:
             shown["train/images_per_second"] = self._epoch_images / self._epoch_seconds
-        if self._losses:
-            mean = trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
-            self.loss = float(mean)
+        if (mean := self._losses.mean()) is not None:
+            self.loss = float(trainer.strategy.reduce(mean.to(pl_module.device), reduce_op="mean"))
             shown["train/loss_mean"] = self.loss
         if torch.cuda.is_available():
             shown["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30

@@ -9,7 +9,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
+from src.callbacks.learner import learner
 from src.metrics.names import title
 
 _log = logging.getLogger(__name__)
@@ -19,6 +21,8 @@ class Progress(RichProgressBar):
     """Rich's progress bar where standard output is a terminal; a line an epoch in the log everywhere."""
 
     def __init__(self, refresh_rate: int = 1) -> None:
+        self._loss: Tensor | None = None
+        self._shown = 0.0
         super().__init__(
             refresh_rate=refresh_rate if sys.stdout is not None and sys.stdout.isatty() else 0, leave=False
         )
@@ -26,6 +30,10 @@ class Progress(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
+        if (told := learner(pl_module).told.get("loss")) is not None:
+            if told is not self._loss:  # it waits for the device only where a new one was told
+                self._loss, self._shown = told, float(told)
+            metrics["train/loss"] = self._shown
         return metrics
 
     @rank_zero_only

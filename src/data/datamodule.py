@@ -27,7 +27,7 @@ from src.data.labeled import split_by_label
 from src.data.labels import LabelSet
 from src.data.layout.splits import check_apart
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
-from src.data.samples import Batch, Sample, Split, collate
+from src.data.samples import Batch, Sample, Split, collate, on_device
 from src.data.synthetic import Synthetic
 from src.data.trained_on import check_alike, difference, is_drawn
 from src.distributed.stop_signals import outlive_signals
@@ -259,6 +259,9 @@ class SegmentationDataModule(L.LightningDataModule):
             self.use_depth, self.strong_views, self.synthetic_share if self.synthetic is not None else 0.0,
         )  # fmt: skip
         return self._loader(samples, batches)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return on_device(batch, device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch if self.synthetic is None or "synthetic" not in batch else self.synthetic.mixed(batch)

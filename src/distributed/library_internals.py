@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
@@ -96,6 +97,15 @@ def set_schedule_position(schedule: LRScheduler, step: int, rates: Sequence[floa
     """
     schedule.last_epoch, schedule._step_count = step, step + 1
     schedule._last_lr = list(rates)
+
+
+def ask_no_rank_for_sigterm(trainer: L.Trainer) -> None:
+    """Has ranks no longer tell one another before each batch whether one of them got SIGTERM.
+
+    It is a collective whose answer the host waits for, so that the device has nothing queued when a step begins. Only for a run
+    whose signals do not go to Lightning. Test: `test_ranks_are_not_asked_for_sigterm`.
+    """
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def uncount_started_batch(checkpoint: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from src.distributed.sums import of_this_device
@@ -91,9 +91,8 @@ def r1_penalty(scores: Tensor, real: Tensor) -> Tensor:
 
 def one_hot(mask: Tensor, classes: int) -> Tensor:
     """Float [B, K, H, W] of an integer mask [B, H, W]; 0 everywhere for values that are no class."""
-    known = mask < classes
-    encoded = nn.functional.one_hot(mask.long().masked_fill(~known, 0), classes).permute(0, 3, 1, 2).float()
-    return encoded * known.unsqueeze(1)
+    # in the layout that torch's `one_hot` gives, which looks for the largest value first and so waits for it
+    return (mask.unsqueeze(-1) == torch.arange(classes, device=mask.device)).permute(0, 3, 1, 2).float()
 
 
 def weighted_mean(values: Tensor, weight: Tensor, over_devices: Sum = of_this_device) -> Tensor:

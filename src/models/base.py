@@ -148,7 +148,7 @@ class Segmenter(Learner, Predicting):
             return segmentation
         losses = self.tasks.losses(outputs, batch)
         for name, loss in losses.items():
-            self.log(f"train/{name}_loss", loss.detach(), batch_size=len(batch["mask"]))
+            self.figures[f"{name}_loss"] = loss.detach()
         return self.tasks.total(segmentation, losses)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ class Segmenter(Learner, Predicting):
             given = teacher.logits(batch["image"])
         losses = self.distill.losses(logits, given)
         for name, loss in losses.items():
-            self.log(f"train/distill_{name}_loss", loss.detach(), batch_size=len(batch["mask"]))
+            self.figures[f"distill_{name}_loss"] = loss.detach()
         return self.distill.total(losses)
 
     @property
@@ -193,8 +193,7 @@ class Segmenter(Learner, Predicting):
         figures = figures | {"unlabeled_loss": added.detach()}
         if of_partner is not None:
             added, figures["partner_loss"] = added + of_partner, of_partner.detach()
-        for name, value in figures.items():
-            self.log(f"train/{name}", value)
+        self.figures |= {name: value.detach() for name, value in figures.items()}
         return outputs, added
 
     def optimized_parts(self) -> list[tuple[str, nn.Module, float]]:

@@ -59,7 +59,7 @@ def channel_mask(features: Tensor, kept: Tensor) -> Tensor:
     first = 2.0 * torch.randint(2, (len(features) // 2, features.shape[1]))
     first[kept] = 1.0
     both = torch.cat([first, 2.0 - first])[:, :, None, None]
-    return both.to(features.device, features.dtype)
+    return both.to(features.device, features.dtype, non_blocking=True)
 
 
 def _each(features: Any, change: Any) -> Any:

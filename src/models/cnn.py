@@ -12,7 +12,7 @@ class CNNSegmenter(Segmenter):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         outputs, unlabeled = self.supervised_and_unlabeled(batch)
         loss = self.segmentation_loss(outputs, batch["mask"])
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
+        self.figures["loss"] = loss.detach()
         loss = self.with_others(loss, outputs, batch)
         if unlabeled is not None:
             loss = loss + unlabeled

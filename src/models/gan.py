@@ -197,7 +197,8 @@ class GANSegmenter(Segmenter):
         mask, ignored = batch["mask"], self.label_set.ignore_index
         outputs, consistency = self.supervised_and_unlabeled(batch)
         segmentation = self.segmentation_loss(outputs, mask)
-        logged = {"loss": segmentation.detach()}
+        logged = self.figures
+        logged["loss"] = segmentation.detach()
         generator = self.with_others(self.segmentation_weight * segmentation, outputs, batch)
         if consistency is not None:
             generator = generator + consistency
@@ -216,8 +217,6 @@ class GANSegmenter(Segmenter):
             logged["discriminator_loss"] = judging.detach()
             total = generator + judging
         logged["generator_loss"] = generator.detach()
-        for name, value in logged.items():
-            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(mask))
         self.update(total, batch_idx)
 
     def _adversary(self, batch: Batch, logits: Tensor, logged: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

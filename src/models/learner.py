@@ -47,6 +47,8 @@ class Learner(L.LightningModule, ABC):
         results: the newest scores of each stage, exact; keys as in metrics.json.
         matrices: the newest confusion matrix of each stage that has one, int64 [K, K], rows truth, columns prediction.
         judged: a discriminator's scores of the newest batch, "real" and "fake", for the histograms.
+        figures: scalars of the newest training batch by name ("loss", "gradient_norm" …), without graph, on the device.
+        told: those of the newest batch whose figures were logged.
         divergence: whether the training loss is still a number.
     """
 
@@ -72,6 +74,8 @@ class Learner(L.LightningModule, ABC):
         self.results: dict[str, dict[str, float]] = {}
         self.matrices: dict[str, Tensor] = {}
         self.judged: dict[str, Tensor] = {}
+        self.figures: dict[str, Tensor] = {}
+        self.told: dict[str, Tensor] = {}
         self.discriminator: Discriminator | None = None
         self.discriminator_lr_factor = 1.0  # its learning rate is `optimizer.lr` times this
         self.channels, self.intensity = channels, intensity
@@ -138,7 +142,13 @@ class Learner(L.LightningModule, ABC):
         Lightning's public `global_step` counts optimizer steps; of batches only its loop keeps a count over epochs, which
         its checkpoints restore. tests/training/test_resume.py compares a resumed run's bits.
         """
-        torch.manual_seed(derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank))
+        self.figures = {}
+        seed = derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank)
+        torch.default_generator.manual_seed(seed)
+        if (
+            self.device.type != "cpu"
+        ):  # `torch.manual_seed` writes down the stack for each kind of device that is not in use
+            torch.get_device_module(self.device).manual_seed(seed)
         for network in self.networks:
             if isinstance(network, FollowsTraining):
                 network.at_share(self.global_step / self._steps)
@@ -159,23 +169,48 @@ class Learner(L.LightningModule, ABC):
             batch_idx: the batch's number in its epoch.
         """
         assert self.optimization is not None
-        self.divergence.watch(loss, self.trainer.fit_loop.epoch_loop.total_batch_idx)
-        self.manual_backward(loss / self.optimization.accumulate)
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        self.divergence.watch(loss, number)
+        accumulate = self.optimization.accumulate
+        self.manual_backward(loss if accumulate == 1 else loss / accumulate)
         if self.optimization.is_step(batch_idx, self.trainer.num_training_batches):
             self._gradient_norms = []
             step_all(self)
-            if isinstance(self.trainer.strategy, ZeroStrategy):
+            if isinstance(self.trainer.strategy, ZeroStrategy) and self._shows_norm(number):
                 self._gradient_norms.append(self.trainer.strategy.gradient_norm())
             if self.ema is not None:
                 self.ema.follow(self.network)
         for (part, _, _), norm in zip(self.optimized_parts(), self._gradient_norms, strict=False):
-            self.log(f"train/{part}gradient_norm", norm)  # between steps, that of the last one
+            self.figures[f"{part}gradient_norm"] = norm  # between steps, that of the last one
+        self._tell(number, batch_idx)
+
+    def _tell(self, number: int, batch_idx: int) -> None:
+        """Hands the batch's figures to Lightning where its loggers write them, and at an epoch's end for what looks there.
+
+        Between those it would copy them, and everything that it hands on waits for the device.
+        """
+        logged = (number + 1) % self._logged_every == 0 or self.trainer.should_stop
+        if logged or batch_idx + 1 == self.trainer.num_training_batches:
+            self.divergence.check()
+            self.told = self.figures
+            self.log_dict({f"train/{name}": value for name, value in self.figures.items()}, batch_size=1)
+
+    def _shows_norm(self, number: int) -> bool:
+        """Whether the gradients' norm of this batch's step is shown: at one of the batches until the next step."""
+        assert self.optimization is not None
+        return (number + self.optimization.accumulate) // self._logged_every > number // self._logged_every
+
+    @property
+    def _logged_every(self) -> int:
+        return int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Called with unscaled gradients whatever the precision: the place to clip. DeepSpeed clips by itself."""
         assert self.optimization is not None
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._gradient_norms.append(clip_gradients(parameters, self.optimization.clip))
+        clip = self.optimization.clip
+        if clip is not None or self._shows_norm(self.trainer.fit_loop.epoch_loop.total_batch_idx):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            self._gradient_norms.append(clip_gradients(parameters, clip))
 
     def configure_model(self) -> None:
         if isinstance(self.trainer.strategy, ShardedStrategy):

@@ -158,7 +158,7 @@ def cutmix(probability: float, strong: Tensor, *labels: Tensor) -> tuple[Tensor,
 
 def paste(inside: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
     """Each of `maps`, [B, H, W] or [B, C, H, W], with what the next one in the batch has where `inside`, bool [B, H, W], is."""
-    inside = inside.to(maps[0].device)
+    inside = inside.to(maps[0].device, non_blocking=True)  # drawn on the host, which need not wait
     return tuple(torch.where(inside if one.ndim == 3 else inside.unsqueeze(1), one.roll(1, 0), one) for one in maps)
 
 
@@ -205,9 +205,17 @@ def label_figures(label: Tensor, trusted: Tensor, truth: Tensor | None, ignore_i
         classes = label.argmax(dim=1) if label.is_floating_point() else label
         known, right = truth != ignore_index, (classes == truth) & trusted
         figures["pseudo_label_accuracy"] = (right & known).sum() / (trusted & known).sum().clamp_min(1)
-        of_class = [torch.bincount(truth[chosen].flatten(), minlength=256) for chosen in (right & known, known)]
-        figures["pseudo_label_recall"] = (of_class[0] / of_class[1]).nanmean().nan_to_num()
+        figures["pseudo_label_recall"] = (
+            (_by_class(truth, right & known) / _by_class(truth, known)).nanmean().nan_to_num()
+        )
     return figures
+
+
+def _by_class(truth: Tensor, chosen: Tensor) -> Tensor:
+    """How many of the chosen pixels each class has: int64 [256]. torch's `bincount` would wait for the device."""
+    cell = truth.long().masked_fill(~chosen, 256).flatten()
+    counts = torch.zeros(257, dtype=torch.int64, device=truth.device)
+    return counts.scatter_add_(0, cell, torch.ones_like(cell))[:256]
 
 
 def labelled_and_strong(model: Predictor, labelled: Tensor, strong: Tensor) -> tuple[dict[str, Tensor], Tensor]:

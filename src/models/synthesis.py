@@ -134,7 +134,8 @@ class Synthesizer(Learner):
         kl = (0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)).sum(dim=-1)
         kl = weighted_mean(kl, label_map[:first].amax(dim=(2, 3)), sum_over_devices)
         pixels = self.loss(drawn[:first] / 2, real[:first] / 2, mask[:first])
-        logged = {"loss": pixels.detach(), "kl_loss": kl.detach()}
+        logged = self.figures
+        logged |= {"loss": pixels.detach(), "kl_loss": kl.detach()}
         generator = self.reconstruction_weight * pixels + self.kl_weight * kl
         total = generator
         if self.discriminator is not None:
@@ -143,8 +144,6 @@ class Synthesizer(Learner):
             logged["discriminator_loss"] = judging.detach()
             total = generator + judging
         logged["generator_loss"] = generator.detach()
-        for name, value in logged.items():
-            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(mask))
         self.update(total, batch_idx)
 
     def _adversary(

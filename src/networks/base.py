@@ -114,7 +114,8 @@ class SegmentationNetwork(nn.Module):
         size = padded.shape[-2:]
         if not all(map(_is_map, outputs)):
             share = [height / (height + below), width / (width + right)]
-            outputs["extent"] = torch.tensor([share], device=image.device).expand(len(image), 2)
+            extent = torch.tensor([share]).to(image.device, non_blocking=True)
+            outputs["extent"] = extent.expand(len(image), 2)
         for name in filter(_is_map, list(outputs)):
             logits = outputs[name]
             if logits.shape[-2:] != size:

@@ -110,7 +110,7 @@ class _Eomt(Queries):
         """Anneals the masks: see `annealed`."""
         if self.power is not None:
             shares = annealed(share, self.model.config.num_blocks, self.power)
-            self.model.attn_mask_probs.copy_(torch.tensor(shares))
+            self.model.attn_mask_probs.copy_(torch.tensor(shares), non_blocking=True)
 
     def train(self, mode: bool = True) -> _Eomt:
         super().train(mode)

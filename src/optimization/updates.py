@@ -84,8 +84,11 @@ class Optimization:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
-    """Scales gradients to a norm of at most `largest` and returns the norm (float scalar) they had before."""
-    norm: Tensor = whole(nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest))
+    """Scales gradients to a norm of at most `largest`, if there is one, and returns the norm (float scalar) they had before."""
+    if largest is not None:
+        norm: Tensor = whole(nn.utils.clip_grad_norm_(parameters, largest))
+    else:
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     return norm
 
 

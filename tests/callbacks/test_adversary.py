@@ -46,7 +46,7 @@ def epoch(
     """What a training epoch with these discriminator losses and this validation result tells the callback."""
     adversary.on_train_epoch_start(trainer, model)
     for loss in losses:
-        trainer.callback_metrics["train/discriminator_loss"] = torch.tensor(loss)
+        model.figures["discriminator_loss"] = torch.tensor(loss)
         adversary.on_train_batch_end(trainer, model, None, {}, 0)
     adversary.on_train_epoch_end(trainer, model)
     if matrix is not None:
@@ -118,11 +118,11 @@ def test_a_resumed_run_says_nothing_twice_and_keeps_its_epochs_losses(
     epoch(second, trainer, model, [0.01])
     assert len(caplog.records) == 1
     fresh, half = Adversary(), Adversary()
-    trainer.callback_metrics["train/discriminator_loss"] = torch.tensor(0.5)
-    half.on_train_batch_end(trainer)
+    model.figures["discriminator_loss"] = torch.tensor(0.5)
+    half.on_train_batch_end(trainer, model)
     fresh.load_state_dict(half.state_dict())  # within an epoch: it goes on with the mean
-    trainer.callback_metrics["train/discriminator_loss"] = torch.tensor(0.01)
-    fresh.on_train_batch_end(trainer)
+    model.figures["discriminator_loss"] = torch.tensor(0.01)
+    fresh.on_train_batch_end(trainer, model)
     fresh.on_train_epoch_end(trainer, model)
     assert len(caplog.records) == 1
 

@@ -41,6 +41,18 @@ def test_launched_processes_go_to_our_observer(monkeypatch: pytest.MonkeyPatch) 
     assert seen == [[]]
 
 
+def test_ranks_are_not_asked_for_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).fit_loop.epoch_loop
+    assert "self._broadcast_sigterm_tensor()" in inspect.getsource(type(loop).advance)
+    asked: list[object] = []
+    monkeypatch.setattr(dist, "broadcast", lambda *given, **_: asked.append(given))
+    loop._broadcast_sigterm_tensor()
+    assert len(asked) == 1
+    library_internals.ask_no_rank_for_sigterm(loop.trainer)
+    loop._broadcast_sigterm_tensor()
+    assert len(asked) == 1
+
+
 def test_timeout_of_collectives(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy = DDPStrategy()
     assert isinstance(strategy._timeout, datetime.timedelta)

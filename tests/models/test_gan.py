@@ -30,6 +30,7 @@ from tests.same import assert_same
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # 3 batches an epoch.
 SHORT = ["model=gan", "data.dataset.train_length=12", "trainer.max_epochs=1", "test=false", "~logger"]
+SHORT += ["trainer.log_every_n_steps=1"]
 SEMI = ["data.labeled_fraction=1/2", "data.unlabeled_batch_size=2"]
 STEPS = "+callbacks.steps._target_=tests.models.observers.Steps"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from src.optimization.averaging import MovingAverage
 
@@ -55,3 +56,35 @@ def test_a_network_without_frozen_parts_is_copied_whole() -> None:
     average = MovingAverage(followed, 0.5)
     own = {id(parameter) for parameter in followed.parameters()}
     assert not own & {id(parameter) for parameter in average.module.parameters()}
+
+
+def test_it_counts_its_steps_as_a_checkpoint_does() -> None:
+    """A loaded average goes on with the decay of the step that it was saved in, as one that was never saved."""
+    followed = network()
+    average, loaded = MovingAverage(followed, 0.99), MovingAverage(followed, 0.99)
+    for _ in range(3):
+        followed(torch.randn(2, 3, 4, 4))
+        average.follow(followed)
+    nn.ModuleDict({"ema": loaded}).load_state_dict(nn.ModuleDict({"ema": average}).state_dict())
+    with torch.no_grad():
+        followed[2].weight += 1
+    followed(torch.randn(2, 3, 4, 4))
+    for each in (average, loaded):
+        each.follow(followed)
+    assert int(loaded.n_averaged) == 4
+    assert all(
+        torch.equal(a, b) for a, b in zip(average.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+
+
+def test_a_step_is_torchs() -> None:
+    followed = network()
+    ours = MovingAverage(followed, 0.05)  # below what the early decay gives
+    theirs: Any = AveragedModel(followed, multi_avg_fn=get_ema_multi_avg_fn(0.05), use_buffers=True)
+    for _ in range(4):
+        followed(torch.randn(2, 3, 4, 4))
+        with torch.no_grad():
+            followed[0].weight += 0.1
+        ours.follow(followed)
+        theirs.update_parameters(followed)
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
