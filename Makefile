@@ -70,8 +70,8 @@ $(VENV)/tools/.ready: Makefile
 	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.7' 'cyclonedx-bom>=7,<8' 'uv>=0.8'
 	@touch $@
 
-bench: $(READY) ## time a training step beside the rival's: make bench ROOT=path/to/camvid
-	$(BIN)/python benchmarks/camvid_step.py --root $(ROOT) $(ARGS)
+bench: $(READY) ## what takes how long, beside rivals: docs/benchmarks.md; CamVid's rows too: make bench ROOT=path/to/camvid
+	$(BIN)/python benchmarks/table.py $(if $(ROOT),--root $(ROOT)) $(ARGS)
 
 notebooks: $(READY) ## run the notebooks from a clean kernel
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_notebooks.py $(ARGS)

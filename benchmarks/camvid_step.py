@@ -1,4 +1,4 @@
-"""Seconds of a training step, ours beside the rival's, in turns so that a noisy machine treats both alike.
+"""CPU seconds of a training step, ours beside the rival's, in turns so that a noisy machine treats both alike.
 
 Both load, augment, train and step as in their full runs (`experiment=camvid_cnn` and `camvid_rival.py`), images already
 in memory. A step of ours goes through the model's own loss and optimizer settings, without Lightning's loop.
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
@@ -23,6 +21,7 @@ import torch.nn.functional as F
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 from benchmarks import camvid_rival as rival
+from benchmarks.pairs import Pairs, in_turns
 from src.cli.command import compose
 from src.config.settings import Settings
 from src.data.samplers import TrainingBatches
@@ -80,25 +79,17 @@ def theirs(root: Path) -> Callable[[], None]:
     return step
 
 
+def pairs(root: Path, count: int) -> Pairs:
+    """Seconds of a step of the recipe's and of the rival's."""
+    return in_turns(("a step of the recipe", "a step of smp's FPN in a plain loop"), ours(root), theirs(root), count)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="CamVid's folder")
     parser.add_argument("--rounds", type=int, default=12)
     arguments = parser.parse_args()
-    steps = {"ours": ours(arguments.root), "rival": theirs(arguments.root)}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(arguments.rounds + 2):
-        for name, step in steps.items():
-            begun = time.perf_counter()
-            step()
-            if turn >= 2:  # the first warm up
-                seconds[name].append(time.perf_counter() - begun)
-    for name, values in seconds.items():
-        print(f"{name:6} {statistics.median(values):.3f} s a step (median of {len(values)})")
-    ratios = [a / b for a, b in zip(seconds["ours"], seconds["rival"], strict=True)]
-    print(
-        f"ratio  {statistics.median(ratios):.2f} (ours / rival, median of pairs; {min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    print(pairs(arguments.root, arguments.rounds).words())
 
 
 if __name__ == "__main__":

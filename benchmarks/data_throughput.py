@@ -16,11 +16,14 @@ import math
 import random
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 import numpy as np
 import torch
@@ -28,6 +31,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.pairs import Pairs
 from src.data.augment.transforms import Augment
 from src.data.dataset import InMemory, Samples, Source
 from src.data.disk_cache import OnDisk
@@ -187,6 +191,22 @@ def shares(source: CamVid, crop: tuple[int, int], images: int) -> dict[str, floa
         each = 1000 * (time.process_time() - begin) / images
         result[name], before = each - before, each
     return result
+
+
+def decoding_over_albumentations(root: str, cached: bool, pairs: int, crop: tuple[int, int] = (256, 320)) -> Pairs:
+    """CPU seconds an image, in this process, of our pipeline and of albumentations over OpenCV."""
+    source = CamVid("train", root)
+    loads = {
+        "our pipeline": ours(InMemory(source) if cached else source, crop),
+        "albumentations + OpenCV": albumentations_opencv(source, crop),
+    }
+    count = min(160, len(source))
+    found = Pairs(*loads)
+    for turn in range(pairs + 1):
+        mine, theirs = (epoch(load, count, workers=0)[1] / count for load in loads.values())
+        if turn:  # the first warms up
+            found.add(mine, theirs)
+    return found
 
 
 def main() -> None:
