@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -56,22 +55,18 @@ class Bare:
         self.seed = settings.seed
         self.batches: Iterator[Batch] = iter(datamodule.train_dataloader())  # type: ignore[arg-type]
 
-    def steps(self, first: int, count: int) -> list[float]:
-        """Trains with the next batches of the epoch, and tells the CPU seconds of each step."""
-        ends = [time.process_time()]
-        for number in range(first, first + count):
-            if self.draws:
-                torch.manual_seed(derive(self.seed, "step", number, 0))
-            self.loss_of(next(self.batches)).backward()  # type: ignore[no-untyped-call]
-            for optimizer in self.optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            for schedule in self.schedules:
-                schedule.step()
-            if self.average is not None:
-                self.average.update_parameters(self.model.network)
-            ends.append(time.process_time())
-        return [end - begin for begin, end in itertools.pairwise(ends)]
+    def step(self, number: int) -> None:
+        """Trains with the next batch of the epoch."""
+        if self.draws:
+            torch.manual_seed(derive(self.seed, "step", number, 0))
+        self.loss_of(next(self.batches)).backward()  # type: ignore[no-untyped-call]
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        for schedule in self.schedules:
+            schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model.network)
 
     @property
     def draws(self) -> bool:
@@ -120,39 +115,40 @@ def _gan_loss(model: GANSegmenter) -> Callable[[Batch], Tensor]:
 
 
 class Turns(L.Callback):
-    """Runs the bare loop between the steps of a run, and keeps the CPU seconds of both.
+    """Runs a step of the bare loop after each step of a run, and keeps the CPU seconds of both.
+
+    A step of the run is all that happens from the beginning of one batch to that of the next.
 
     Args:
-        block: steps of a turn.
-        warm_up: turns that do not count.
+        warm_up: steps that do not count.
 
     Attributes:
-        pairs: seconds a step, of the run and of the bare loop, turn by turn.
+        pairs: seconds of both, step by step.
     """
 
-    def __init__(self, block: int, warm_up: int) -> None:
-        self.block, self.warm_up = block, warm_up
-        self.pairs = Pairs("a whole run", "a bare loop")
-        self._turns = 0
-        self._ends: list[float] = []
+    def __init__(self, warm_up: int) -> None:
+        self.warm_up = warm_up
+        self.pairs: Pairs
+        self._began = 0.0
         self.bare: Bare
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, CNNSegmenter | GANSegmenter)
         self.bare = Bare(Settings.of(pl_module.config), trainer.max_steps)
+        self.pairs = Pairs("a whole run", "a bare loop", cycle=trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
     def on_train_batch_start(self, trainer: L.Trainer, _: L.LightningModule, batch: object, batch_idx: int) -> None:
-        self._ends.append(time.process_time())
-        if batch_idx % self.block == 0:
-            if batch_idx:
-                self._turn(batch_idx)
-            self._ends = [time.process_time()]
+        ended = time.process_time()
+        if batch_idx:
+            self.bare.step(batch_idx - 1)
+            if batch_idx > self.warm_up:
+                self.pairs.add(ended - self._began, time.process_time() - ended)
+        self._began = time.process_time()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The last turn of the run has the epoch's end in it, so it does not count; the bare loop catches up."""
+        """The run's last step has the epoch's end in it, so it does not count; the bare loop catches up."""
         assert isinstance(pl_module, Segmenter)
-        done = int(trainer.global_step)
-        self.bare.steps(self._turns * self.block, done - self._turns * self.block)
+        self.bare.step(trainer.global_step - 1)
         ours, theirs = pl_module.state_dict(), self.bare.model.state_dict()
         apart = [
             key for key in ours if key.startswith(("network.", "discriminator.")) and not ours[key].equal(theirs[key])
@@ -160,27 +156,23 @@ class Turns(L.Callback):
         if apart:
             raise SystemExit(f"the run and the bare loop end with other weights: {apart[0]} and {len(apart) - 1} more")
 
-    def _turn(self, batch_idx: int) -> None:
-        ours = [end - begin for begin, end in itertools.pairwise(self._ends)]
-        theirs = self.bare.steps(batch_idx - self.block, self.block)
-        self._turns += 1
-        if self._turns > self.warm_up:
-            self.pairs.add(sum(ours) / self.block, sum(theirs) / self.block)
-            self.pairs.add_parts(ours, theirs)
 
-
-def whole_over_bare(overrides: list[str], pairs: int = 16, block: int = 10, warm_up: int = 2) -> Pairs:
-    """Seconds of a step of the run that `overrides` describe and of its bare loop, in turns of `block` steps.
+def whole_over_bare(overrides: list[str], cycles: int = 16, log_every: int = 10) -> Pairs:
+    """Seconds of a step of the run that `overrides` describe and of its bare loop, in turns.
 
     Only the training is measured: the run is one epoch without validation and test.
+
+    Args:
+        cycles: how often it goes from one logged step to the next.
+        log_every: steps of these.
     """
-    steps = (pairs + warm_up + 1) * block
+    warm_up = log_every
+    steps = warm_up + cycles * log_every + 1
     with tempfile.TemporaryDirectory() as folder:
         given = [
             "trainer=cpu", *overrides, f"trainer.max_steps={steps}", "trainer.max_epochs=null", "test=false",
-            "trainer.limit_val_batches=0", f"paths.output_dir={folder}", "fingerprint=auto",
-            "+callbacks.turns._target_=benchmarks.bare.Turns", f"+callbacks.turns.block={block}",
-            f"+callbacks.turns.warm_up={warm_up}",
+            "trainer.limit_val_batches=0", f"trainer.log_every_n_steps={log_every}", f"paths.output_dir={folder}",
+            "+callbacks.turns._target_=benchmarks.bare.Turns", f"+callbacks.turns.warm_up={warm_up}",
         ]  # fmt: skip
         if not any(o.startswith(("data=", "experiment=", "data.dataset.train_length=")) for o in overrides):
             given += ["data.dataset.val_length=1", "data.dataset.test_length=1"]

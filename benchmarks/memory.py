@@ -30,7 +30,9 @@ from benchmarks.bare import Bare
 from src.cli.command import compose
 from src.config.settings import Settings
 steps = int(sys.argv[1])
-Bare(Settings.of(compose("train", sys.argv[2:])), steps).steps(0, steps)
+bare = Bare(Settings.of(compose("train", sys.argv[2:])), steps)
+for number in range(steps):
+    bare.step(number)
 """
 
 

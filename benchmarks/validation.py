@@ -16,7 +16,7 @@ from src.training.build import build_data, build_model, build_trainer
 
 
 def validation_epoch(overrides: list[str], pairs: int) -> Pairs:
-    """The network's loss and mIoU over the validation split, without callbacks, by Lightning's loop and by a bare one.
+    """The network's loss and mIoU over the validation split, without pictures, by Lightning's loop and by a bare one.
 
     Raises:
         SystemExit: the two find other scores.
@@ -28,7 +28,7 @@ def validation_epoch(overrides: list[str], pairs: int) -> Pairs:
         datamodule.prepare(("train", "val"))
         source = datamodule.source("train")
         model = build_model(settings, source.label_set, source.channels, source.intensity, trust=OWN).eval()
-        trainer = build_trainer(settings.trainer, folder, {}, {}, trust=OWN)
+        trainer = build_trainer(settings.trainer, folder, {"progress": settings.callbacks["progress"]}, {}, trust=OWN)
         names, ignored = source.label_set.names, source.label_set.ignore_index
         jaccard = MulticlassJaccardIndex(len(names), ignore_index=ignored)
 

@@ -47,8 +47,9 @@ class Learner(L.LightningModule, ABC):
         results: the newest scores of each stage, exact; keys as in metrics.json.
         matrices: the newest confusion matrix of each stage that has one, int64 [K, K], rows truth, columns prediction.
         judged: a discriminator's scores of the newest batch, "real" and "fake", for the histograms.
-        figures: scalars of the newest training batch by name ("loss", "gradient_norm" …), without graph, on the device.
-        told: those of the newest batch whose figures were logged.
+        figures: the newest scalars of the epoch's training by name ("loss", "gradient_norm" …), without graph, on the device;
+            what not every batch has is that of the newest one that had it.
+        told: those that were logged last.
         divergence: whether the training loss is still a number.
     """
 
@@ -136,18 +137,19 @@ class Learner(L.LightningModule, ABC):
             self.ema.eval()
         return self
 
+    def on_train_epoch_start(self) -> None:
+        self.figures = {}
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes what is drawn in a step (dropout, noise) depend on the seed, the batch's number and the rank alone.
 
         Lightning's public `global_step` counts optimizer steps; of batches only its loop keeps a count over epochs, which
         its checkpoints restore. tests/training/test_resume.py compares a resumed run's bits.
         """
-        self.figures = {}
         seed = derive(self.seed, "step", self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank)
+        # not by `torch.manual_seed`, which writes down the stack for each kind of device that is not in use
         torch.default_generator.manual_seed(seed)
-        if (
-            self.device.type != "cpu"
-        ):  # `torch.manual_seed` writes down the stack for each kind of device that is not in use
+        if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
         for network in self.networks:
             if isinstance(network, FollowsTraining):
@@ -175,6 +177,8 @@ class Learner(L.LightningModule, ABC):
         self.manual_backward(loss if accumulate == 1 else loss / accumulate)
         if self.optimization.is_step(batch_idx, self.trainer.num_training_batches):
             self._gradient_norms = []
+            for part, _, _ in self.optimized_parts():
+                self.figures.pop(f"{part}gradient_norm", None)
             step_all(self)
             if isinstance(self.trainer.strategy, ZeroStrategy) and self._shows_norm(number):
                 self._gradient_norms.append(self.trainer.strategy.gradient_norm())
@@ -192,7 +196,7 @@ class Learner(L.LightningModule, ABC):
         logged = (number + 1) % self._logged_every == 0 or self.trainer.should_stop
         if logged or batch_idx + 1 == self.trainer.num_training_batches:
             self.divergence.check()
-            self.told = self.figures
+            self.told = dict(self.figures)
             self.log_dict({f"train/{name}": value for name, value in self.figures.items()}, batch_size=1)
 
     def _shows_norm(self, number: int) -> bool:
