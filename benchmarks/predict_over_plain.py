@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,7 +26,7 @@ from src.storage.trust import OWN
 from src.train import train
 from src.training.build import model_from_checkpoint
 
-SIZE = (512, 768)
+SIZE = (512, 768)  # height, width
 
 
 def short_run(folder: Path, seed: int) -> Path:
@@ -42,31 +41,28 @@ def short_run(folder: Path, seed: int) -> Path:
     return folder
 
 
-def write_photos(folder: Path, count: int, size: Sequence[int]) -> list[Path]:
+def write_photos(folder: Path, count: int) -> list[Path]:
     """JPEGs of soft noise, which decode as photos do."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     files = [folder / f"{at:03d}.jpg" for at in range(count)]
     for file in files:
         coarse = rng.integers(0, 255, (16, 24, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC).save(file, quality=90)
+        Image.fromarray(coarse).resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC).save(file, quality=90)
     return files
 
 
-def predict_over_plain(
-    run_dir: Path, pairs: int, photos: int = 24, size: Sequence[int] = SIZE, batch: int = 4,
-    overrides: Sequence[str] = (),
-) -> Pairs:  # fmt: skip
+def predict_over_plain(run_dir: Path, pairs: int, photos: int = 24, batch: int = 4) -> Pairs:
     """Seconds of `src.predict` and of a plain loop over the same photos."""
     model, _ = model_from_checkpoint(checkpoints.find(str(run_dir)))
     with tempfile.TemporaryDirectory() as folder:
-        files = write_photos(Path(folder) / "in", photos, size)
+        files = write_photos(Path(folder) / "in", photos)
         given = [f"ckpt={run_dir}", f"input={folder}/in", f"output={folder}/out", "device=cpu", "overwrite=true"]
         plain = Path(folder) / "plain"
         plain.mkdir()
 
         def ours() -> None:
-            assert predict(compose("predict", [*given, f"batch_size={batch}", *overrides])) == []
+            assert predict(compose("predict", [*given, f"batch_size={batch}"])) == []
 
         def rival() -> None:
             with torch.inference_mode():
