@@ -201,7 +201,7 @@ def decoding_over_albumentations(root: str, cached: bool, pairs: int, crop: tupl
         "albumentations + OpenCV": albumentations_opencv(source, crop),
     }
     count = min(160, len(source))
-    found = Pairs(*loads)
+    found = Pairs("our pipeline", "albumentations + OpenCV")
     for turn in range(pairs + 1):
         mine, theirs = (epoch(load, count, workers=0)[1] / count for load in loads.values())
         if turn:  # the first warms up
