@@ -25,7 +25,7 @@ class MovingAverage(AveragedModel):
         super().__init__(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
         self.decay = decay
         self._taken: int | None = 0  # steps, as `n_averaged` on the device says; None: it has to be asked
-        self.register_load_state_dict_post_hook(self._forget)
+        self.register_load_state_dict_post_hook(self._forget)  # type: ignore[no-untyped-call]
         self.requires_grad_(False)
         frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
         for name in frozen:
