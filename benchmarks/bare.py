@@ -50,10 +50,10 @@ class Bare:
         self.average: AveragedModel | None = None
         if settings.model.ema_decay is not None:
             average = get_ema_multi_avg_fn(settings.model.ema_decay)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(model.network, multi_avg_fn=average, use_buffers=True)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(model.network, multi_avg_fn=average, use_buffers=True)
         self.loss_of = _gan_loss(model) if isinstance(model, GANSegmenter) else _cnn_loss(model)
         self.seed = settings.seed
-        self.batches: Iterator[Batch] = iter(datamodule.train_dataloader())  # type: ignore[arg-type]
+        self.batches: Iterator[Batch] = iter(datamodule.train_dataloader())
 
     def step(self, number: int) -> None:
         """Trains with the next batch of the epoch."""
