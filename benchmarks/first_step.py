@@ -1,6 +1,6 @@
 """CPU seconds from the command to the end of the first training step, beside a script that does no more than it must.
 
-    python benchmarks/first_step.py [--pairs 5] [--json FILE] [--train KEY=VALUE …]
+    python benchmarks/first_step.py [--pairs 5] [KEY=VALUE …]
 
 Ours is `python -m src.train`, which is what `make train` runs, with all that it does before its first step: it reads and checks
 the config, makes the run folder, looks at the data, builds everything. The rival imports torch and lightning, builds the same
@@ -12,22 +12,23 @@ children. Beside them, in the same turns, stands what `import torch, lightning` 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from benchmarks.pairs import Pairs
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
-ROOT = Path(__file__).resolve().parent.parent
 _THREADS = {
     "GOMP_SPINCOUNT": "1000"
 }  # what ours sets by itself: with others at work, waiting threads would be measured
@@ -72,43 +73,27 @@ def seconds(command: list[str]) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def measure(pairs: int, train: list[str]) -> dict[str, list[float]]:
-    """Seconds by name, one of each in every turn."""
-    found: dict[str, list[float]] = {"ours": [], "rival": [], "imports": []}
+def first_step(pairs: int, train: list[str]) -> tuple[Pairs, float]:
+    """Ours beside the script, and the median of what `import torch, lightning` takes in the same turns."""
+    found, imports = Pairs("`python -m src.train`", "a script that takes the same step"), []
     for turn in range(pairs + 1):
         with tempfile.TemporaryDirectory() as folder:
-            ours = ["-m", "src.train", *_END, f"hydra.run.dir={folder}/run", *train]
-            for name, arguments in {"ours": ours, "rival": ["-c", _RIVAL], "imports": ["-c", _IMPORTS]}.items():
-                took = seconds([sys.executable, *arguments])
-                if turn:  # the first finds nothing in the system's memory
-                    found[name].append(took)
-                print(f"{name:8} {took:6.2f} s", file=sys.stderr, flush=True)
-    return found
+            ours = seconds([sys.executable, "-m", "src.train", *_END, f"hydra.run.dir={folder}/run", *train])
+        rival, imported = (seconds([sys.executable, "-c", code]) for code in (_RIVAL, _IMPORTS))
+        if turn:  # the first finds nothing in the system's memory
+            found.add(ours, rival)
+            imports.append(imported)
+    return found, statistics.median(imports)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what ours is told")
     parser.add_argument("--pairs", type=int, default=5, help="after a first that does not count")
-    parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE", help="what ours is told")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     given = parser.parse_args()
-    found = measure(given.pairs, given.train)
-    ratios = sorted(a / b for a, b in zip(found["ours"], found["rival"], strict=True))
-    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-    ours, rival, imports = (statistics.median(found[name]) for name in ("ours", "rival", "imports"))
-    ratio = statistics.median(ratios)
-    print(f"from the command to the first step  {ours:6.2f} CPU s")
-    print(f"a script that takes the same step   {rival:6.2f} CPU s")
-    print(f"import torch, lightning             {imports:6.2f} CPU s")
-    print(f"ratio {ratio:.2f} (median of {len(ratios)} pairs; the middle half {low:.2f} to {high:.2f})")
-    if given.json is not None:
-        record = {
-            "ours": "python -m src.train", "rival": "a script", "ratio": ratio, "middle_half": [low, high],
-            "pairs": len(ratios), "unit": "s", "median_ours": ours, "median_rival": rival, "median_imports": imports,
-            "cpu_seconds": found, "train": given.train, "machine": platform.machine(), "cpus": os.cpu_count(),
-            "python": platform.python_version(), "torch": version("torch"), "lightning": version("lightning"),
-        }  # fmt: skip
-        given.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    found, imports = first_step(given.pairs, given.overrides)
+    print(found.words())
+    print(f"import torch, lightning: {imports:.2f} s of CPU")
 
 
 if __name__ == "__main__":
