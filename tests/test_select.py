@@ -48,14 +48,14 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_all_are_listed_and_as_many_as_wanted_are_named(trained: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = ["recursive=true", "n=3", f"output={out}"]
-    assert select(asked(f"ckpt={trained}", f"input={photos}", "diverse=false", *given)) == []
+    assert select(asked(f"ckpt={trained}", f"input={photos}", *given)) == []
     found = rows(out)
     scores = [float(row["entropy"]) for row in found]
     assert len(found) == COUNT and scores == sorted(scores, reverse=True) and 0 < scores[0] < 1
     assert [row["chosen"] for row in found] == ["1", "2", "3", *[""] * (COUNT - 3)]
     assert (out / "selected.txt").read_text().split() == [row["image"] for row in found[:3]]
     assert all(Path(row["file"]).is_file() for row in found)
-    select(asked(f"ckpt={trained}", f"input={photos}", *given))
+    select(asked(f"ckpt={trained}", f"input={photos}", "diverse=true", *given))
     diverse = (out / "selected.txt").read_text().split()
     assert diverse[0] == found[0]["image"] and len(set(diverse)) == 3
     assert diverse != [row["image"] for row in found[:3]]
