@@ -71,7 +71,13 @@ def step_camvid_cnn(given: Given) -> Pairs | None:
 
     if given.root is None:
         return None
-    recipe = ["experiment=camvid_cnn", f"data.root={given.root}", "data.num_workers=0", "scheduler.warmup_steps=5", *given.seeded]
+    recipe = [
+        "experiment=camvid_cnn",
+        f"data.root={given.root}",
+        "data.num_workers=0",
+        "scheduler.warmup_steps=5",
+        *given.seeded,
+    ]
     return whole_over_bare(recipe, cycles=8, log_every=5)
 
 
