@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import sys
@@ -20,4 +21,5 @@ def importing_torch() -> Iterator[None]:
         yield
     finally:
         gc.freeze()  # or the first look after would be at all of it
+        atexit.register(gc.unfreeze)  # what is frozen is never freed, and triton's bindings print that as leaks
         gc.enable()
