@@ -33,9 +33,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.pairs import Pairs
 from src.data.augment.transforms import Augment
-from src.data.dataset import InMemory, Samples, Source
+from src.data.dataset import Samples
 from src.data.disk_cache import OnDisk
 from src.data.formats.camvid import CamVid
+from src.data.sources import InMemory, Source
 
 SCALE, FLIP, PHOTOMETRIC, STRENGTH, VOID = (0.5, 2.0), 0.5, 0.5, 0.4, 255
 Pair = tuple[Tensor, Tensor]

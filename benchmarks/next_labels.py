@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.few_labels import _ALL_RUNS, COLORS, ROOT, spread
 from src.cli.command import compose
-from src.data.dataset import Source
+from src.data.sources import Source
 from src.training.build import build_data
 
 FIRST, LOOKED_AT, MORE = 16, 400, 16

@@ -22,7 +22,7 @@ from src.errors import UserError, of_a_file
 
 if TYPE_CHECKING:  # a config error must not wait for torch
     from src.config.settings import Trained
-    from src.data.dataset import Source
+    from src.data.sources import Source
     from src.models.base import Segmenter
     from src.sharing.graph import Run
     from src.sharing.quantization import Cost

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from src.data.dataset import Source
+    from src.data.sources import Source
 
 # What is said of a split that is not there at all, where training data are: they can be looked at alone.
 _NO_SPLIT = ("is missing; check", "says nothing of val", "No such file", "has no annotations of val", "the same images")
@@ -137,7 +137,7 @@ def examine(source: Source) -> Findings:
     import numpy as np
     from rich.progress import track
 
-    from src.data.dataset import Overlapping
+    from src.data.sources import Overlapping
 
     labels = source.label_set
     zeros = np.zeros(labels.num_classes, dtype=np.int64)

@@ -23,7 +23,7 @@ from src.optional_packages import needs
 from src.storage.trust import OWN, STRANGER, Trust
 
 if TYPE_CHECKING:
-    from src.data.dataset import Source
+    from src.data.sources import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +116,10 @@ def _write(source: Source, folder: Path, asked: Conversion) -> dict[str, str]:
     from litdata.streaming.writer import BinaryWriter
     from rich.progress import track
 
-    from src.data.dataset import files_of
     from src.data.formats.chunks import Chunks, digest
     from src.data.formats.sample_bytes import decode, encode
     from src.data.formats.streaming import PARTS
+    from src.data.sources import files_of
     from src.data.threads import in_order
     from src.seeding import derive
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.audit import Audit, audit
 from src.cli.command import compose
-from src.data.dataset import Source
+from src.data.sources import Source
 from src.errors import UserError
 from src.train import train
 from src.training.build import build_data

@@ -11,8 +11,8 @@ import torch
 
 from src.data import warn_once
 from src.data.datamodule import SegmentationDataModule
-from src.data.dataset import Subset
 from src.data.formats.nifti import Nifti
+from src.data.sources import Subset
 from src.errors import UserError
 from src.metrics.truths import Truths, words
 from src.train import train

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from src.data.dataset import Chunked, InMemory, Source, is_computed
 from src.data.disk_cache import OnDisk
 from src.data.mask_check import absent_classes, decode_some, nothing_to_learn, nothing_to_score
 from src.data.samples import Split
+from src.data.sources import Chunked, InMemory, Source, is_computed
 from src.errors import UserError
 
 _log = logging.getLogger(__name__)

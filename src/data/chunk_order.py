@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from src.data.dataset import Chunked, InMemory, Source
 from src.data.disk_cache import OnDisk
+from src.data.sources import Chunked, InMemory, Source
 
 
 def order_of(source: Source, batch_size: int) -> Callable[[torch.Generator], Tensor] | None:

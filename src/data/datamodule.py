@@ -19,7 +19,7 @@ from src.data.augment.rare_classes import RareClasses, pixels_by_class
 from src.data.augment.transforms import Augment, Strong
 from src.data.caches import cache_folder, cached, described, keep
 from src.data.chunk_order import order_of
-from src.data.dataset import Chunked, InMemory, Samples, Source, Subset, depth_of, digest, innermost
+from src.data.dataset import Samples
 from src.data.disk_cache import OnDisk
 from src.data.fetch import fetching
 from src.data.folds import Folds
@@ -28,6 +28,7 @@ from src.data.labels import LabelSet
 from src.data.layout.splits import check_apart
 from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
 from src.data.samples import Batch, Sample, Split, collate, on_device
+from src.data.sources import Chunked, InMemory, Source, Subset, depth_of, digest, innermost
 from src.data.synthetic import Synthetic
 from src.data.trained_on import check_alike, difference, is_drawn
 from src.distributed.stop_signals import outlive_signals

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from src.data.dataset import DerivedSource, Source, files_of
+from src.data.sources import DerivedSource, Source, files_of
 from src.data.threads import in_order
 from src.errors import UserError
 from src.files.foreign_folders import find_foreign, open_to_append, open_to_write

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from src.data.dataset import Chunked, Source, files_of, innermost
+from src.data.sources import Chunked, Source, files_of, innermost
 from src.errors import UserError
 from src.files.untrusted import open_regular
 from src.seeding import derive

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, NonNegativeInt
 
-from src.data.dataset import DerivedSource, Source, Subset, innermost, whole_of
 from src.data.layout.splits import grouped, ordered
+from src.data.sources import DerivedSource, Source, Subset, innermost, whole_of
 from src.data.threads import in_order
 from src.errors import UserError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from src.config.shares import parse_share
-from src.data.dataset import Source, Subset
+from src.data.sources import Source, Subset
 from src.errors import UserError
 from src.files.untrusted import read_lines, shown
 from src.seeding import derive

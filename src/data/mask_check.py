@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from src.data.dataset import Chunked, Source, is_computed
 from src.data.labels import LabelSet
+from src.data.sources import Chunked, Source, is_computed
 from src.data.threads import in_order
 
 _DECODED_AT_MOST = 512  # samples of a split that are decoded before a run, evenly spread; all of a smaller split

@@ -12,12 +12,12 @@ from hydra.utils import get_object
 from src.config.parts import Node
 from src.config.settings import Trained
 from src.config.signatures import own_signature
-from src.data.dataset import Source, digest, innermost
 from src.data.folds import is_held_out
 from src.data.labels import LabelSet
 from src.data.layout.splits import Drawn
 from src.data.readers.volume import OF_CT
 from src.data.samples import Split
+from src.data.sources import Source, digest, innermost
 from src.errors import UserError
 from src.files.untrusted import shown
 

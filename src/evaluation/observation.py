@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from src.data.dataset import Source, place_in_stack
 from src.data.labels import LabelSet
 from src.data.samples import Batch
+from src.data.sources import Source, place_in_stack
 from src.errors import UserError
 from src.evaluation.boundary import Boundaries
 from src.evaluation.calibration import Calibrated, Calibration

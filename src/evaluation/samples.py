@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from src.data.dataset import Source
+from src.data.sources import Source
 from src.inference.drawing import Picture, as_picture
 from src.inference.predictor import Predictor
 from src.inference.sizes import sized

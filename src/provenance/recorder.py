@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from src.data.dataset import Source
 from src.data.fingerprint import How, Stopped, fingerprint
+from src.data.sources import Source
 from src.files.atomic import write_atomically
 from src.provenance import record, surroundings
 from src.provenance.code import code_of, packages_of, patch_of

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from src.data.dataset import Source
+from src.data.sources import Source
 from src.errors import UserError
 from src.metrics.confusion import ConfusionMatrix, scores
 from src.models.base import Segmenter

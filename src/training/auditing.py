@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from src.config.evaluation import Evaluation
-from src.data.dataset import Source, whole_of
 from src.data.labels import LabelSet
 from src.data.samples import Split
+from src.data.sources import Source, whole_of
 from src.errors import UserError
 from src.evaluation.folds import FILE as FOLDS
 from src.evaluation.label_quality import Quality, quality, ranked

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from src.config.rules import check_one_each
-from src.data.dataset import Source, class_counts
+from src.data.sources import Source, class_counts
 from src.files import untrusted
 from src.storage import run_folder
 

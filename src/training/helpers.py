@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from src.config.parts import Model
-from src.data.dataset import Source
+from src.data.sources import Source
 from src.data.synthetic import Synthetic
 from src.data.trained_on import Images, check_classes
 from src.errors import UserError

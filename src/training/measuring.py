@@ -15,7 +15,7 @@ from PIL import Image
 from src.callbacks.observing import Observing
 from src.config.evaluation import Evaluation
 from src.data.datamodule import SegmentationDataModule
-from src.data.dataset import whole_of
+from src.data.sources import whole_of
 from src.errors import UserError, of_a_file
 from src.evaluation import calibration, cases, figures, matrices, results
 from src.evaluation.boundary import Boundaries

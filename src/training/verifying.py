@@ -10,7 +10,7 @@ from typing import Literal
 
 from src.config.evaluation import Evaluation
 from src.config.parts import Node, Paths
-from src.data.dataset import Source
+from src.data.sources import Source
 from src.errors import UserError
 from src.files.untrusted import shown
 from src.provenance import differences, record

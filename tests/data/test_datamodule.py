@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from src.data.datamodule import SegmentationDataModule
-from src.data.dataset import DerivedSource, Samples, Subset
+from src.data.dataset import Samples
 from src.data.formats.shapes import Shapes
+from src.data.sources import DerivedSource, Subset
 from src.errors import UserError
 from src.training.build import build_data
 from src.training.class_weights import class_weights

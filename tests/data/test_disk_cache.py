@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from src.data.dataset import DerivedSource, Source, Subset
 from src.data.disk_cache import OnDisk
 from src.data.formats.folder import Folder
+from src.data.sources import DerivedSource, Source, Subset
 from src.errors import UserError
 from src.training.build import build_data
 from tests.conftest import settings

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from src.data import fingerprint as of
-from src.data.dataset import InMemory, Subset
 from src.data.fingerprint import Stopped, fingerprint
 from src.data.formats.folder import Folder
 from src.data.formats.shapes import Shapes
+from src.data.sources import InMemory, Subset
 from tests.data.formats.test_folder import NAMES, write
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from src.cli.command import compose
 from src.config.check import checked
 from src.config.settings import Trained
-from src.data.dataset import Source, Subset, digest
 from src.data.folds import Folds, HeldOut, is_held_out, stratified
 from src.data.labels import LabelSet
+from src.data.sources import Source, Subset, digest
 from src.data.trained_on import check_unseen
 from src.errors import UserError
 from src.evaluate import evaluate

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from src.cli.command import compose
-from src.data.dataset import innermost
 from src.data.labeled import split_by_label
+from src.data.sources import innermost
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.train import train

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
-from src.data.dataset import Samples, Subset
+from src.data.dataset import Samples
 from src.data.labels import LabelSet
 from src.data.layout.file_list import FileList
 from src.data.samplers import TrainingBatches
+from src.data.sources import Subset
 
 FILES = 1_000_000
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from src.data.dataset import Source, class_counts
 from src.data.formats.camvid import CamVid
 from src.data.formats.cityscapes import Cityscapes
 from src.data.formats.coco import Coco
 from src.data.formats.folder import Folder
 from src.data.formats.voc import NAMES
 from src.data.labels import voc_colors
+from src.data.sources import Source, class_counts
 from src.training.build import build_data
 from tests.conftest import settings
 

@@ -15,8 +15,8 @@ import pytest
 from src import train
 from src.cli.command import _composed, _folder
 from src.data.augment.rare_classes import pixels_by_class
-from src.data.dataset import Source
 from src.data.formats.shapes import Shapes
+from src.data.sources import Source
 from src.errors import UserError
 from src.files.foreign_folders import find_foreign, open_to_append, open_to_write
 from src.storage import checkpoints, run_folder

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.data.augment.transforms import LEAST
-from src.data.dataset import Source
+from src.data.sources import Source
 from src.data.threads import in_order
 from src.files.atomic import write_atomically
 from src.files.untrusted import open_regular

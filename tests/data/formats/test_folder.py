@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.dataset import Samples, Subset
+from src.data.dataset import Samples
 from src.data.formats.camvid import CamVid
 from src.data.formats.folder import Folder
 from src.data.readers.images import read_rgb
+from src.data.sources import Subset
 from src.errors import UserError
 
 NAMES = ["a", "b", "c"]

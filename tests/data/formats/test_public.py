@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.dataset import Source
 from src.data.fetch import Archive
 from src.data.formats import cityscapes
 from src.data.formats.acdc import ACDC
@@ -29,6 +28,7 @@ from src.data.formats.loveda import ARCHIVES, LoveDA
 from src.data.formats.mapillary import Mapillary
 from src.data.formats.pascal_context import PascalContext
 from src.data.labels import voc_colors
+from src.data.sources import Source
 from src.errors import UserError
 from tests.data.layouts import index_png, photo, rows
 from tests.data.test_fetch import Server
