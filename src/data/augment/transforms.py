@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as F
 from src.config.inference import check_sizes, enlarged_by
 from src.config.rules import check_bounds
 from src.config.shares import Share
+from src.data.augment.colors import Jitter
 from src.data.augment.crops import largest_share, padded, resized, warped
 from src.data.augment.distortion import Distortion
 from src.data.augment.geometry import Geometry, happens
@@ -141,7 +142,7 @@ class Augment:
             rand, rand_strength, clahe, clahe_limit, gamma, gamma_range, noise, noise_strength, jpeg, jpeg_quality, erase,
             erase_area,
         )  # fmt: skip
-        self._jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+        self._jitter = Jitter(brightness, contrast, saturation, hue)
         if photometric_mode != "jitter":
             strengths = (brightness, contrast, saturation, hue)
             self._distortion = Distortion(photometric, *strengths, additive=photometric_mode == "ssd")
@@ -270,7 +271,7 @@ class Strong:
         blur: Annotated[float, Field(ge=0, le=1)] = 0.5,
     ) -> None:
         self.photometric, self.gray, self.blur = photometric, gray, blur
-        self._jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+        self._jitter = Jitter(brightness, contrast, saturation, hue)
         self._blur = v2.GaussianBlur(kernel_size=7, sigma=(0.1, 2.0))
 
     def __call__(self, image: Tensor) -> Tensor:
