@@ -251,7 +251,7 @@ class Trainer(Part):
     deterministic: bool | Literal["warn"] | None = None
     benchmark: bool | None = None
     sync_batchnorm: bool = False
-    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    profiler: Literal["steps", "simple", "advanced", "pytorch"] | None = None
     timeout_minutes: PositiveFloat = 30.0
     zero_stage: Literal[1, 2] = 2
     offload: bool = False

@@ -94,7 +94,7 @@ class DeviceQueue:
         """CPU threads for each of a job's ranks, so that jobs side by side do not wait for one another's cores; None, as many
         as torch takes, where one job runs at a time."""
         at_once = min(self.slots, max(1, len(self._all) // ranks)) if self._all else self.slots
-        return None if at_once == 1 else max(1, _cores() // at_once // ranks)
+        return None if at_once == 1 else max(1, usable_cores() // at_once // ranks)
 
     def names(self, devices: list[str]) -> list[str] | None:
         """What CUDA_VISIBLE_DEVICES is to be for a job with these; None leaves it as it is."""
@@ -136,6 +136,6 @@ class ClusterQueue(DeviceQueue):
         return None
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torchmetrics import Metric
 
+from src.callbacks.step_profiler import StepProfiler
 from src.config import signatures
 from src.config.check import check_inference
 from src.config.monitored import check_own_direction
@@ -241,6 +242,7 @@ def build_trainer(
         node["strategy"] = ShardedStrategy()
     elif trainer.strategy == "deepspeed":
         node["strategy"] = ZeroStrategy(trainer.zero_stage, trainer.offload, trainer.gradient_clip_val)
+    node["profiler"] = StepProfiler() if trainer.profiler == "steps" else trainer.profiler
     node["log_every_n_steps"] = min(trainer.log_every_n_steps, batches)
     called: list[Callback] = [*more]
     called += [make(part, f"callbacks.{name}", trust=trust) for name, part in callbacks.items() if part]

@@ -16,6 +16,7 @@ from src.callbacks.changes import Changed
 from src.callbacks.checkpoint import RunCheckpoint
 from src.callbacks.dashboard import close_loggers, log_hparams
 from src.callbacks.pruning import Pruning
+from src.callbacks.step_profiler import StepProfiler
 from src.callbacks.swa import SWA
 from src.cli.command import task_overrides
 from src.config.changes import Said
@@ -43,7 +44,7 @@ from src.provenance.recorder import Recorder
 from src.storage import checkpoint_states, checkpoints, ownership, run_folder
 from src.storage.trust import STRANGER, Trust
 from src.sweep.trial import current_trial
-from src.training import build, helpers, machine, out_of_fold
+from src.training import build, helpers, machine, out_of_fold, step_advice
 from src.training.class_weights import class_weights
 from src.training.going_on import Start, logging_on
 from src.training.init_from import start_from
@@ -183,6 +184,9 @@ def _run(
         raise NonFiniteLoss(
             f"{error}; the last good checkpoint is {good} (try a lower optimizer.lr or trainer.gradient_clip_val=1)"
         ) from None
+    if isinstance(profiler := trainer.profiler, StepProfiler):  # type: ignore[attr-defined]
+        for line in step_advice.told(profiler, settings, trainer.strategy.root_device):
+            _say(line)
     if status == "completed" and isinstance(more[-1], Changed):
         more[-1].record(trainer)  # where there was nothing left to train
     if status == "completed":

@@ -137,7 +137,7 @@ BAD |= {
     "trainer.val_check_interval=0": "trainer.val_check_interval: should be greater than 0",
     "trainer.num_sanity_val_steps=-5": "trainer.num_sanity_val_steps: should be",
     "trainer.deterministic=maybe": "trainer.deterministic: should be a valid boolean or 'warn'",
-    "trainer.profiler=fast": "trainer.profiler: should be 'simple', 'advanced' or 'pytorch'",
+    "trainer.profiler=fast": "trainer.profiler: should be 'steps', 'simple', 'advanced' or 'pytorch'",
     "+trainer.gradient_clip_algorithm=value": "trainer.gradient_clip_algorithm: has no place here; gradients are clipped by",
     "+trainer.fast_dev_run=true": "trainer.fast_dev_run: has no place here; take debug=fast",
     "+trainer.callbacks=[]": "trainer.callbacks: is set by the program; leave it out",

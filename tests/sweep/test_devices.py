@@ -96,5 +96,5 @@ def test_the_devices_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) 
 def test_jobs_side_by_side_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, queue: DeviceQueue, ranks: int, threads: int | None
 ) -> None:
-    monkeypatch.setattr("src.sweep.devices._cores", lambda: 16)
+    monkeypatch.setattr("src.sweep.devices.usable_cores", lambda: 16)
     assert queue.threads(ranks) == threads
