@@ -46,6 +46,8 @@ _FORGETS_NONE = (  # as experiment=shapes_semi has it
     "model.semi=fixmatch model.semi.threshold=0.8 model.semi.align=true model.semi.dice_weight=1 model.semi.apart=true "
     "model.semi.start=750 model.semi.ramp=250"
 )
+_LATE = "model.semi.start=750 model.semi.ramp=250"
+_CLASSES_TOO = f"model.semi.threshold=0.8 model.semi.align=true model.semi.dice_weight=1 {_LATE}"
 # CamVid, one drive of three labelled; val is of a drive that is not. The learning rate is that of docs/few-labels.md.
 _DRIVES = (
     "experiment=camvid_cnn data.labeled_fraction=null data.crop=[160,224] data.batch_size=4 data.cache=ram "
@@ -86,6 +88,17 @@ ARMS: dict[str, dict[str, str]] = {
         "without align": f"{_LONG} {_STRONG} {_FORGETS_NONE} model.semi.align=false",
         "without dice_weight": f"{_LONG} {_STRONG} {_FORGETS_NONE} model.semi.dice_weight=0",
         "without apart": f"{_LONG} {_STRONG} {_FORGETS_NONE} model.semi.apart=false",
+    },
+    "others": {  # as late and as long as shapes_semi, with as much of it as they take; settings their papers' otherwise
+        "supervised": _LONG,
+        "unimatch": f"{_LONG} {_STRONG} model.semi=unimatch {_CLASSES_TOO}",
+        "unimatch v2": f"{_LONG} {_STRONG} model.semi=unimatch_v2 {_CLASSES_TOO}",
+        "mean teacher": f"{_LONG} {_STRONG} model.semi=mean_teacher model.semi.weight=10 model.semi.cutmix=1 "
+        f"model.semi.apart=true {_LATE}",
+        "cps": f"{_LONG} {_STRONG} model.semi=cps model.semi.weight=1.5 model.semi.cutmix=1 {_LATE}",
+        "adversarial": f"{_LONG} {_STRONG} model=gan model.semi=adversarial model.semi.discriminator_threshold=0.2 {_LATE}",
+        "s4gan": f"{_LONG} {_STRONG} model=gan discriminator=whole_image model.semi=s4gan model.adversarial_weight=0 "
+        f"model.feature_weight=0.1 model.semi.discriminator_threshold=0.6 model.truth=onehot {_LATE}",
     },
     "adversary": {  # 31 labelled scenes; their connectedness is measured too
         "supervised": _TOPOLOGY,

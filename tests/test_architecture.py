@@ -20,8 +20,8 @@ ROOMS = [
     "commands",
 ]  # fmt: skip
 COMMANDS = {
-    "train", "evaluate", "compare", "predict", "export", "report", "inspect", "optimize", "verify", "pack", "audit", "select",
-    "benchmark", "publish", "demo",
+    "train", "plan", "evaluate", "compare", "predict", "export", "report", "inspect", "optimize", "verify", "pack", "audit",
+    "select", "benchmark", "publish", "demo",
 }  # fmt: skip
 DOORS = {"api"}  # what `src/__init__.py` opens to Python programs; it stands where the commands do
 GROUND = {"errors", "optional_packages", "seeding", "which_src"}

@@ -180,6 +180,8 @@ def _wait(device: torch.device) -> None:
 def reason_of(error: Exception) -> str:
     """What hindered something, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines[0] += f" {lines[1]}"  # a compiler's first line says only that there is a second
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 
 

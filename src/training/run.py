@@ -185,6 +185,7 @@ def _run(
             f"{error}; the last good checkpoint is {good} (try a lower optimizer.lr or trainer.gradient_clip_val=1)"
         ) from None
     if isinstance(profiler := trainer.profiler, StepProfiler):  # type: ignore[attr-defined]
+        record.content["profile"] = {"steps": len(profiler.measured()), "seconds": profiler.seconds()}
         for line in step_advice.told(profiler, settings, trainer.strategy.root_device):
             _say(line)
     if status == "completed" and isinstance(more[-1], Changed):

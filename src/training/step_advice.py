@@ -80,12 +80,12 @@ def _of_computing(settings: Settings, device: torch.device) -> str | None:
             return f"{used / there:.0%} of the memory is in use: data.batch_size={2 * batch} costs less an image"
         if not settings.compile:
             return "compile=true fuses kernels; the first steps take minutes"
-    if device.type == "cpu" and precision.startswith("32") and _has_bf16():
+    if device.type == "cpu" and precision.startswith("32") and has_bf16():
         return "this CPU multiplies in bfloat16: trainer.precision=bf16-mixed"
     return None
 
 
-def _has_bf16() -> bool:
+def has_bf16() -> bool:
     """Whether the CPU multiplies in bfloat16 itself, as far as torch says (from 2.12 on)."""
     found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

@@ -203,7 +203,8 @@ def test_a_photo_of_108_megapixels_takes_less_than_2_gib(tmp_path: Path) -> None
         "device=cpu",
     ]
     code = (
-        "import resource, runpy, sys; sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__'); "
+        "import resource, runpy, sys; sys.argv = sys.argv[1:]; "
+        "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run(

@@ -53,7 +53,7 @@ def test_the_next_key_is_that_of_the_largest_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shares: dict[Share, float], overrides: list[str], expected: str
 ) -> None:
     monkeypatch.setattr(step_advice, "usable_cores", lambda: 4)
-    monkeypatch.setattr(step_advice, "_has_bf16", lambda: False)
+    monkeypatch.setattr(step_advice, "has_bf16", lambda: False)
     nexts = [line for line in said(tmp_path, shares, *overrides) if line.startswith("next")]
     assert len(nexts) == 1 and expected in nexts[0]
 
