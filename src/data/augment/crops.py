@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from src.data.augment.geometry import Warp, as_dtype
@@ -36,7 +37,7 @@ def warped(
         size.append(max(1, round((end - first) * zoom)))
         begin.append((corner[side] - first) * size[side] / (end - first))
     (top, tall), (left, wide) = box
-    pixels = pixels.moved(lambda one: F.crop(one, top, left, tall, wide))
+    pixels = pixels.moved(lambda one: one[..., top : top + tall, left : left + wide])
     if size != [tall, wide]:
         pixels = resized(pixels, size, antialias)
     return warp(pixels, begin, crop, ignore_index)
@@ -46,8 +47,7 @@ def resized(pixels: Pixels, size: list[int], antialias: bool = True) -> Pixels:
     """The image resampled linearly; of mask and depth the nearest pixels, the same ones of both."""
 
     def nearest(one: Tensor) -> Tensor:
-        found: Tensor = F.resize(one[None], size, F.InterpolationMode.NEAREST_EXACT)[0]
-        return found
+        return interpolate(one[None, None], size, mode="nearest-exact")[0, 0]
 
     image = F.resize(pixels.image, size, F.InterpolationMode.BILINEAR, antialias=antialias)
     return Pixels(image, nearest(pixels.mask), None if pixels.depth is None else nearest(pixels.depth))

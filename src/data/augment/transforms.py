@@ -199,9 +199,9 @@ class Augment:
         # decoders give all channels of a pixel together, which colour changes are slow on
         pixels = replace(pixels, image=pixels.image.contiguous())
         if torch.rand(()) < self.flip:
-            pixels = pixels.moved(F.horizontal_flip)
+            pixels = pixels.moved(lambda one: one.flip(-1))
         if torch.rand(()) < self.vertical_flip:
-            pixels = pixels.moved(F.vertical_flip)
+            pixels = pixels.moved(lambda one: one.flip(-2))
         if self.photometric_mode != "jitter":
             pixels = replace(pixels, image=self._distortion(pixels.image))
         elif torch.rand(()) < self.photometric:
@@ -235,13 +235,13 @@ class Augment:
         for _ in range(_TRIES):
             top = int(torch.randint(height - cut[0] + 1, ()))
             left = int(torch.randint(width - cut[1] + 1, ()))
-            seen = F.crop(pixels.mask, top, left, cut[0], cut[1])
+            seen = pixels.mask[top : top + cut[0], left : left + cut[1]]
             varied = self.max_class_share == 1 or largest_share(seen, ignore_index) <= self.max_class_share
             if varied and (wanted is None or int((seen == wanted).sum()) >= LEAST * seen.numel()):
                 break
         if warp is not None:
             return warped(pixels, warp, (top, left), cut, window, crop, ignore_index, self.antialias)
-        pixels = pixels.moved(lambda one: F.crop(one, top, left, cut[0], cut[1]))
+        pixels = pixels.moved(lambda one: one[..., top : top + cut[0], left : left + cut[1]])
         size = [max(1, round(crop[0] * cut[0] / window[0])), max(1, round(crop[1] * cut[1] / window[1]))]
         if size != cut:
             pixels = resized(pixels, size, self.antialias)

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
+from src.data.readers import plain_jpeg
 from src.data.readers.picture_limits import check_header, check_photo, formats, unread
 from src.errors import UserError
 from src.files.untrusted import open_regular, shown
@@ -200,6 +201,19 @@ def upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def _content(file: Path | Encoded) -> bytes:
+    """The bytes of what may be a plain JPEG; none where there are too many, or it cannot be read, as Pillow then says."""
+    if isinstance(file, Encoded):
+        return file.content
+    try:
+        with _stream(file) as stream:
+            start = stream.read(8)
+            content = start + stream.read(plain_jpeg.MOST) if start.startswith(plain_jpeg.BEGINS) else b""
+    except (OSError, UserError):
+        return b""
+    return content if len(content) <= plain_jpeg.MOST else b""
+
+
 def _stream(file: Path | Encoded) -> BinaryIO:
     if isinstance(file, Encoded):
         return io.BytesIO(file.content)
@@ -209,6 +223,9 @@ def _stream(file: Path | Encoded) -> BinaryIO:
 
 
 def _read_upright(file: Path | Encoded) -> tuple[Tensor, int]:
+    plain = plain_jpeg.decoded(_content(file), file)
+    if plain is not None:
+        return torch.from_numpy(plain).permute(2, 0, 1), 1
     with open_picture(file, "an image") as image:
         check_photo(image, file)
         orientation = _orientation(image)

@@ -69,12 +69,30 @@ def test_a_turned_photo_is_upright(tmp_path: Path, orientation: int, suffix: str
     assert torch.equal(read_rgb(file), _of_pillow(file.read_bytes()))
 
 
-def test_a_sound_jpeg_is_not_decoded_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(image: Image.Image) -> Any:
+def test_a_plain_jpeg_is_not_opened_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> Any:
+        raise AssertionError("opened by Pillow")
+
+    monkeypatch.setattr(images, "open_picture", refused)
+    assert read_rgb(Encoded("photo.jpg", _jpeg(_photo(30, 41)))).shape == (3, 30, 41)
+
+
+def test_a_turned_jpeg_is_opened_by_pillow_and_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> Any:
         raise AssertionError("decoded by Pillow")
 
+    exif = Image.Exif()
+    exif[0x0112] = 6
     monkeypatch.setattr(images, "_pixels", refused)
-    assert read_rgb(Encoded("photo.jpg", _jpeg(_photo(30, 41)))).shape == (3, 30, 41)
+    assert read_rgb(Encoded("photo.jpg", _jpeg(_photo(30, 41), exif=exif))).shape == (3, 41, 30)
+
+
+def test_a_plain_jpeg_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIXELWISE_MAX_MEGAPIXELS", "0.001")
+    with pytest.raises(
+        UserError, match=r"photo\.jpg: is 41x30 = 0 megapixels, more than the 0 that one picture may have"
+    ):
+        read_rgb(Encoded("photo.jpg", _jpeg(_photo(30, 41))))
 
 
 def test_a_damaged_jpeg_is_refused_or_read_as_pillow_does() -> None:
