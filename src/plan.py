@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _KEYS = ("recipe", "steps", "gain", "largest_batch")
 _OPTIONS = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
 _MADE_BY = "# Planned by python -m src.plan"
+_PACKAGE = "# @package _global_"  # Hydra reads it in the first line alone
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NOT_OF_A_RECIPE = ("debug", "sweep", "hydra", "launcher", "logger")  # of one call, not of what is trained
 
@@ -57,7 +58,7 @@ class Plan(Asked):
         file = self.file
         if not _NAME.fullmatch(self.recipe):
             raise UserError(f"recipe: {self.recipe!r} should be a word of small letters, digits and _, e.g. planned")
-        if file.is_file() and not file.read_text(encoding="utf-8").startswith(_MADE_BY):
+        if file.is_file() and _MADE_BY not in file.read_text(encoding="utf-8"):
             raise UserError(f"recipe: {file} is there, and no plan; give another name")
 
     @property
@@ -125,7 +126,7 @@ def plan(asked: Plan, planned: Planned) -> Path:
             _put(planned.keys, choice.key, choice.value)
     lines = [f"{_MADE_BY} {' '.join(planned.arguments)}".rstrip(), "# What was measured, on this machine:"]
     lines += [f"# {choice.key}{' stays' if choice.value is None else ''}: {choice.why}" for choice in found]
-    asked.file.write_text("\n".join(lines) + "\n" + _yaml(planned.defaults, planned.keys), encoding="utf-8")
+    asked.file.write_text(recipe_text(lines, planned.defaults, planned.keys), encoding="utf-8")
     print(f"written: {asked.file}; train with it: python -m src.train experiment={asked.recipe}")
     return asked.file
 
@@ -172,12 +173,14 @@ def _plain(value: object) -> object:
     return [_plain(one) for one in value] if isinstance(value, list) else value
 
 
-def _yaml(defaults: list[object], keys: dict[str, Any]) -> str:
-    parts = [{"defaults": defaults}] if defaults else []
-    return "# @package _global_\n" + "\n".join(
+def recipe_text(comments: Sequence[str], defaults: list[object], keys: dict[str, Any]) -> str:
+    """A recipe as YAML, with comments in front."""
+    parts: list[object] = [{"defaults": defaults}] if defaults else []
+    written = (
         yaml.safe_dump(part, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
         for part in [*parts, keys] if part
     )  # fmt: skip
+    return "\n".join([_PACKAGE, *comments, *written])
 
 
 def main(arguments: Sequence[str]) -> None:

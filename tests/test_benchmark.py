@@ -67,15 +67,13 @@ def test_what_cannot_be_run_is_a_line(
 
 
 @pytest.mark.slow
-def test_without_a_compiler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_compiler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a C++ compiler torch.compile fails on the CPU."""
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", (None, "/nowhere/no-compiler"))
-    monkeypatch.setattr(config, "force_disable_caches", True)
-    found = run(tmp_path, "network=tiny", "ways=[compiled,eager]", "sizes=[[32,32]]")
+    # torch's own patch: the second is another name of a setting elsewhere, which setattr's undoing would take away
+    with config.patch({"cpp.cxx": (None, "/nowhere/no-compiler"), "force_disable_caches": True}):
+        found = run(tmp_path, "network=tiny", "ways=[compiled,eager]", "sizes=[[32,32]]")
     compiled, eager = found["rows"]
     assert compiled["milliseconds"] is None and "ompiler" in compiled["failed"] and "\n" not in compiled["failed"]
     assert eager["milliseconds"] > 0

@@ -10,7 +10,7 @@ import pytest
 from src.cli.command import CONFIG_DIR, compose
 from src.config.check import checked
 from src.errors import UserError
-from src.plan import Plan, Planned, _yaml, recipe_of
+from src.plan import Plan, Planned, recipe_of, recipe_text
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = ("network=tiny", "trainer=cpu", "data.crop=[32,32]", "data.dataset.train_length=24")
@@ -41,7 +41,7 @@ def recipe() -> Iterator[str]:
     ],
 )
 def test_a_recipe_says_what_the_line_says(recipe: str, overrides: list[str]) -> None:
-    (CONFIG_DIR / "experiment" / f"{recipe}.yaml").write_text(_yaml(*recipe_of(overrides)))
+    (CONFIG_DIR / "experiment" / f"{recipe}.yaml").write_text(recipe_text(["# a comment"], *recipe_of(overrides)))
     assert compose("train", [f"experiment={recipe}"]) == compose("train", overrides)
 
 
