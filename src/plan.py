@@ -55,15 +55,8 @@ class Plan(Asked):
     largest_batch: PositiveInt | None = None
 
     def check(self) -> None:
-        file = self.file
         if not _NAME.fullmatch(self.recipe):
             raise UserError(f"recipe: {self.recipe!r} should be a word of small letters, digits and _, e.g. planned")
-        if file.is_file() and _MADE_BY not in file.read_text(encoding="utf-8"):
-            raise UserError(f"recipe: {file} is there, and no plan; give another name")
-
-    @property
-    def file(self) -> Path:
-        return CONFIG_DIR / "experiment" / f"{self.recipe}.yaml"
 
 
 @dataclass(frozen=True)
@@ -73,11 +66,13 @@ class Planned:
     Attributes:
         arguments: of `python -m src.train`.
         settings: what they come to.
+        configs: the folder of recipes: of the user's own, if `--config-dir` names one.
         defaults, keys: a recipe that says the same.
     """
 
     arguments: tuple[str, ...]
     settings: Settings
+    configs: Path
     defaults: list[object]
     keys: dict[str, Any]
 
@@ -98,7 +93,19 @@ class Planned:
             words = in_words(error, request.arguments, lambda groups: DictConfig(compose("train", groups)))
             raise UserError(words) from None
         check_targets(config, OWN)
-        return cls(request.arguments, checked(config), defaults, keys)
+        configs = (request.own_configs or CONFIG_DIR) / "experiment"
+        return cls(request.arguments, checked(config), configs, defaults, keys)
+
+    def file(self, recipe: str) -> Path:
+        """Where a recipe of that name is written.
+
+        Raises:
+            UserError: another is there, which no plan made.
+        """
+        file = self.configs / f"{recipe}.yaml"
+        if file.is_file() and _MADE_BY not in file.read_text(encoding="utf-8"):
+            raise UserError(f"recipe: {file} is there, and no plan; give another name")
+        return file
 
 
 def plan(asked: Plan, planned: Planned) -> Path:
@@ -111,7 +118,7 @@ def plan(asked: Plan, planned: Planned) -> Path:
     Raises:
         UserError: the run fails, or not even one image fits into memory.
     """
-    run = planned.settings
+    run, file = planned.settings, planned.file(asked.recipe)
     from src.training.build import build_data
     from src.training.planning import choices, short_runs
 
@@ -126,9 +133,11 @@ def plan(asked: Plan, planned: Planned) -> Path:
             _put(planned.keys, choice.key, choice.value)
     lines = [f"{_MADE_BY} {' '.join(planned.arguments)}".rstrip(), "# What was measured, on this machine:"]
     lines += [f"# {choice.key}{' stays' if choice.value is None else ''}: {choice.why}" for choice in found]
-    asked.file.write_text(recipe_text(lines, planned.defaults, planned.keys), encoding="utf-8")
-    print(f"written: {asked.file}; train with it: python -m src.train experiment={asked.recipe}")
-    return asked.file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(recipe_text(lines, planned.defaults, planned.keys), encoding="utf-8")
+    beside = "" if planned.configs.parent == CONFIG_DIR else f"--config-dir {planned.configs.parent} "
+    print(f"written: {file}; train with it: python -m src.train {beside}experiment={asked.recipe}")
+    return file
 
 
 def recipe_of(overrides: Sequence[str]) -> tuple[list[object], dict[str, Any]]:
@@ -188,7 +197,9 @@ def main(arguments: Sequence[str]) -> None:
     of_run = [argument for argument in arguments if argument not in own]
 
     def read(config: Config) -> tuple[Plan, Planned]:
-        return Plan.of(config), Planned.of(of_run)
+        asked, planned = Plan.of(config), Planned.of(of_run)
+        planned.file(asked.recipe)
+        return asked, planned
 
     def task(both: tuple[Plan, Planned], _: DictConfig) -> None:
         plan(*both)

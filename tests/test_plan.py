@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from src.cli.command import CONFIG_DIR, compose
-from src.config.check import checked
 from src.errors import UserError
 from src.plan import Plan, Planned, recipe_of, recipe_text
 
@@ -18,16 +18,6 @@ SMALL = ("network=tiny", "trainer=cpu", "data.crop=[32,32]", "data.dataset.train
 
 def of(**keys: object) -> Plan:
     return Plan.of({"recipe": "planned", "steps": 8, "gain": 0.05, "largest_batch": None, **keys})
-
-
-@pytest.fixture
-def recipe() -> Iterator[str]:
-    """A name that no recipe has; its file goes with the test."""
-    name = "of_a_test"
-    file = CONFIG_DIR / "experiment" / f"{name}.yaml"
-    assert not file.exists()
-    yield name
-    file.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +30,16 @@ def recipe() -> Iterator[str]:
         ["tasks=depth", "metrics=topology", "data.augment.gamma_range=[0.5,2.0]"],
     ],
 )
-def test_a_recipe_says_what_the_line_says(recipe: str, overrides: list[str]) -> None:
-    (CONFIG_DIR / "experiment" / f"{recipe}.yaml").write_text(recipe_text(["# a comment"], *recipe_of(overrides)))
-    assert compose("train", [f"experiment={recipe}"]) == compose("train", overrides)
+def test_a_recipe_says_what_the_line_says(tmp_path: Path, overrides: list[str]) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text(recipe_text(["# a comment"], *recipe_of(overrides)))
+    assert compose("train", ["--config-dir", str(tmp_path), "experiment=mine"]) == compose("train", overrides)
+
+
+def test_another_recipe_is_not_written_over() -> None:
+    with pytest.raises(UserError, match="is there, and no plan"):
+        Planned.of([]).file("camvid_cnn")
+    assert Planned.of([]).file("planned") == CONFIG_DIR / "experiment/planned.yaml"
 
 
 @pytest.mark.parametrize("override", ["debug=fast", "~tasks", "optimizer.lr=1,2", "hydra.run.dir=x", "logger=csv"])
@@ -64,24 +61,23 @@ def test_a_wrong_key_of_the_run_is_told_as_train_tells_it(run: Run) -> None:
         assert told[0].stderr.split("error: ")[-1] == told[1].stderr.split("error: ")[-1]
 
 
-@pytest.mark.parametrize(
-    "keys", [{"recipe": "../x"}, {"recipe": "camvid_cnn"}, {"steps": 1}, {"gain": 2.0}, {"largest_batch": 0}]
-)
+@pytest.mark.parametrize("keys", [{"recipe": "../x"}, {"steps": 1}, {"gain": 2.0}, {"largest_batch": 0}])
 def test_a_bad_key_of_the_plan_is_refused(keys: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(keys))):
         of(**keys)
 
 
 @pytest.mark.slow
-def test_a_plan_is_made_and_its_recipe_trains(run: Run, recipe: str) -> None:
-    made = run("src.plan", *SMALL, f"recipe={recipe}", "steps=4", "largest_batch=16", "data.batch_size=8", timeout=900)
+def test_a_plan_is_made_and_its_recipe_trains(run: Run, tmp_path: Path) -> None:
+    own = ("--config-dir", str(tmp_path / "conf"))
+    (tmp_path / "conf").mkdir()
+    made = run("src.plan", *own, *SMALL, "recipe=mine", "steps=4", "largest_batch=16", "data.batch_size=8", timeout=900)
     assert made.returncode == 0, made.stderr
-    file = CONFIG_DIR / "experiment" / f"{recipe}.yaml"
-    text = file.read_text()
+    text = (tmp_path / "conf/experiment/mine.yaml").read_text()
     for key in ("trainer.precision", "data.batch_size", "data.num_workers", "optimizer.lr"):
         assert f"# {key}" in text and key in made.stdout
-    checked(compose("train", [f"experiment={recipe}"]))
-    trained = run("src.train", f"experiment={recipe}", "debug=fast")
+    assert f"python -m src.train --config-dir {tmp_path / 'conf'} experiment=mine" in made.stdout
+    trained = run("src.train", *own, "experiment=mine", "debug=fast")
     assert trained.returncode == 0, trained.stderr
-    again = run("src.plan", *SMALL, f"recipe={recipe}", "steps=2", "largest_batch=8", timeout=900)
+    again = run("src.plan", *own, *SMALL, "recipe=mine", "steps=2", "largest_batch=8", timeout=900)
     assert again.returncode == 0, "its own recipe is written anew"
