@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from src.cli.command import CONFIG_DIR, compose
+from src.cli.recipe import recipe_of, recipe_text
 from src.errors import UserError
-from src.plan import Plan, Planned, recipe_of, recipe_text
+from src.plan import Plan, Planned
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = ("network=tiny", "trainer=cpu", "data.crop=[32,32]", "data.dataset.train_length=24")
@@ -27,12 +28,13 @@ def of(**keys: object) -> Plan:
         ["network=tiny", "optimizer.lr=0.01", "data.crop=[32,48]", "seed=7"],
         ["experiment=shapes_gan", "model.semi.method=fixmatch", "data.labeled_fraction=1/8"],
         ["loss=dice", "data.dataset.train_length=24", "+optimizer.fused=true", "trainer.gradient_clip_val=null"],
+        ["callbacks=[default,swa]", "callbacks.swa.start=2", "trainer=cpu"],
         ["tasks=depth", "metrics=topology", "data.augment.gamma_range=[0.5,2.0]"],
     ],
 )
 def test_a_recipe_says_what_the_line_says(tmp_path: Path, overrides: list[str]) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment/mine.yaml").write_text(recipe_text(["# a comment"], *recipe_of(overrides)))
+    (tmp_path / "experiment/mine.yaml").write_text(recipe_text(["# a comment\nof: lines"], *recipe_of(overrides)))
     assert compose("train", ["--config-dir", str(tmp_path), "experiment=mine"]) == compose("train", overrides)
 
 

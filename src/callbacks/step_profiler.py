@@ -19,7 +19,7 @@ class StepProfiler(Profiler):
     device wherever one of them ends, so its steps are somewhat slower than without it.
 
     Attributes:
-        steps: the seconds of each measured step, by share.
+        steps: the seconds of each batch, by share.
     """
 
     def __init__(self) -> None:

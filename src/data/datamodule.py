@@ -30,12 +30,11 @@ from src.data.samplers import EvaluationBatches, TrainingBatches, scaled_crop
 from src.data.samples import Batch, Sample, Split, collate, on_device
 from src.data.sources import Chunked, InMemory, Source, Subset, depth_of, digest, innermost
 from src.data.synthetic import Synthetic
-from src.data.trained_on import check_alike, difference, is_drawn
+from src.data.trained_on import check_alike, check_same, is_drawn
 from src.distributed.stop_signals import outlive_signals
 from src.errors import UserError
 
 _log = logging.getLogger(__name__)
-
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -292,16 +291,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self._position = {"epoch": int(state_dict["epoch"]), "consumed": int(state_dict["consumed"])}
         if self.synthetic is not None:
             self.synthetic.check_same(state_dict.get("synthetic"))
-        now = self._all_samples()
-        mend = "put them back, or start anew from the run's weights: init_from=RUN_DIR"
-        if is_drawn(self.source("train")):  # those weights may have learnt from what is val now
-            mend = (
-                "put them back, or if it began with version 0.1, which drew splits by another rule, go on with that; or start "
-                "anew: python -m src.train like=RUN_DIR"
-            )
-        for part, known in state_dict.get("samples", {}).items():
-            if (what := difference(now.get(part, [0, ""]), known)) is not None:
-                raise UserError(f"data.root: the {part} data has {what} when the run began; {mend}")
+        check_same(state_dict.get("samples", {}), self._all_samples(), is_drawn(self.source("train")))
 
     def _all_samples(self) -> dict[str, list[object]]:
         """How many samples training and validation have, and a digest that tells others from them."""

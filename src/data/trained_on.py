@@ -147,6 +147,24 @@ def difference(now: Sequence[object], known: Sequence[object]) -> str | None:
     return f"{now[0]} samples where it had {shown(str(known[0]), 20)}"
 
 
+def check_same(known: Mapping[str, Sequence[object]], now: Mapping[str, Sequence[object]], drawn: bool) -> None:
+    """Checks that a run goes on with the samples that it began with, by part: their number, and a digest.
+
+    Args:
+        drawn: whether the data's splits are drawn; the run's weights may then have learnt from what is val now.
+
+    Raises:
+        UserError: they are others, so that their order would be another.
+    """
+    mend = "start anew from the run's weights: init_from=RUN_DIR"
+    if drawn:
+        mend = "if it began with version 0.1, which drew splits by another rule, go on with that; or start anew: "
+        mend += "python -m src.train like=RUN_DIR"
+    for part, then in known.items():
+        if (what := difference(now.get(part, [0, ""]), then)) is not None:
+            raise UserError(f"data.root: the {part} data has {what} when the run began; put them back, or {mend}")
+
+
 def is_drawn(source: Source) -> bool:
     inner = innermost(source)
     return isinstance(inner, Drawn) and inner.drawn

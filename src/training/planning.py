@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
-import subprocess
-import sys
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,11 +16,13 @@ from src.config.settings import Settings
 from src.errors import UserError
 from src.storage import run_folder
 from src.sweep.devices import usable_cores
+from src.sweep.process import JobProcess, Start, outcome, run_to_end
 from src.training.step_advice import has_bf16
 
 _BF16 = "bf16-mixed"
 _RATES = 60  # learning rates that are tried
 _FULL = 0.9  # of the memory: what would take more is not tried
+_NO_MEMORY = re.compile(r"memory is full|out of memory|for want of memory|can't allocate memory|MemoryError")
 # What a try leaves out of the run that it stands for.
 _SHORT = (
     "trainer.profiler=steps", "trainer.max_epochs=1", "trainer.max_steps=-1", "trainer.limit_val_batches=1",
@@ -74,12 +73,12 @@ class Choice:
 Try = Callable[[Sequence[str]], Tried]
 
 
-def short_runs(arguments: Sequence[str], folder: Path, steps: int) -> Try:
-    """Makes a function that trains some steps with overrides beside `arguments`, as a process of its own: what runs out of
-    memory ends with it, and so do the ranks of a distributed run.
+def short_runs(overrides: Sequence[str], options: Sequence[str], folder: Path, steps: int) -> Try:
+    """Makes a function that trains some steps with overrides beside those of the run, as a process of its own: what runs out
+    of memory ends with it, and so do the ranks of a distributed run; it ends with this process.
 
     Args:
-        arguments: of `python -m src.train`.
+        overrides, options: of `python -m src.train` for the run, and of Hydra.
         folder: for the run folders.
         steps: batches of each run.
     """
@@ -89,15 +88,19 @@ def short_runs(arguments: Sequence[str], folder: Path, steps: int) -> Try:
         nonlocal count
         count += 1
         run_dir = folder / str(count)
-        command = [sys.executable, "-m", "src.train", *arguments, *_SHORT, f"trainer.limit_train_batches={steps}",
-                   *changes, f"hydra.run.dir={run_dir}"]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        metrics = _metrics(run_dir)
-        if done.returncode:
-            error = str(metrics.get("error") or done.stderr.strip() or done.stdout.strip())
-            if done.returncode in (-9, 137) or "memory" in error.lower():
+        few = [*_SHORT, f"trainer.limit_train_batches={steps}"]
+        process = JobProcess(Start(run_dir, [*overrides, *few], [*options, f"hydra.run.dir={run_dir}"], list(changes)))
+        try:
+            code = run_to_end(process, stopped=lambda: False, grace_seconds=0)
+        except BaseException:
+            process.kill()
+            raise
+        status, _, error = outcome(run_dir, "val/miou", code, stopped=False)
+        metrics = run_folder.read_metrics(run_dir)
+        if metrics is None or status != "completed":
+            if _NO_MEMORY.search(error or ""):
                 return Tried(run_dir=run_dir)
-            raise UserError(f"a run of {steps} steps failed: {error.splitlines()[-1] if error else done.returncode}")
+            raise UserError(f"a run of {steps} steps failed: {error}")
         found, peaks = metrics["profile"], metrics["memory"]
         return Tried(seconds=found["seconds"], memory=peaks.get("gpu_gib", peaks.get("process_gib", 0.0)),
                      on_gpu="gpu_gib" in peaks, run_dir=run_dir)  # fmt: skip
@@ -156,7 +159,9 @@ def _precision(settings: Settings, tried: Callable[..., Tried], gain: float) -> 
     if mixed.fits and (not plain.fits or mixed.step * (1 + gain) <= plain.step):
         ratio = f"{mixed.step / plain.step:.2f} of the time of {now}" if plain.fits else f"{now} does not fit in memory"
         return Choice("trainer.precision", _BF16, ratio)
-    return Choice("trainer.precision", None, f"{_BF16} takes {mixed.step / plain.step:.2f} of its time")
+    if mixed.fits:
+        return Choice("trainer.precision", None, f"{now}: {_BF16} takes {mixed.step / plain.step:.2f} of its time")
+    return Choice("trainer.precision", None, f"{now}: {_BF16} does not fit in memory either")
 
 
 def _batch(now: int, ways: int, tried: Callable[..., Tried], gain: float, limit: int) -> Choice:
@@ -235,11 +240,3 @@ def memory(of_gpu: bool) -> float:
 
 def _as_override(choice: Choice) -> list[str]:
     return [] if choice.value is None else [f"{choice.key}={choice.value}"]
-
-
-def _metrics(run_dir: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads((run_dir / run_folder.METRICS).read_text())
-    except (OSError, ValueError):
-        return {}
-    return content

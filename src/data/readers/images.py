@@ -12,13 +12,11 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from src.data.readers import plain_jpeg
+from src.data.readers import jpeg
 from src.data.readers.picture_limits import check_header, check_photo, formats, unread
 from src.errors import UserError
 from src.files.untrusted import open_regular, shown
@@ -37,7 +35,6 @@ _FAILURES = (
     MemoryError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError,
 )  # fmt: skip
 _STRIP_WISE, _STRIP = 1 << 24, 256  # pixels from which on an image is copied in strips of so many rows
-_JPEG_BYTES, _JPEG_REST = 8, 1 << 24  # of a JPEG that are read at most: for each pixel, and for all else that it holds
 _SHOWN = 12  # values that a message lists
 # How EXIF's orientations turn an array [H, W, ...] upright; the last four swap height and width.
 _TURNS: dict[int, Callable[[Values], Values]] = {
@@ -208,10 +205,10 @@ def _content(file: Path | Encoded) -> bytes:
     try:
         with _stream(file) as stream:
             start = stream.read(8)
-            content = start + stream.read(plain_jpeg.MOST) if start.startswith(plain_jpeg.BEGINS) else b""
+            content = start + stream.read(jpeg.MOST) if start.startswith(jpeg.BEGINS) else b""
     except (OSError, UserError):
         return b""
-    return content if len(content) <= plain_jpeg.MOST else b""
+    return content if len(content) <= jpeg.MOST else b""
 
 
 def _stream(file: Path | Encoded) -> BinaryIO:
@@ -223,35 +220,21 @@ def _stream(file: Path | Encoded) -> BinaryIO:
 
 
 def _read_upright(file: Path | Encoded) -> tuple[Tensor, int]:
-    plain = plain_jpeg.decoded(_content(file), file)
-    if plain is not None:
-        return torch.from_numpy(plain).permute(2, 0, 1), 1
+    content = _content(file)
+    plain = jpeg.is_plain(content)
+    if plain and (pixels := jpeg.decoded(content, file)) is not None:
+        return torch.from_numpy(pixels).permute(2, 0, 1), 1
     with open_picture(file, "an image") as image:
         check_photo(image, file)
         orientation = _orientation(image)
-        pixels = _jpeg(image)
-        if pixels is None:
+        read = None if plain or image.format != "JPEG" else jpeg.decoded(content, file)
+        if read is None:
             if image.mode in ("RGBa", "La"):  # colours that were multiplied by their opacity
                 image = image.convert(image.mode.upper())
-            pixels = _pixels(image if image.mode == "RGB" else image.convert("RGB"))
-        if orientation in _TURNS:
-            pixels = np.ascontiguousarray(_TURNS[orientation](pixels))
+            read = _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+    pixels = np.ascontiguousarray(_TURNS[orientation](read)) if orientation in _TURNS else read
     # Stays in the file's order, all channels of a pixel together: only what is cropped is put into torch's.
     return torch.from_numpy(pixels).permute(2, 0, 1), orientation
-
-
-def _jpeg(image: Image.Image) -> npt.NDArray[np.uint8] | None:
-    """The pixels [H, W, 3] of a JPEG in RGB by simplejpeg, which gives Pillow's bits in 0.7 of its time. None of any other
-    picture and of a damaged one, of which it would warn: Pillow says what is wrong with it, or reads it all the same."""
-    if not isinstance(image, JpegImageFile) or image.format != "JPEG" or image.mode != "RGB" or image.fp is None:
-        return None
-    image.fp.seek(0)
-    content = image.fp.read(_JPEG_BYTES * image.width * image.height + _JPEG_REST)
-    try:
-        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(content, "RGB", strict=True)
-    except ValueError:
-        return None
-    return pixels if pixels.shape == (image.height, image.width, 3) else None
 
 
 def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:

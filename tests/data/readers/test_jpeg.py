@@ -124,13 +124,22 @@ def test_bytes_after_the_picture_do_not_matter() -> None:
     assert torch.equal(read_rgb(Encoded("photo.jpg", content + b"\0" * 1000)), _of_pillow(content))
 
 
-def test_more_than_a_photo_could_need_is_not_read_into_memory(tmp_path: Path) -> None:
-    """A file of 40 MB whose picture has 1,230 pixels: what comes after the picture is not asked for."""
+def test_a_file_that_is_too_large_to_be_read_at_once_is_pillows(tmp_path: Path) -> None:
+    """80 MB whose picture has 1,230 pixels."""
     file = tmp_path / "long.jpg"
     content = _jpeg(_photo(30, 41))
     with file.open("wb") as stream:
         stream.write(content)
-        stream.truncate(40_000_000)
-    with Image.open(file) as image:
-        assert images._jpeg(image) is not None
-        assert image.fp is not None and image.fp.tell() < 20_000_000
+        stream.truncate(80_000_000)
+    assert images._content(file) == b""
+    assert torch.equal(read_rgb(file), _of_pillow(content))
+
+
+def test_memory_that_runs_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("simplejpeg.decode_jpeg", full)
+    monkeypatch.setattr(images, "_pixels", full)
+    with pytest.raises(UserError, match=r"photo\.jpg: cannot be read as an image"):
+        read_rgb(Encoded("photo.jpg", _jpeg(_photo(30, 41))))

@@ -1,7 +1,7 @@
-"""Decodes what most data sets are made of, plain JPEGs, without Pillow: its bits in 0.6 of its time.
+"""Decodes JPEGs with simplejpeg: Pillow's bits in 0.7 of its time.
 
-All else, and whatever is damaged, is None here: Pillow reads it, or says what is wrong with it. (PNGs are Pillow's: torchvision
-reads them faster and crashes on damaged ones.)
+What it would refuse or only warn of is left to Pillow, which reads it or says what is wrong with it. PNGs are Pillow's:
+torchvision reads them faster and crashes on damaged ones.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ _NOT_PLAIN = (
 )  # what turns it, may turn it, or makes it several pictures
 
 
+def is_plain(content: bytes) -> bool:
+    """Whether nothing in a JPEG is for Pillow to tell, as how it is turned."""
+    return content.startswith(BEGINS) and not any(mark in content for mark in _NOT_PLAIN)
+
+
 def decoded(content: bytes, name: object) -> npt.NDArray[np.uint8] | None:
-    """A plain JPEG's pixels, RGB, uint8 [H, W, 3].
+    """A JPEG's pixels as they are stored, RGB, uint8 [H, W, 3]; None where it is damaged, has other colours, or is none.
 
     Args:
         name: of the file, for messages.
@@ -30,7 +35,7 @@ def decoded(content: bytes, name: object) -> npt.NDArray[np.uint8] | None:
     Raises:
         UserError: it has more pixels than a picture may have.
     """
-    if not content.startswith(BEGINS) or any(mark in content for mark in _NOT_PLAIN):
+    if not content.startswith(BEGINS):
         return None
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(content, strict=True)
@@ -38,6 +43,6 @@ def decoded(content: bytes, name: object) -> npt.NDArray[np.uint8] | None:
         if colors not in ("YCbCr", "RGB"):
             return None
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(content, "RGB", strict=True)
-    except ValueError:  # also of what it would only warn of
+    except (ValueError, MemoryError):  # the former also of what libjpeg would only warn of
         return None
     return pixels
